@@ -1,0 +1,24 @@
+/* A bounded pool of worker threads with lanes. Jobs of one lane run one at a time and in order; jobs
+ * without a lane (0) run at will. A job may also enter a lane itself for the length of a call, if it
+ * holds none. Nobody waits for the network inside a lane. */
+#pragma once
+#include "homeserver/base/slice.h"
+
+struct workers;
+
+typedef void (*job_fn)(void *arg);
+
+struct workers *workers_new(const char *name, size_t thread_count, size_t queue_max);
+/* Runs what is queued, then stops. */
+void workers_free(struct workers **workers);
+/* Queues a job; false when the queue is full (answer 503). lane 0 = none. */
+bool workers_submit(struct workers *workers, uint64_t lane, job_fn fn, void *arg);
+/* Enters a lane from a running job (waits for its turn). Entering the lane that the job already
+ * holds is fine and counted; holding another lane is a fault. */
+void workers_lane_enter(struct workers *workers, uint64_t lane);
+void workers_lane_leave(struct workers *workers, uint64_t lane);
+size_t workers_queued(struct workers *workers);
+
+/* Lane keys: rooms and users never collide with each other. */
+uint64_t lane_of_room(uint64_t room_number);
+uint64_t lane_of_user(uint64_t user_number);

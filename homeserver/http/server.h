@@ -1,0 +1,54 @@
+/* The HTTP front: listeners (plain and TLS), loops, the dispatcher and graceful drain. */
+#pragma once
+#include "homeserver/base/workers.h"
+#include "homeserver/http/http.h"
+
+struct store;
+struct http_server;
+
+struct http_listener {
+    struct slice host;
+    uint16_t port; /* 0 = any free port */
+    bool tls;
+};
+
+struct http_server_config {
+    const struct http_listener *listeners;
+    size_t listener_count;
+    struct slice tls_certificate, tls_key; /* PEM files; re-read by http_server_reload */
+    size_t loop_count;                     /* 0 = cores, at most 4 */
+    size_t connection_max;                 /* 0 = from RLIMIT_NOFILE */
+    size_t connection_max_per_address;
+    int64_t idle_timeout_ms, request_timeout_ms;
+    const struct slice *trusted_proxies; /* addresses whose X-Forwarded-For counts */
+    size_t trusted_proxy_count;
+    const struct http_route_table *tables; /* all routes; static memory */
+    size_t table_count;
+    void *app; /* first argument of handlers */
+    /* Fills request->requester from request->token or the X-Matrix header, or returns the 401/403
+     * error reply itself (locked, suspended, soft_logout) in *reply_out and an error. On a worker. */
+    struct err (*authenticate)(void *app, struct ctx *ctx, struct http_request *request,
+                               struct http_reply *reply);
+    /* The lane of the requester's account (HTTP_LANE_USER). */
+    uint64_t (*lane_of)(void *app, const struct http_request *request);
+    /* Rate limit check after authentication; returns M_LIMIT_EXCEEDED with Retry-After set. */
+    struct err (*check_rate)(void *app, struct ctx *ctx, const struct http_request *request,
+                             struct http_reply *reply);
+    struct store *store; /* replies wait for its durability */
+    struct workers *workers;
+    const struct now *now;
+    struct log *log;
+    struct stats *stats; /* base/stats.h */
+};
+
+struct err http_server_new(const struct http_server_config *config,
+                           struct http_server **server_out) MUST_USE;
+/* The port a listener really has. */
+uint16_t http_server_port(const struct http_server *server, size_t listener);
+struct err http_server_start(struct http_server *server) MUST_USE; /* loops run on own threads */
+/* Loads the certificate files again; the old one stays on error. Any thread. */
+struct err http_server_reload(struct http_server *server) MUST_USE;
+/* Stops accepting, expires parked requests, closes WebSockets with 1001, finishes running requests
+ * (at most grace_ms), then stops the loops. */
+void http_server_stop(struct http_server *server, int64_t grace_ms);
+void http_server_free(struct http_server **server);

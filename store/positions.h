@@ -1,0 +1,50 @@
+/* The one stream position counter. Every change that a client can see gets a position; positions are
+ * published in order, each only when it and all lower ones are durable. Everything that tails
+ * changes (sync sessions, later pushers, federation, appservices) listens here.
+ * A position is reserved, used in stored keys, written, and then completed (or abandoned). */
+#pragma once
+#include "store/store.h"
+
+struct positions;
+
+enum change_kind {
+    CHANGE_EVENT,         /* room, number: an event in a room's timeline */
+    CHANGE_STATE_ONLY,    /* room: state changed without a timeline event */
+    CHANGE_RECEIPT,       /* room, user */
+    CHANGE_TYPING,        /* room (not stored) */
+    CHANGE_MEMBERSHIP,    /* room, user: a local user's own membership changed */
+    CHANGE_ACCOUNT_DATA,  /* user, room or 0 */
+    CHANGE_TO_DEVICE,     /* user, device_id */
+    CHANGE_DEVICE_KEYS,   /* user: device list or cross-signing changed */
+    CHANGE_KEY_COUNTS,    /* user, device_id: one-time or fallback key counts changed */
+    CHANGE_PRESENCE,      /* user (not stored) */
+    CHANGE_PUSH_RULES,    /* user */
+};
+
+struct change {
+    uint64_t pos;
+    enum change_kind kind;
+    uint64_t room;   /* room number, 0 = none */
+    uint64_t user;   /* user number, 0 = none */
+    int64_t number;  /* event number in its room */
+    char device_id[64]; /* NUL-terminated, empty = none; longer ids are cut (wakes more, never less) */
+};
+
+typedef void (*change_fn)(void *arg, const struct change *change);
+
+/* Loads the counter from the store (META); the first position of this run is above all stored. */
+struct err positions_open(struct store *store, struct ctx *ctx, struct positions **out) MUST_USE;
+void positions_close(struct positions **positions);
+/* Adds a listener; before the first reserve. Called on the publisher thread, in position order. */
+void positions_listen(struct positions *positions, change_fn fn, void *arg);
+/* Reserves the next position. Must be followed by exactly one complete or abandon. */
+uint64_t positions_reserve(struct positions *positions);
+/* The change is written with this ticket (0 = nothing stored): publish when durable and in turn. */
+void positions_complete(struct positions *positions, const struct change *change, uint64_t ticket);
+void positions_abandon(struct positions *positions, uint64_t pos);
+/* Every change up to and including this position is durable and published. */
+uint64_t positions_published(const struct positions *positions);
+/* The newest reserved position (what a reader of uncommitted rows may see). */
+uint64_t positions_newest(const struct positions *positions);
+/* Blocks until `pos` is published (tests, shutdown). */
+void positions_wait(struct positions *positions, uint64_t pos);
