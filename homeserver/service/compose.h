@@ -1,0 +1,37 @@
+/* Making local events: txn dedup, prev and auth events, hashes, signature, authorisation, append.
+ * Each call runs in the room's lane (it enters it when the job is not in it yet) and returns when
+ * the event is visible; it is durable by ctx->write_ticket.
+ * Spec: server-server, "PDUs"; client-server, "Sending events to a room". */
+#pragma once
+#include "homeserver/service/rooms.h"
+
+struct hs_draft {
+    struct slice sender;     /* user id */
+    uint64_t sender_number;
+    struct slice type;
+    struct slice state_key;  /* ptr NULL = not a state event */
+    struct json content;     /* an object */
+    struct slice redacts;    /* event id, for m.room.redaction; placed as the version asks */
+    struct slice device_id, txn_id; /* txn_id ptr NULL = none */
+    int64_t origin_server_ts;       /* 0 = now */
+};
+
+struct hs_sent {
+    struct slice event_id;
+    int64_t number;
+    uint64_t pos;
+    bool replayed; /* the transaction was known: this is the first answer */
+};
+
+/* M_FORBIDDEN when the rules refuse (the text names the rule), M_TOO_LARGE over 65,536 bytes. An
+ * identical state event gives the existing one back. */
+struct err hs_send(struct hs *hs, struct ctx *ctx, struct room *room, const struct hs_draft *draft,
+                   struct hs_sent *sent_out) MUST_USE;
+/* The answer of a transaction made before, if it was. Scope: device, room, type, txn_id. */
+struct err hs_txn_find(struct hs *hs, struct ctx *ctx, struct room *room,
+                       const struct hs_draft *draft, struct hs_sent *sent_out,
+                       bool *found_out) MUST_USE;
+/* A new room: number, id (from the create event in version 12), first event. In no lane yet. */
+struct err hs_room_create_first(struct hs *hs, struct ctx *ctx, struct slice version,
+                                const struct hs_draft *create, struct room **room_out,
+                                struct hs_sent *sent_out) MUST_USE;

@@ -1,0 +1,45 @@
+/* The bundle that service functions work with: built once by app.c, constant afterwards (what the
+ * pointers lead to locks for itself). The service layer is the only writer of rooms, accounts and
+ * keys; one call is one decision and one write. */
+#pragma once
+#include "homeserver/base/conf.h"
+#include "homeserver/base/ctx.h"
+#include "homeserver/base/workers.h"
+#include "spec/errcodes.h"
+#include "spec/ids.h"
+#include "store/positions.h"
+#include "store/state.h"
+#include "store/store.h"
+
+struct hs_rooms;     /* room cache, rooms.h */
+struct hs_users;     /* users and their numbers, users.h */
+struct hs_tokens;    /* access tokens, tokens.h */
+struct hs_uia;       /* interactive auth sessions, uia.h */
+struct hs_keys;      /* end-to-end keys, device_keys.h */
+struct hs_inbox;     /* to-device messages, to_device.h */
+struct hs_ephemeral; /* typing, presence, receipts, ephemeral.h */
+struct hs_prefs;     /* account data, push rules, filters, prefs.h */
+struct signing_key;  /* crypto/signing_key.h */
+
+struct hs {
+    struct slice server_name;
+    const struct conf *conf;
+    const struct now *now;
+    struct log *log;
+    struct store *store;
+    struct positions *positions;
+    struct state_store *states;
+    struct workers *workers;
+    struct signing_key *signing_key;
+    struct hs_rooms *rooms;
+    struct hs_users *users;
+    struct hs_tokens *tokens;
+    struct hs_uia *uia;
+    struct hs_keys *keys;
+    struct hs_inbox *inbox;
+    struct hs_ephemeral *ephemeral;
+    struct hs_prefs *prefs;
+};
+
+/* Whether a server name is this server's (compared case-sensitively, as the spec asks). */
+bool hs_is_local(const struct hs *hs, struct slice server_name);

@@ -1,0 +1,170 @@
+/* Rooms: the cache of loaded rooms, and reading what their logs hold. Writing is compose.h.
+ *
+ * A room has a number; its events have numbers of their own: live events count up from 1 (so do
+ * outliers, which are flagged), events of backfilled history count down from -1. The log row of an
+ * event carries its record and, once, its canonical JSON.
+ *
+ * A struct room is shared by threads. What a reader needs is copied out under the room's lock by
+ * hs_room_head. Only the room's lane changes it. Spec: client-server, "Rooms". */
+#pragma once
+#include "homeserver/room/event.h"
+#include "homeserver/service/hs.h"
+
+struct room;
+
+/* What stands still about a room. */
+struct room_info {
+    uint64_t number;
+    struct slice room_id; /* lives as long as the room reference */
+    const struct room_rules *rules;
+};
+
+/* The room at one moment: everything up to and including event `number` / stream position `pos`. */
+struct room_head {
+    int64_t number;     /* newest timeline event; 0 = empty room */
+    uint64_t pos;       /* its position */
+    uint64_t root;      /* state after it: the current state */
+    uint32_t joined_count, invited_count;
+    uint64_t receipt_pos; /* newest receipt's position in this room, 0 = none */
+};
+
+struct hs_rooms *hs_rooms_new(struct hs *hs, size_t rooms_max);
+void hs_rooms_free(struct hs_rooms **rooms);
+
+/* --- finding --- */
+/* The number of a known room. */
+struct err hs_room_find(struct hs *hs, struct ctx *ctx, struct slice room_id, uint64_t *number_out,
+                        bool *found_out) MUST_USE;
+/* A reference to a loaded room; give it back with hs_room_put. M_NOT_FOUND when there is none. */
+struct err hs_room_get(struct hs *hs, struct ctx *ctx, uint64_t number,
+                       struct room **room_out) MUST_USE;
+struct err hs_room_get_by_id(struct hs *hs, struct ctx *ctx, struct slice room_id,
+                             struct room **room_out) MUST_USE;
+void hs_room_put(struct hs *hs, struct room *room);
+struct room_info hs_room_info(const struct room *room);
+/* The newest head (may be newer than what is published). */
+struct room_head hs_room_head(struct room *room);
+/* Newest position in this room of any kind (event, receipt), without loading anything else. */
+uint64_t hs_room_changed_pos(struct room *room);
+/* Local users joined now, copied into the arena. */
+size_t hs_room_local_users(struct ctx *ctx, struct room *room, uint64_t **users_out);
+
+/* --- events --- */
+enum event_flag {
+    EVENT_STATE = 1,        /* has a state key */
+    EVENT_OUTLIER = 2,      /* not in the timeline */
+    EVENT_REJECTED = 4,
+    EVENT_SOFT_FAILED = 8,
+    EVENT_REDACTED = 16,    /* json is the pruned form */
+};
+
+struct stored_event {
+    struct event event;   /* parsed from the stored bytes, in the arena */
+    int64_t number;
+    uint64_t pos;         /* 0 for backfilled events */
+    uint32_t flags;
+    uint64_t state_before, state_after; /* roots */
+    int64_t replaces;     /* number of the state event that this one replaced; 0 = none */
+    int64_t redacted_by;  /* number of the redaction; 0 = none */
+    uint64_t sender;      /* user number */
+    struct slice device_id, txn_id; /* of a local send; empty otherwise */
+};
+
+/* An event by number. found false: no such event. */
+struct err hs_event_load(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
+                         struct stored_event *event_out, bool *found_out) MUST_USE;
+/* An event of this room by id. */
+struct err hs_event_find(struct hs *hs, struct ctx *ctx, struct room *room, struct slice event_id,
+                         struct stored_event *event_out, bool *found_out) MUST_USE;
+/* Which room an event id belongs to. */
+struct err hs_event_locate(struct hs *hs, struct ctx *ctx, struct slice event_id,
+                           uint64_t *room_out, int64_t *number_out, bool *found_out) MUST_USE;
+
+struct stored_events {
+    struct stored_event *items;
+    size_t count;
+};
+/* Timeline events (no outliers, rejected or soft-failed ones) with from < number (forward) or
+ * number < from (reverse), nearest first; at most `limit`; stops at `to` (exclusive; 0 = no end). */
+struct event_range {
+    int64_t from, to;
+    size_t limit;
+    enum { EVENTS_FORWARD, EVENTS_REVERSE } order;
+};
+struct err hs_events_read(struct hs *hs, struct ctx *ctx, struct room *room,
+                          struct event_range range, struct stored_events *events_out) MUST_USE;
+/* The newest timeline event whose position is <= pos: number (0 = none) and the state after it. */
+struct err hs_room_at(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t pos,
+                      int64_t *number_out, uint64_t *root_out) MUST_USE;
+
+/* --- state --- */
+/* The state event under (type, state_key) in a snapshot. */
+struct err hs_state_event(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t root,
+                          struct slice type, struct slice state_key,
+                          struct stored_event *event_out, bool *found_out) MUST_USE;
+/* Number of a state key pair, and the pair of a number. */
+struct err hs_state_key_find(struct hs *hs, struct ctx *ctx, struct room *room, struct slice type,
+                             struct slice state_key, uint64_t *key_out, bool *found_out) MUST_USE;
+struct err hs_state_key_name(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t key,
+                             struct slice *type_out, struct slice *state_key_out) MUST_USE;
+
+/* --- members --- */
+enum membership {
+    MEMBERSHIP_NONE, /* never in the room */
+    MEMBERSHIP_INVITE,
+    MEMBERSHIP_JOIN,
+    MEMBERSHIP_KNOCK,
+    MEMBERSHIP_LEAVE,
+    MEMBERSHIP_BAN,
+};
+struct slice membership_name(enum membership membership); /* "join", ...; NONE is "leave" */
+enum membership membership_parse(struct slice name);      /* NONE when unknown */
+
+/* A user's membership in a snapshot (root 0: none). */
+struct err hs_membership_at(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t root,
+                            struct slice user_id, enum membership *membership_out) MUST_USE;
+
+/* The derived member index: current members of one membership. */
+struct room_member {
+    uint64_t user;
+    int64_t number; /* the member event */
+    enum membership membership;
+    struct slice user_id, display_name, avatar_url; /* ptr NULL = not set */
+};
+struct room_members {
+    struct room_member *items; /* by event number: oldest first */
+    size_t count;
+};
+/* limit 0 = all. membership NONE = all of them. */
+struct err hs_room_members(struct hs *hs, struct ctx *ctx, struct room *room,
+                           enum membership membership, size_t limit,
+                           struct room_members *members_out) MUST_USE;
+struct err hs_room_member(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t user,
+                          struct room_member *member_out, bool *found_out) MUST_USE;
+
+/* --- a local user's rooms --- */
+struct user_room {
+    uint64_t room;
+    enum membership membership;
+    enum membership previous;
+    bool forgotten;
+    int64_t number;       /* own member event */
+    uint64_t pos;         /* its position */
+    uint64_t joined_pos;  /* position of the event that began the present (or last) stay */
+    int64_t joined_number;
+    struct slice invite_state; /* stripped state array of a remote invite or knock, else empty */
+};
+struct user_rooms {
+    struct user_room *items; /* by room number */
+    size_t count;
+};
+struct err hs_user_rooms(struct hs *hs, struct ctx *ctx, uint64_t user,
+                         struct user_rooms *rooms_out) MUST_USE;
+struct err hs_user_room(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t room,
+                        struct user_room *entry_out, bool *found_out) MUST_USE;
+/* Whether two users are joined to a common room now. */
+struct err hs_users_share_room(struct hs *hs, struct ctx *ctx, uint64_t a, uint64_t b,
+                               bool *share_out) MUST_USE;
+/* Users (local and remote) that share a joined room with `user`, ascending, without `user`. */
+struct err hs_users_sharing(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t **users_out,
+                            size_t *count_out) MUST_USE;

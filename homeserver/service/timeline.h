@@ -1,0 +1,43 @@
+/* Reading rooms for a viewer: visibility, client format with unsigned data, bundled relations,
+ * pagination tokens. Spec: client-server, "Room History Visibility", "Syncing", "Relationships". */
+#pragma once
+#include "homeserver/base/json_out.h"
+#include "homeserver/service/rooms.h"
+
+/* Who looks. user 0 = nobody in particular (world-readable only). */
+struct viewer {
+    uint64_t user;
+    struct slice user_id;
+    struct slice device_id;
+};
+
+/* Whether the viewer may see the event, judged with the state at the event. */
+struct err hs_can_see(struct hs *hs, struct ctx *ctx, struct room *room,
+                      const struct viewer *viewer, const struct stored_event *event,
+                      bool *visible_out) MUST_USE;
+/* Keeps the visible ones, in place and in order. */
+struct err hs_keep_visible(struct hs *hs, struct ctx *ctx, struct room *room,
+                           const struct viewer *viewer, struct stored_events *events) MUST_USE;
+
+enum event_view_flag {
+    VIEW_ROOM_ID = 1,   /* include room_id (everywhere but in /sync) */
+    VIEW_BUNDLE = 2,    /* include m.relations */
+};
+/* Writes the event in client format: unsigned age, prev_content, replaces_state, membership,
+ * transaction_id (only to the sending device), redacted_because, m.relations. */
+struct err hs_write_event(struct hs *hs, struct ctx *ctx, struct room *room,
+                          const struct viewer *viewer, const struct stored_event *event,
+                          uint32_t flags, struct json_out *out) MUST_USE;
+/* Writes the four-key stripped form. */
+void hs_write_stripped(struct json_out *out, const struct stored_event *event);
+/* The stripped state of a room for an invite or knock: the recommended types plus `also` (a member
+ * event's state key, or empty). */
+struct err hs_write_stripped_state(struct hs *hs, struct ctx *ctx, struct room *room,
+                                   uint64_t root, struct slice also_member,
+                                   struct json_out *out) MUST_USE;
+
+/* Pagination token of a place in a room's timeline: "t<number>_<room>"; sync tokens ("s...") are
+ * accepted too and mean the newest event at that position. M_INVALID_PARAM otherwise. */
+struct err hs_token_to_number(struct hs *hs, struct ctx *ctx, struct room *room,
+                              struct slice token, int64_t *number_out) MUST_USE;
+struct slice hs_token_of_number(struct ctx *ctx, int64_t number);
