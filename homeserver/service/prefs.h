@@ -1,0 +1,66 @@
+/* What a user keeps on the server: account data (global and per room), tags, filters, push rules;
+ * and notification counts, which follow from push rules and receipts.
+ * Rows live in (STORE_USER, user). Account data carries the position of its last change and is
+ * indexed by it. Writes run in the account's lane.
+ * Spec: client-server, "Client Config", "Room Tagging", "Filtering", "Push Notifications",
+ * "Ignoring Users". */
+#pragma once
+#include "homeserver/room/push_eval.h"
+#include "homeserver/service/rooms.h"
+
+struct hs_prefs *hs_prefs_new(struct hs *hs);
+void hs_prefs_free(struct hs_prefs **prefs);
+
+struct account_datum {
+    uint64_t pos;
+    uint64_t room; /* 0 = global */
+    struct slice type;
+    struct slice content; /* canonical JSON object */
+};
+struct account_data {
+    struct account_datum *items;
+    size_t count;
+};
+/* Stores a datum and publishes the change. m.fully_read, m.push_rules: the caller refuses them. */
+struct err hs_account_data_put(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t room,
+                               struct slice type, struct slice content) MUST_USE;
+struct err hs_account_data_get(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t room,
+                               struct slice type, struct slice *content_out,
+                               bool *found_out) MUST_USE;
+/* Everything changed after `since` up to `upto` (since 0: all that exists), oldest change first.
+ * m.push_rules and m.tag are account data like any other here. */
+struct err hs_account_data_since(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t since,
+                                 uint64_t upto, struct account_data *data_out) MUST_USE;
+
+/* Whether `user` ignores `other` (m.ignored_user_list, cached). */
+struct err hs_is_ignored(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice other_user_id,
+                         bool *ignored_out) MUST_USE;
+/* Drops message events (not state) of ignored senders from the list, in place. */
+struct err hs_drop_ignored(struct hs *hs, struct ctx *ctx, uint64_t user,
+                           struct stored_events *events) MUST_USE;
+
+/* Filters: stored JSON per user. */
+struct err hs_filter_put(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice json,
+                         struct slice *filter_id_out) MUST_USE;
+struct err hs_filter_get(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice filter_id,
+                         struct slice *json_out, bool *found_out) MUST_USE;
+
+/* The user's compiled rules; cached until they change; borrowed until hs_push_rules_put. */
+struct err hs_push_rules_get(struct hs *hs, struct ctx *ctx, uint64_t user,
+                             const struct push_rules **rules_out) MUST_USE;
+void hs_push_rules_put(struct hs *hs, const struct push_rules *rules);
+
+struct thread_count {
+    struct slice thread; /* root event id; empty = main timeline */
+    uint32_t notify, highlight;
+};
+struct unread_counts {
+    struct thread_count main;      /* threads excluded */
+    struct thread_count *threads;  /* those above zero */
+    size_t thread_count;
+    uint32_t notify_all, highlight_all; /* threads included */
+};
+/* Unread notifications of a joined user in a room at stream position `upto`. Counted lazily:
+ * evaluates only events that came since the last call and after the user's receipts; cached. */
+struct err hs_unread_counts(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t user,
+                            uint64_t upto, struct unread_counts *counts_out) MUST_USE;
