@@ -1,0 +1,377 @@
+#include "homeserver/base/workers.h"
+
+#include "homeserver/base/err.h"
+#include "homeserver/base/mem.h"
+
+#include <pthread.h>
+#include <stdio.h>
+
+enum { LANE_BUCKETS = 1024, SPARE_MAX = 1024 };
+
+struct job {
+    struct job *next;
+    struct lane *lane; /* NULL = none */
+    job_fn fn;
+    void *arg;
+};
+
+/* A thread that waits to enter a lane; lives on that thread's stack. */
+struct waiter {
+    struct waiter *next;
+    pthread_cond_t granted;
+    bool has_lane;
+};
+
+/* Exists while somebody holds it, waits for it or has a job in it. Only a running thread holds a
+ * lane: a job that is merely queued does not, so threads that wait never wait for a job that has no
+ * thread left to run on. */
+struct lane {
+    uint64_t key;
+    struct lane *bucket_next;
+    struct lane *ready_next;
+    struct job *first, *last;
+    struct waiter *waiting_first, *waiting_last;
+    bool held;
+    bool ready; /* stands in the ready list */
+};
+
+struct workers {
+    pthread_mutex_t mutex; /* protects all below; held for a few instructions at a time */
+    pthread_cond_t work;
+    struct job *first, *last;              /* jobs without a lane */
+    struct lane *ready_first, *ready_last; /* lanes whose next job may run */
+    struct lane *buckets[LANE_BUCKETS];
+    struct job *spare;
+    size_t spare_count;
+    size_t queued, queue_max, idle;
+    bool lane_turn; /* lanes and free jobs take turns */
+    bool stopping;
+    size_t thread_count;
+    pthread_t *threads;
+};
+
+/* The lane this thread holds: lanes belong to threads, so this is state of the thread. */
+static _Thread_local struct {
+    struct workers *workers;
+    uint64_t key;
+    unsigned depth;
+} held;
+
+uint64_t lane_of_room(uint64_t room_number)
+{
+    return room_number * 2 + 1;
+}
+
+uint64_t lane_of_user(uint64_t user_number)
+{
+    return user_number * 2 + 2;
+}
+
+static struct lane **bucket_of(struct workers *workers, uint64_t key)
+{
+    return &workers->buckets[(key * UINT64_C(0x9E3779B97F4A7C15)) >> 54];
+}
+
+static struct lane *lane_get(struct workers *workers, uint64_t key)
+{
+    struct lane **bucket = bucket_of(workers, key);
+    for (struct lane *lane = *bucket; lane; lane = lane->bucket_next) {
+        if (lane->key == key) {
+            return lane;
+        }
+    }
+    struct lane *lane = mem_alloc(sizeof *lane);
+    lane->key = key;
+    lane->bucket_next = *bucket;
+    *bucket = lane;
+    return lane;
+}
+
+static void lane_drop_if_unused(struct workers *workers, struct lane *lane)
+{
+    if (lane->held || lane->ready || lane->first || lane->waiting_first) {
+        return;
+    }
+    struct lane **at = bucket_of(workers, lane->key);
+    while (*at != lane) {
+        at = &(*at)->bucket_next;
+    }
+    *at = lane->bucket_next;
+    mem_free(lane);
+}
+
+static void wake_one(struct workers *workers)
+{
+    if (workers->idle) {
+        pthread_cond_signal(&workers->work);
+    }
+}
+
+static void lane_make_ready(struct workers *workers, struct lane *lane)
+{
+    if (lane->ready || lane->held || !lane->first) {
+        return;
+    }
+    lane->ready = true;
+    lane->ready_next = NULL;
+    if (workers->ready_last) {
+        workers->ready_last->ready_next = lane;
+    } else {
+        workers->ready_first = lane;
+    }
+    workers->ready_last = lane;
+    wake_one(workers);
+}
+
+/* Waiting threads come first: each of them occupies a thread. */
+static void lane_release(struct workers *workers, struct lane *lane)
+{
+    struct waiter *next = lane->waiting_first;
+    if (next) {
+        lane->waiting_first = next->next;
+        lane->waiting_last = lane->waiting_first ? lane->waiting_last : NULL;
+        next->has_lane = true;
+        pthread_cond_signal(&next->granted);
+        return;
+    }
+    lane->held = false;
+    lane_make_ready(workers, lane);
+    lane_drop_if_unused(workers, lane);
+}
+
+static struct job *take_lane_job(struct workers *workers)
+{
+    while (workers->ready_first) {
+        struct lane *lane = workers->ready_first;
+        workers->ready_first = lane->ready_next;
+        workers->ready_last = workers->ready_first ? workers->ready_last : NULL;
+        lane->ready = false;
+        if (!lane->held) { /* else a thread entered meanwhile; its release makes it ready again */
+            struct job *job = lane->first;
+            lane->first = job->next;
+            lane->last = lane->first ? lane->last : NULL;
+            lane->held = true;
+            return job;
+        }
+    }
+    return NULL;
+}
+
+static struct job *take_free_job(struct workers *workers)
+{
+    struct job *job = workers->first;
+    if (job) {
+        workers->first = job->next;
+        workers->last = workers->first ? workers->last : NULL;
+    }
+    return job;
+}
+
+static struct job *take_job(struct workers *workers)
+{
+    workers->lane_turn = !workers->lane_turn;
+    struct job *job = workers->lane_turn ? take_lane_job(workers) : take_free_job(workers);
+    if (!job) {
+        job = workers->lane_turn ? take_free_job(workers) : take_lane_job(workers);
+    }
+    return job;
+}
+
+static void spare_job(struct workers *workers, struct job *job)
+{
+    if (workers->spare_count >= SPARE_MAX) {
+        mem_free(job);
+        return;
+    }
+    job->next = workers->spare;
+    workers->spare = job;
+    workers->spare_count++;
+}
+
+static void run_job(struct workers *workers, struct job *job)
+{
+    struct lane *lane = job->lane;
+    job_fn fn = job->fn;
+    void *arg = job->arg;
+    workers->queued--;
+    spare_job(workers, job);
+    pthread_mutex_unlock(&workers->mutex);
+    if (lane) {
+        held.workers = workers;
+        held.key = lane->key;
+        held.depth = 1;
+    }
+    fn(arg);
+    ASSERT(held.depth == (lane ? 1 : 0));
+    held.depth = 0;
+    pthread_mutex_lock(&workers->mutex);
+    if (lane) {
+        lane_release(workers, lane);
+    }
+}
+
+static void *run_thread(void *arg)
+{
+    struct workers *workers = arg;
+    pthread_mutex_lock(&workers->mutex);
+    for (;;) {
+        struct job *job = take_job(workers);
+        if (job) {
+            run_job(workers, job);
+        } else if (workers->stopping && workers->queued == 0) {
+            break;
+        } else {
+            workers->idle++;
+            pthread_cond_wait(&workers->work, &workers->mutex);
+            workers->idle--;
+        }
+    }
+    pthread_cond_broadcast(&workers->work); /* the last job is done: the others may go too */
+    pthread_mutex_unlock(&workers->mutex);
+    return NULL;
+}
+
+struct workers *workers_new(const char *name, size_t thread_count, size_t queue_max)
+{
+    struct workers *workers = mem_alloc(sizeof *workers);
+    ASSERT(thread_count > 0);
+    pthread_mutex_init(&workers->mutex, NULL);
+    pthread_cond_init(&workers->work, NULL);
+    workers->queue_max = queue_max;
+    workers->thread_count = thread_count;
+    workers->threads = mem_alloc(thread_count * sizeof *workers->threads);
+    for (size_t i = 0; i < thread_count; i++) {
+        char title[16];
+        int failed = pthread_create(&workers->threads[i], NULL, run_thread, workers);
+        ASSERT(failed == 0);
+        snprintf(title, sizeof title, "%.10s-%zu", name, i % 1000);
+        pthread_setname_np(workers->threads[i], title);
+    }
+    return workers;
+}
+
+void workers_free(struct workers **pool)
+{
+    struct workers *workers = *pool;
+    if (!workers) {
+        return;
+    }
+    pthread_mutex_lock(&workers->mutex);
+    workers->stopping = true;
+    pthread_cond_broadcast(&workers->work);
+    pthread_mutex_unlock(&workers->mutex);
+    for (size_t i = 0; i < workers->thread_count; i++) {
+        pthread_join(workers->threads[i], NULL);
+    }
+    while (workers->spare) {
+        struct job *next = workers->spare->next;
+        mem_free(workers->spare);
+        workers->spare = next;
+    }
+    pthread_cond_destroy(&workers->work);
+    pthread_mutex_destroy(&workers->mutex);
+    mem_free(workers->threads);
+    mem_free(workers);
+    *pool = NULL;
+}
+
+static struct job *new_job(struct workers *workers)
+{
+    struct job *job = workers->spare;
+    if (job) {
+        workers->spare = job->next;
+        workers->spare_count--;
+        return job;
+    }
+    return mem_alloc_raw(sizeof *job);
+}
+
+static void append_job(struct workers *workers, struct job *job, uint64_t key)
+{
+    struct lane *lane = key ? lane_get(workers, key) : NULL;
+    struct job **first = lane ? &lane->first : &workers->first;
+    struct job **last = lane ? &lane->last : &workers->last;
+    job->lane = lane;
+    if (*last) {
+        (*last)->next = job;
+    } else {
+        *first = job;
+    }
+    *last = job;
+    if (lane) {
+        lane_make_ready(workers, lane);
+    } else {
+        wake_one(workers);
+    }
+}
+
+bool workers_submit(struct workers *workers, uint64_t lane, job_fn fn, void *arg)
+{
+    pthread_mutex_lock(&workers->mutex);
+    bool room = workers->queued < workers->queue_max;
+    if (room) {
+        struct job *job = new_job(workers);
+        *job = (struct job){.fn = fn, .arg = arg};
+        workers->queued++;
+        append_job(workers, job, lane);
+    }
+    pthread_mutex_unlock(&workers->mutex);
+    return room;
+}
+
+static void wait_for_lane(struct workers *workers, struct lane *lane)
+{
+    struct waiter self = {.next = NULL};
+    pthread_cond_init(&self.granted, NULL);
+    if (lane->waiting_last) {
+        lane->waiting_last->next = &self;
+    } else {
+        lane->waiting_first = &self;
+    }
+    lane->waiting_last = &self;
+    while (!self.has_lane) {
+        pthread_cond_wait(&self.granted, &workers->mutex);
+    }
+    pthread_cond_destroy(&self.granted);
+}
+
+void workers_lane_enter(struct workers *workers, uint64_t key)
+{
+    ASSERT(key != 0);
+    if (held.depth) {
+        ASSERT(held.workers == workers);
+        ASSERT(held.key == key);
+        held.depth++;
+        return;
+    }
+    pthread_mutex_lock(&workers->mutex);
+    struct lane *lane = lane_get(workers, key);
+    if (lane->held) {
+        wait_for_lane(workers, lane);
+    }
+    lane->held = true;
+    pthread_mutex_unlock(&workers->mutex);
+    held.workers = workers;
+    held.key = key;
+    held.depth = 1;
+}
+
+void workers_lane_leave(struct workers *workers, uint64_t key)
+{
+    ASSERT(held.depth > 0);
+    ASSERT(held.workers == workers);
+    ASSERT(held.key == key);
+    if (--held.depth == 0) {
+        pthread_mutex_lock(&workers->mutex);
+        lane_release(workers, lane_get(workers, key));
+        pthread_mutex_unlock(&workers->mutex);
+    }
+}
+
+size_t workers_queued(struct workers *workers)
+{
+    pthread_mutex_lock(&workers->mutex);
+    size_t queued = workers->queued;
+    pthread_mutex_unlock(&workers->mutex);
+    return queued;
+}
