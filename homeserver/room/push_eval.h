@@ -1,0 +1,54 @@
+/* Push rules: merging a user's changes with the default rules, compiling, evaluating.
+ * Spec: client-server, "Push Rules". */
+#pragma once
+#include "homeserver/room/event.h"
+#include "homeserver/room/power.h"
+
+enum push_kind {
+    PUSH_OVERRIDE,
+    PUSH_CONTENT,
+    PUSH_ROOM,
+    PUSH_SENDER,
+    PUSH_UNDERRIDE,
+    PUSH_KIND_COUNT,
+};
+
+struct slice push_kind_word(enum push_kind kind);
+bool push_kind_parse(struct slice word, enum push_kind *kind_out);
+
+/* The value of account data m.push_rules, `{"global": {...}}`, in full: user rules of `stored` in
+ * their order, and all default rules, with `enabled` and `actions` taken from `stored` where it has
+ * them. `stored` has the same form and may be NULL or partly malformed (bad rules are dropped). */
+struct json push_rules_merge(struct arena *arena, struct user_id user, const struct json *stored);
+/* A default rule's row as JSON, or NULL-typed when there is none of that kind and id. */
+bool push_rules_default(struct arena *arena, struct user_id user, enum push_kind kind,
+                        struct slice rule_id, struct json *rule_out);
+
+/* Compiled rules; immutable, so threads may share them while the arena lives. */
+struct push_rules;
+/* Compiles a merged document. Copies what it needs into the arena. Rules with unknown conditions
+ * are compiled to nothing. */
+struct push_rules *push_rules_compile(struct arena *arena, const struct json *merged);
+
+struct push_target {
+    struct user_id user;               /* whose rules these are */
+    struct slice display_name;         /* in this room; may be empty */
+    int64_t member_count;              /* joined members */
+    const struct power_levels *levels; /* of the room, for sender_notification_permission */
+};
+
+struct push_verdict {
+    bool notify;
+    bool highlight;
+    struct slice sound;   /* empty: none */
+    struct slice rule_id; /* the rule that matched; empty: none did */
+    enum push_kind kind;
+};
+
+/* The first matching enabled rule decides. An event of the user himself gives nothing. Needs a
+ * content tree. Result borrows from the rules. */
+struct push_verdict push_rules_evaluate(const struct push_rules *rules, const struct event *event,
+                                        const struct push_target *target);
+
+/* Case-folded glob over the whole text: '*' any run, '?' one character. */
+bool push_glob_matches(struct slice pattern, struct slice text);
