@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 
 export interface StreamFetchOptions {
-    /** What all other requests, and /sync where there is no stream, go through. Default: global fetch. */
+    /** For all other requests, and for /sync where there is no stream. Default: global fetch. */
     fetch?: typeof globalThis.fetch;
     /** The WebSocket constructor. Default: the global one, else that of the package `ws`. */
     WebSocket?: new (url: string, protocols: string) => WebSocket;
@@ -11,7 +11,7 @@ export interface StreamFetchOptions {
     graceMs?: number;
     /** How long a stream is kept when no /sync is asked for. Default: 30000. */
     lingerMs?: number;
-    /** How long to stay with plain fetch after the stream failed; doubles up to 10 minutes. Default: 5000. */
+    /** How long to stay with fetch after the stream failed; doubles to 10 min. Default: 5000. */
     retryMs?: number;
     /** Told what happens to the streams, for logs and tests. */
     onEvent?: (event: StreamFetchEvent) => void;

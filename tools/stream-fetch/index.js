@@ -6,8 +6,10 @@
 import { Stream, StreamBroken, STREAM_PATH, abortError } from "./stream.js";
 
 const SYNC = /^(.*)\/_matrix\/client\/(?:v3|r0)\/sync$/;
-const ROOM =
-    /^(.*)\/_matrix\/client\/(?:v3|r0)\/rooms\/([^/]+)\/(send|typing|receipt)\/([^/]+)(?:\/([^/]+))?$/;
+const ROOM = new RegExp(
+    "^(.*)/_matrix/client/(?:v3|r0)/rooms/([^/]+)/" +
+        "(send|typing|receipt)/([^/]+)(?:/([^/]+))?$",
+);
 const RETRY_MS_MAX = 10 * 60 * 1000;
 const STEADY_MS = 10 * 1000; // a stream that lived this long was no failure
 const FRAME_CHARS_MAX = 32 * 1024; // well below the frame limit however the text encodes

@@ -32,7 +32,10 @@ function waitFor(promise, timeoutMs, signal) {
         if (Number.isFinite(timeoutMs)) {
             timer = setTimeout(() => settle(resolve, undefined), timeoutMs);
         }
-        promise.then((value) => settle(resolve, value), (error) => settle(reject, error));
+        promise.then(
+            (value) => settle(resolve, value),
+            (error) => settle(reject, error),
+        );
         if (signal?.aborted) {
             onAbort();
         }

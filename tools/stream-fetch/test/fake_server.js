@@ -18,7 +18,8 @@ export class FakeServer {
         this.peers = new Set();
         this.http = http.createServer((req, res) => this.#answer(req, res));
         this.http.on("upgrade", (req, socket, head) => this.#upgrade(req, socket, head));
-        const handleProtocols = (offered) => offered.has("io.myelin.stream.v1") && "io.myelin.stream.v1";
+        const handleProtocols = (offered) =>
+            offered.has("io.myelin.stream.v1") && "io.myelin.stream.v1";
         this.ws = new WebSocketServer({ noServer: true, handleProtocols });
     }
 

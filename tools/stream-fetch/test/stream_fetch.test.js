@@ -19,7 +19,10 @@ async function setUp(serverOptions, fetchOptions) {
     const seen = [];
     const onEvent = ({ kind }) => seen.push(kind);
     const fetchFn = createStreamFetch({ WebSocket, onEvent, ...fetchOptions });
-    cleanups.push(() => server.stop(), () => fetchFn.close());
+    cleanups.push(
+        () => server.stop(),
+        () => fetchFn.close(),
+    );
     const sync = async (query, init = {}) => {
         const url = new URL(`${server.base}/_matrix/client/v3/sync?${new URLSearchParams(query)}`);
         const headers = { Authorization: "Bearer good" };
@@ -234,13 +237,30 @@ test("messages, typing and receipts go over the stream when asked to", async () 
     assert.deepEqual(await ask("PUT", "rooms/!r%3Ah/send/m.room.message/t%2F1", body), {
         event_id: "$e",
     });
-    assert.deepEqual(await ask("PUT", "rooms/!r/typing/%40u%3Ah", { typing: true, timeout: 9 }), {});
+    assert.deepEqual(
+        await ask("PUT", "rooms/!r/typing/%40u%3Ah", { typing: true, timeout: 9 }),
+        {},
+    );
     assert.deepEqual(await ask("POST", "rooms/!r/receipt/m.read/%24e", { thread_id: "main" }), {});
     assert.deepEqual(server.requests, []);
     assert.deepEqual(server.frames, [
-        { type: "send", id: "1", room_id: "!r:h", event_type: "m.room.message", content: body, txn_id: "t/1" },
+        {
+            type: "send",
+            id: "1",
+            room_id: "!r:h",
+            event_type: "m.room.message",
+            content: body,
+            txn_id: "t/1",
+        },
         { type: "typing", id: "2", room_id: "!r", typing: true, timeout: 9 },
-        { type: "receipt", id: "3", room_id: "!r", receipt_type: "m.read", event_id: "$e", thread_id: "main" },
+        {
+            type: "receipt",
+            id: "3",
+            room_id: "!r",
+            receipt_type: "m.read",
+            event_id: "$e",
+            thread_id: "main",
+        },
     ]);
 });
 
