@@ -137,8 +137,8 @@ static bool read_key(struct reader *reader, struct open_map *at, size_t i,
 {
     const struct conf_node *key = at->map->keys[i];
     const struct conf_node *value = at->map->values[i];
-    struct slice path =
-        arena_concat(reader->arena, at->prefix, key->type == CONF_NODE_SCALAR ? key->text : LIT("?"));
+    struct slice path = arena_concat(reader->arena, at->prefix,
+                                     key->type == CONF_NODE_SCALAR ? key->text : LIT("?"));
     for (size_t row = 0; row < COUNT_OF(rows); row++) {
         if (slice_eq(rows[row].path, path)) {
             read_row(reader, row, key, value);
@@ -249,7 +249,8 @@ static void check_combinations(struct reader *reader)
     check(reader, is_server_name(conf->server_name), LIT("server_name"),
           "this setting is required: a host name, as in example.org or example.org:8448");
     check(reader,
-          conf->public_baseurl.len == 0 || slice_has_prefix(conf->public_baseurl, LIT("https://")) ||
+          conf->public_baseurl.len == 0 ||
+              slice_has_prefix(conf->public_baseurl, LIT("https://")) ||
               slice_has_prefix(conf->public_baseurl, LIT("http://")),
           LIT("public_baseurl"), "the URL must begin with https:// or http://");
     check(reader, listeners_differ(conf), LIT("listen"),
@@ -292,8 +293,7 @@ static struct err read_text(struct reader *reader, struct slice text)
 struct err conf_parse(struct arena *arena, struct slice text, struct slice file,
                       struct conf *conf_out, struct buf *problems)
 {
-    struct reader reader = {
-        .arena = arena, .file = file, .conf = conf_out, .problems = problems};
+    struct reader reader = {.arena = arena, .file = file, .conf = conf_out, .problems = problems};
     return read_text(&reader, text);
 }
 
@@ -315,8 +315,7 @@ struct err conf_load(struct arena *arena, struct slice path, struct conf *conf_o
                      struct buf *problems)
 {
     struct slice text;
-    struct reader reader = {
-        .arena = arena, .file = path, .conf = conf_out, .problems = problems};
+    struct reader reader = {.arena = arena, .file = path, .conf = conf_out, .problems = problems};
     struct err err = read_file(arena, path, &text);
     if (err.code != 0) {
         report(&reader, 0, (struct slice){0}, err.text);

@@ -31,7 +31,7 @@ struct conf_listeners {
 #define CONF_TYPE_BOOL bool
 #define CONF_TYPE_INT int64_t
 #define CONF_TYPE_BYTES int64_t
-#define CONF_TYPE_TIME int64_t /* milliseconds */
+#define CONF_TYPE_TIME int64_t   /* milliseconds */
 #define CONF_TYPE_CHOICE int64_t /* the choice's enum value */
 #define CONF_TYPE_TEXTS struct conf_texts
 #define CONF_TYPE_PATHS struct conf_texts

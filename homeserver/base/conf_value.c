@@ -12,7 +12,7 @@ static const struct suffix byte_suffixes[] = {
     {{"G", 1}, 1024 * 1024 * 1024},
 };
 static const struct suffix time_suffixes[] = {
-    {{"ms", 2}, 1},    {{"s", 1}, 1000},     {{"m", 1}, 60000},
+    {{"ms", 2}, 1},      {{"s", 1}, 1000},     {{"m", 1}, 60000},
     {{"h", 1}, 3600000}, {{"d", 1}, 86400000}, {{"w", 1}, 604800000},
 };
 

@@ -37,8 +37,8 @@ static void convert(struct arena *arena, const yaml_node_t *from, struct conf_no
     case YAML_SCALAR_NODE:
         to->type = CONF_NODE_SCALAR;
         to->plain = from->data.scalar.style == YAML_PLAIN_SCALAR_STYLE;
-        to->text = arena_copy(arena, (struct slice){(const char *)from->data.scalar.value,
-                                                    from->data.scalar.length});
+        to->text = arena_copy(
+            arena, (struct slice){(const char *)from->data.scalar.value, from->data.scalar.length});
         break;
     case YAML_SEQUENCE_NODE:
         to->type = CONF_NODE_LIST;

@@ -35,7 +35,8 @@ static void only_the_server_name_is_required(void **state)
     assert_int_equal(f.conf.limits_upload_bytes, 50 * 1024 * 1024);
     assert_int_equal(f.conf.password_hash_cost, CONF_PASSWORD_COST_INTERACTIVE);
     assert_false(parses(&f, LIT("admins: []\n")));
-    assert_true(slice_contains(buf_slice(&f.problems), LIT("f.yaml:1: server_name: this setting is")));
+    assert_true(
+        slice_contains(buf_slice(&f.problems), LIT("f.yaml:1: server_name: this setting is")));
     arena_free(&f.arena);
 }
 
@@ -56,8 +57,8 @@ static void json_with_all_parts_is_read(void **state)
     assert_false(f.conf.rate_limits_enabled);
     assert_int_equal(f.conf.rate_limits_login_burst, 7);
     assert_int_equal(f.conf.password_hash_cost, CONF_PASSWORD_COST_LOWEST);
-    assert_true(slice_eq(f.conf.well_known_client,
-                         LIT("{\"a.b\":{\"n\":1,\"s\":\"1\",\"l\":[true]}}")));
+    assert_true(
+        slice_eq(f.conf.well_known_client, LIT("{\"a.b\":{\"n\":1,\"s\":\"1\",\"l\":[true]}}")));
     assert_int_equal(f.conf.log_level, 3);
     arena_free(&f.arena);
 }
