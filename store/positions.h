@@ -37,14 +37,19 @@ struct err positions_open(struct store *store, struct ctx *ctx, struct positions
 void positions_close(struct positions **positions);
 /* Adds a listener; before the first reserve. Called on the publisher thread, in position order. */
 void positions_listen(struct positions *positions, change_fn fn, void *arg);
+/* Adds a callback that runs on the publisher thread after positions_published has moved to `pos`,
+ * once for a run of changes whose listeners have been called. Listeners mark, this one wakes: who is
+ * woken here sees the new positions_published. Before the first reserve. */
+typedef void (*published_fn)(void *arg, uint64_t pos);
+void positions_on_published(struct positions *positions, published_fn fn, void *arg);
 /* Reserves the next position. Must be followed by exactly one complete or abandon. */
 uint64_t positions_reserve(struct positions *positions);
 /* The change is written with this ticket (0 = nothing stored): publish when durable and in turn. */
 void positions_complete(struct positions *positions, const struct change *change, uint64_t ticket);
 void positions_abandon(struct positions *positions, uint64_t pos);
-/* Every change up to and including this position is durable and published. */
+/* Every change up to and including this position is durable and its listeners have run. */
 uint64_t positions_published(const struct positions *positions);
 /* The newest reserved position (what a reader of uncommitted rows may see). */
 uint64_t positions_newest(const struct positions *positions);
-/* Blocks until `pos` is published (tests, shutdown). */
+/* Blocks until `pos` is published or never will be because the disk failed (tests, shutdown). */
 void positions_wait(struct positions *positions, uint64_t pos);

@@ -39,15 +39,23 @@ struct store;
 struct store_update;
 
 struct store_config {
-    struct slice path;          /* folder of the embedded store; empty = in memory */
-    size_t cache_bytes;         /* block cache and memtables together */
-    int32_t fail_after_calls;   /* in-memory backend: the k-th backend call from now fails; 0 = none */
+    struct slice path;  /* folder of the embedded store; empty = in memory */
+    size_t cache_bytes; /* block cache and memtables together */
+    int32_t
+        fail_after_calls; /* in-memory backend: see store_fail_after, counted from the open on */
+    enum {
+        STORE_READ_WRITE,
+        STORE_READ_ONLY
+    } access; /* READ_ONLY: for check, nothing is changed */
     struct log *log;
 };
 
 /* Opens or creates; runs forward migrations; refuses a schema newer than this program.
  * Errors: ERR_IO with a text for the operator. */
 struct err store_open(const struct store_config *config, struct store **store_out) MUST_USE;
+/* In-memory backend, for tests: the k-th read or write from now fails (k > 0), or the k-th flush of
+ * the log (k < 0); 0 = none. */
+void store_fail_after(struct store *store, int32_t calls);
 /* Flushes, stops the commit thread, closes. Everything written is durable afterwards. */
 void store_close(struct store **store);
 
@@ -59,9 +67,9 @@ struct err store_get(struct store *store, struct ctx *ctx, struct store_object o
                      struct slice key, struct slice *value_out, bool *found_out) MUST_USE;
 
 struct store_range {
-    struct slice from;  /* first key wanted (forward: lowest); empty = from the start */
-    struct slice to;    /* first key not wanted; empty = to the end of the object */
-    size_t limit;       /* 0 = all */
+    struct slice from; /* first key wanted (forward: lowest); empty = from the start */
+    struct slice to;   /* first key not wanted; empty = to the end of the object */
+    size_t limit;      /* 0 = all */
     enum { STORE_FORWARD, STORE_REVERSE } order; /* REVERSE walks from `to` down to `from` */
 };
 struct store_rows {
@@ -96,6 +104,13 @@ struct err store_write(struct store *store, struct ctx *ctx, struct store_update
  * all writes up to ticket are durable; err is ERR_IO when they never will be. fn must be quick. */
 typedef void (*store_durable_fn)(void *arg, struct err err);
 void store_when_durable(struct store *store, uint64_t ticket, store_durable_fn fn, void *arg);
+/* Asks for a flush that covers the ticket, without a callback. */
+void store_want_durable(struct store *store, uint64_t ticket);
+/* Every write up to and including this ticket is durable. */
+uint64_t store_durable_ticket(struct store *store);
+/* fn(arg, err) runs on the commit thread after each flush (err: the flush failed, and nothing more
+ * will ever be durable). One listener; NULL removes it, and waits for a running call. */
+void store_on_flush(struct store *store, store_durable_fn fn, void *arg);
 /* Blocks until durable. Not for request handlers (their reply waits by itself). */
 struct err store_wait_durable(struct store *store, uint64_t ticket) MUST_USE;
 

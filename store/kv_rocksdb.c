@@ -1,0 +1,319 @@
+/* The embedded backend. One column family: objects lie next to each other by their prefix. The log
+ * is written to memory by writers and to disk by flush_fn alone (manual_wal_flush). */
+#include "store/kv.h"
+
+#include "homeserver/base/mem.h"
+
+#include <rocksdb/c.h>
+
+enum {
+    /* A range of at most this many rows is deleted row by row: range tombstones slow reads down. */
+    RANGE_ROWS_MAX = 64,
+    RECOVER_POINT_IN_TIME = 2,
+    LOG_LEVEL_WARN_ROCKSDB = 2,
+    LZ4 = rocksdb_lz4_compression,
+};
+
+struct kv_rocksdb {
+    struct kv kv;
+    rocksdb_t *db;
+    rocksdb_options_t *options;
+    rocksdb_cache_t *cache;
+    rocksdb_readoptions_t *read_options;
+    rocksdb_writeoptions_t *write_options;
+    struct log *log;
+};
+
+/* Logs the library's text, gives it back, and answers with ours. */
+static struct err failure(struct log *log, char *library_text, const char *step, const char *text)
+{
+    log_error(log, "store_failed", .step = slice_of(step), .note = slice_of(library_text));
+    rocksdb_free(library_text);
+    return err_make(ERR_IO, text);
+}
+
+static size_t clamp(size_t value, size_t low, size_t high)
+{
+    return value < low ? low : value > high ? high : value;
+}
+
+static void set_table_options(struct kv_rocksdb *rocks, size_t cache_bytes)
+{
+    rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
+    rocksdb_lru_cache_options_t *lru = rocksdb_lru_cache_options_create();
+    rocksdb_lru_cache_options_set_capacity(lru, cache_bytes);
+    rocksdb_lru_cache_options_set_num_shard_bits(lru, 4);
+    rocks->cache = rocksdb_cache_create_lru_opts(lru);
+    rocksdb_lru_cache_options_destroy(lru);
+    rocksdb_block_based_options_set_block_cache(table, rocks->cache);
+    rocksdb_block_based_options_set_block_size(table, (size_t)8 << 10);
+    rocksdb_block_based_options_set_format_version(table, 5);
+    rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
+    rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(table, 1);
+    /* The table owns the policy from here on. */
+    rocksdb_block_based_options_set_filter_policy(table,
+                                                  rocksdb_filterpolicy_create_bloom_full(10));
+    rocksdb_options_set_block_based_table_factory(rocks->options, table);
+    rocksdb_block_based_options_destroy(table);
+}
+
+static void set_options(struct kv_rocksdb *rocks, size_t cache_bytes)
+{
+    rocksdb_options_t *options = rocksdb_options_create();
+    rocks->options = options;
+    size_t memtable_bytes = clamp(cache_bytes / 6, (size_t)2 << 20, (size_t)64 << 20);
+    rocksdb_options_set_create_if_missing(options, 1);
+    rocksdb_options_set_compression(options, LZ4);
+    rocksdb_options_set_write_buffer_size(options, memtable_bytes);
+    rocksdb_options_set_max_write_buffer_number(options, 3);
+    rocksdb_options_set_arena_block_size(options, (size_t)128 << 10);
+    rocksdb_options_set_target_file_size_base(options, (uint64_t)32 << 20);
+    rocksdb_options_set_max_bytes_for_level_base(options, (uint64_t)128 << 20);
+    rocksdb_options_set_level_compaction_dynamic_level_bytes(options, 1);
+    rocksdb_options_set_max_background_jobs(options, 2);
+    rocksdb_options_set_max_open_files(options, 256);
+    rocksdb_options_set_manual_wal_flush(options, 1);
+    rocksdb_options_set_wal_recovery_mode(options, RECOVER_POINT_IN_TIME);
+    rocksdb_options_set_info_log_level(options, LOG_LEVEL_WARN_ROCKSDB);
+    rocksdb_options_set_keep_log_file_num(options, 2);
+    rocksdb_options_set_max_log_file_size(options, (size_t)1 << 20);
+    rocksdb_options_set_stats_dump_period_sec(options, 0);
+    rocksdb_options_set_stats_persist_period_sec(options, 0);
+    rocksdb_options_set_skip_stats_update_on_db_open(options, 1);
+    rocksdb_options_set_skip_checking_sst_file_sizes_on_db_open(options, 1);
+    set_table_options(rocks, clamp(cache_bytes / 2, (size_t)1 << 20, SIZE_MAX));
+}
+
+static struct err rocks_get(struct kv *kv, struct arena *arena, struct slice key,
+                            struct slice *value_out, bool *found_out)
+{
+    struct kv_rocksdb *rocks = (struct kv_rocksdb *)kv;
+    char *text = NULL;
+    *found_out = false;
+    *value_out = (struct slice){0};
+    rocksdb_pinnableslice_t *pinned =
+        rocksdb_get_pinned(rocks->db, rocks->read_options, key.ptr, key.len, &text);
+    if (text) {
+        return failure(rocks->log, text, "get", "the database cannot be read");
+    }
+    if (pinned) {
+        struct slice value = {0};
+        value.ptr = rocksdb_pinnableslice_value(pinned, &value.len);
+        *value_out = arena_copy(arena, value);
+        *found_out = true;
+        rocksdb_pinnableslice_destroy(pinned);
+    }
+    return OK;
+}
+
+static struct slice key_of(const rocksdb_iterator_t *rows)
+{
+    struct slice key = {0};
+    key.ptr = rocksdb_iter_key(rows, &key.len);
+    return key;
+}
+
+static struct slice value_of(const rocksdb_iterator_t *rows)
+{
+    struct slice value = {0};
+    value.ptr = rocksdb_iter_value(rows, &value.len);
+    return value;
+}
+
+static void walk(rocksdb_iterator_t *rows, const struct kv_range *range, struct kv_visitor *visitor)
+{
+    if (range->reverse) {
+        rocksdb_iter_seek_to_last(rows); /* of the bounds in the read options */
+    } else {
+        rocksdb_iter_seek(rows, range->from.ptr, range->from.len);
+    }
+    while (rocksdb_iter_valid(rows)) {
+        enum kv_step step = visitor->visit_fn(visitor, key_of(rows), value_of(rows));
+        if (step == KV_STEP_STOP) {
+            break;
+        }
+        if (step == KV_STEP_SEEK) {
+            rocksdb_iter_seek(rows, visitor->seek.ptr, visitor->seek.len);
+        } else if (range->reverse) {
+            rocksdb_iter_prev(rows);
+        } else {
+            rocksdb_iter_next(rows);
+        }
+    }
+}
+
+static struct err rocks_scan(struct kv *kv, const struct kv_range *range,
+                             struct kv_visitor *visitor)
+{
+    struct kv_rocksdb *rocks = (struct kv_rocksdb *)kv;
+    if (slice_cmp(range->from, range->to) >= 0) {
+        return OK;
+    }
+    char *text = NULL;
+    rocksdb_readoptions_t *options = rocksdb_readoptions_create();
+    rocksdb_readoptions_set_iterate_lower_bound(options, range->from.ptr, range->from.len);
+    rocksdb_readoptions_set_iterate_upper_bound(options, range->to.ptr, range->to.len);
+    rocksdb_iterator_t *rows = rocksdb_create_iterator(rocks->db, options);
+    walk(rows, range, visitor);
+    rocksdb_iter_get_error(rows, &text);
+    rocksdb_iter_destroy(rows);
+    rocksdb_readoptions_destroy(options);
+    return text ? failure(rocks->log, text, "scan", "the database cannot be read") : OK;
+}
+
+struct range_delete {
+    struct kv_visitor visitor;
+    rocksdb_writebatch_t *batch;
+    size_t count;
+};
+
+static enum kv_step delete_row(struct kv_visitor *self, struct slice key, struct slice value)
+{
+    struct range_delete *work = (struct range_delete *)self;
+    (void)value;
+    if (++work->count > RANGE_ROWS_MAX) {
+        return KV_STEP_STOP;
+    }
+    rocksdb_writebatch_delete(work->batch, key.ptr, key.len);
+    return KV_STEP_NEXT;
+}
+
+/* Deletes what is stored in the range of ops[at] and what earlier operations of the batch put
+ * there. */
+static struct err add_range_delete(struct kv_rocksdb *rocks, rocksdb_writebatch_t *batch,
+                                   const struct kv_op *ops, size_t at)
+{
+    const struct kv_op *op = &ops[at];
+    struct range_delete work = {.visitor.visit_fn = delete_row, .batch = batch};
+    struct kv_range range = {.from = op->key, .to = op->value};
+    TRY(rocks_scan(&rocks->kv, &range, &work.visitor));
+    if (work.count > RANGE_ROWS_MAX) {
+        rocksdb_writebatch_delete_range(batch, op->key.ptr, op->key.len, op->value.ptr,
+                                        op->value.len);
+        return OK;
+    }
+    for (size_t i = 0; i < at; i++) {
+        bool covered = ops[i].type == KV_PUT && slice_cmp(ops[i].key, op->key) >= 0 &&
+                       slice_cmp(ops[i].key, op->value) < 0;
+        if (covered) {
+            rocksdb_writebatch_delete(batch, ops[i].key.ptr, ops[i].key.len);
+        }
+    }
+    return OK;
+}
+
+static struct err fill_batch(struct kv_rocksdb *rocks, rocksdb_writebatch_t *batch,
+                             const struct kv_op *ops, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        switch (ops[i].type) {
+        case KV_PUT:
+            rocksdb_writebatch_put(batch, ops[i].key.ptr, ops[i].key.len, ops[i].value.ptr,
+                                   ops[i].value.len);
+            break;
+        case KV_DELETE:
+            rocksdb_writebatch_delete(batch, ops[i].key.ptr, ops[i].key.len);
+            break;
+        case KV_DELETE_RANGE:
+            TRY(add_range_delete(rocks, batch, ops, i));
+            break;
+        }
+    }
+    return OK;
+}
+
+static struct err rocks_write(struct kv *kv, const struct kv_op *ops, size_t count)
+{
+    struct kv_rocksdb *rocks = (struct kv_rocksdb *)kv;
+    rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+    char *text = NULL;
+    struct err err = fill_batch(rocks, batch, ops, count);
+    if (err.code == 0) {
+        rocksdb_write(rocks->db, rocks->write_options, batch, &text);
+    }
+    rocksdb_writebatch_destroy(batch);
+    if (text) {
+        return failure(rocks->log, text, "write", "the database refuses the write");
+    }
+    return err;
+}
+
+static struct err rocks_flush(struct kv *kv)
+{
+    struct kv_rocksdb *rocks = (struct kv_rocksdb *)kv;
+    char *text = NULL;
+    rocksdb_flush_wal(rocks->db, 1, &text);
+    return text ? failure(rocks->log, text, "flush", "the database log cannot be flushed") : OK;
+}
+
+static struct err rocks_compact(struct kv *kv, struct slice from, struct slice to)
+{
+    struct kv_rocksdb *rocks = (struct kv_rocksdb *)kv;
+    rocksdb_compact_range(rocks->db, from.ptr, from.len, to.ptr, to.len);
+    return OK;
+}
+
+static uint64_t property(struct kv_rocksdb *rocks, const char *name)
+{
+    uint64_t value = 0;
+    return rocksdb_property_int(rocks->db, name, &value) == 0 ? value : 0;
+}
+
+static uint64_t rocks_disk_bytes(struct kv *kv)
+{
+    struct kv_rocksdb *rocks = (struct kv_rocksdb *)kv;
+    return property(rocks, "rocksdb.total-sst-files-size") +
+           property(rocks, "rocksdb.cur-size-all-mem-tables");
+}
+
+static void rocks_fail_after(struct kv *kv, int32_t calls)
+{
+    (void)kv; /* faults are the in-memory backend's business */
+    (void)calls;
+}
+
+static void rocks_close(struct kv *kv)
+{
+    struct kv_rocksdb *rocks = (struct kv_rocksdb *)kv;
+    if (rocks->db) {
+        rocksdb_close(rocks->db);
+    }
+    rocksdb_writeoptions_destroy(rocks->write_options);
+    rocksdb_readoptions_destroy(rocks->read_options);
+    rocksdb_options_destroy(rocks->options);
+    rocksdb_cache_destroy(rocks->cache);
+    mem_free(rocks);
+}
+
+struct err kv_rocksdb_open(const struct store_config *config, const char *path, struct kv **kv_out)
+{
+    static const struct kv_ops ops = {
+        .get_fn = rocks_get,
+        .scan_fn = rocks_scan,
+        .write_fn = rocks_write,
+        .flush_fn = rocks_flush,
+        .compact_fn = rocks_compact,
+        .disk_bytes_fn = rocks_disk_bytes,
+        .fail_after_fn = rocks_fail_after,
+        .close_fn = rocks_close,
+    };
+    struct kv_rocksdb *rocks = mem_alloc(sizeof *rocks);
+    char *text = NULL;
+    rocks->kv.ops = &ops;
+    rocks->log = config->log;
+    set_options(rocks, config->cache_bytes);
+    rocks->read_options = rocksdb_readoptions_create();
+    rocks->write_options = rocksdb_writeoptions_create();
+    if (config->access == STORE_READ_ONLY) {
+        rocks->db = rocksdb_open_for_read_only(rocks->options, path, 0, &text);
+    } else {
+        rocks->db = rocksdb_open(rocks->options, path, &text);
+    }
+    if (text) {
+        rocks_close(&rocks->kv);
+        return failure(config->log, text, "open",
+                       "the database in the data folder cannot be opened (the log says why)");
+    }
+    *kv_out = &rocks->kv;
+    return OK;
+}
