@@ -8,6 +8,7 @@ import "fake-indexeddb/auto";
 import { Checks, Stop } from "./lib/checks.js";
 import { account } from "./steps/account_data.js";
 import { accounts } from "./steps/accounts.js";
+import { daily, deactivation } from "./steps/daily.js";
 import { devices, logOut } from "./steps/devices.js";
 import { interruptions } from "./steps/interruptions.js";
 import { messages } from "./steps/messages.js";
@@ -44,7 +45,9 @@ async function run(world, checks) {
         }
         await account(world, checks);
         await rooms(world, checks);
+        await daily(world, checks);
         await logOut(world, checks);
+        await deactivation(world, checks);
         if (world.stream) {
             await checks.check("the syncs came over the stream", async () => streamWasUsed(world));
         }

@@ -58,12 +58,13 @@ export class Session {
     /** The user's recovery key (private part and id of secret storage), once there is one. */
     recovery;
 
-    constructor(world, account, { timelineLimit = 50 } = {}) {
+    constructor(world, account, { timelineLimit = 50, lazyMembers = false } = {}) {
         this.world = world;
         this.account = account;
         this.userId = account.user_id;
         this.deviceId = account.device_id;
         this.timelineLimit = timelineLimit;
+        this.lazyMembers = lazyMembers;
         this.cable = new Cable({ stream: world.stream });
         world.sessions.push(this);
     }
@@ -90,6 +91,7 @@ export class Session {
         await this.client.initRustCrypto({ useIndexedDB: keepKeys });
         await this.client.startClient({
             initialSyncLimit: this.timelineLimit,
+            lazyLoadMembers: this.lazyMembers,
             threadSupport: true,
             // The timeline holds what the server sent, in its order, without local echoes.
             pendingEventOrdering: PendingEventOrdering.Detached,

@@ -140,6 +140,7 @@ export async function account(world, checks) {
     checks.section("account data, push rules, unread counts");
     await accountData(world, checks);
     const roomId = await checks.check("three users meet in a plain room", () => plainRoom(world));
+    world.plain = roomId;
     await unread(world, checks, roomId);
     await pushRules(world, checks, roomId);
 }

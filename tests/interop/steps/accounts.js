@@ -74,7 +74,8 @@ export async function accounts(world, checks) {
     await setUpUser(world, checks, "alice");
     // A short timeline, so that bob meets gaps; and a key store that outlives his client.
     await setUpUser(world, checks, "bob", { timelineLimit: 10, keepKeys: true });
-    await setUpUser(world, checks, "carol");
+    // As Element does it: members come when they are needed.
+    await setUpUser(world, checks, "carol", { lazyMembers: true });
     await setUpKeys(checks, world.alice);
     await checks.check("bob sets up cross-signing", async () => {
         const authUploadDeviceSigningKeys = withPassword(world.bob);

@@ -41,6 +41,7 @@ async function groupRoom({ alice, bob, carol }) {
 /** All see all members joined, so that all are given the keys. */
 async function everyoneIsIn(roomId, sessions) {
     for (const session of sessions) {
+        await (await session.room(roomId)).loadMembersIfNeeded();
         await session.roomWhere("all members", roomId, (room) => {
             return sessions.every(({ userId }) => room.getMember(userId)?.membership === "join");
         });
