@@ -5,7 +5,7 @@
 
 struct auth_verdict {
     bool allowed;
-    char rule[14];    /* number of the rule that decided, as the room version's page counts */
+    char rule[32];    /* number of the rule that refused, as the room version's page counts */
     const char *text; /* static; why it was refused */
 };
 

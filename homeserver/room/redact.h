@@ -10,6 +10,8 @@ struct json redact_event(struct arena *arena, const struct room_rules *rules,
 /* The content a redacted event of this type keeps. */
 struct json redact_content(struct arena *arena, const struct room_rules *rules, struct slice type,
                            const struct json *content);
+/* Whether a top-level member survives redaction (content is cut down, not dropped). */
+bool redact_keeps_member(const struct room_rules *rules, struct slice key);
 /* Whether a redaction may be applied, once both events are known and accepted: the sender has the
  * redact level, or both senders (versions 1 and 2: event ids) are of one server.
  * Spec: room version 3, "Handling redactions". */
