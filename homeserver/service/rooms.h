@@ -7,7 +7,7 @@
  * A struct room is shared by threads. What a reader needs is copied out under the room's lock by
  * hs_room_head. Only the room's lane changes it. Spec: client-server, "Rooms". */
 #pragma once
-#include "homeserver/room/event.h"
+#include "homeserver/room/membership.h"
 #include "homeserver/service/hs.h"
 
 struct room;
@@ -46,6 +46,8 @@ struct room_info hs_room_info(const struct room *room);
 struct room_head hs_room_head(struct room *room);
 /* Newest position in this room of any kind (event, receipt), without loading anything else. */
 uint64_t hs_room_changed_pos(struct room *room);
+/* Raises the room's newest receipt position. */
+void hs_room_set_receipt_pos(struct room *room, uint64_t pos);
 /* Local users joined now, copied into the arena. */
 size_t hs_room_local_users(struct ctx *ctx, struct room *room, uint64_t **users_out);
 
@@ -109,17 +111,6 @@ struct err hs_state_key_name(struct hs *hs, struct ctx *ctx, struct room *room, 
                              struct slice *type_out, struct slice *state_key_out) MUST_USE;
 
 /* --- members --- */
-enum membership {
-    MEMBERSHIP_NONE, /* never in the room */
-    MEMBERSHIP_INVITE,
-    MEMBERSHIP_JOIN,
-    MEMBERSHIP_KNOCK,
-    MEMBERSHIP_LEAVE,
-    MEMBERSHIP_BAN,
-};
-struct slice membership_name(enum membership membership); /* "join", ...; NONE is "leave" */
-enum membership membership_parse(struct slice name);      /* NONE when unknown */
-
 /* A user's membership in a snapshot (root 0: none). */
 struct err hs_membership_at(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t root,
                             struct slice user_id, enum membership *membership_out) MUST_USE;

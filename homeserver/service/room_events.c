@@ -1,0 +1,164 @@
+#include "homeserver/service/room_priv.h"
+
+struct err room_event_of_row(struct ctx *ctx, const struct room *room, int64_t number,
+                             struct slice row, struct stored_event *event_out)
+{
+    struct room_record record;
+    TRY(room_record_decode(ctx->arena, row, &record));
+    struct stored_event stored = {.number = number,
+                                  .pos = record.pos,
+                                  .flags = record.flags,
+                                  .state_before = record.state_before,
+                                  .state_after = record.state_after,
+                                  .replaces = record.replaces,
+                                  .redacted_by = record.redacted_by,
+                                  .sender = record.sender,
+                                  .device_id = record.device_id,
+                                  .txn_id = record.txn_id};
+    TRY(event_parse_stored(ctx->arena, room->rules, record.json, ids_trust_event(record.event_id),
+                           &stored.event));
+    *event_out = stored;
+    return OK;
+}
+
+struct err hs_event_load(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
+                         struct stored_event *event_out, bool *found_out)
+{
+    struct slice row;
+    TRY(store_get(hs->store, ctx, room_object(ctx, room->number),
+                  key_i64(ctx, ROOM_KEY_EVENT, number), &row, found_out));
+    return *found_out ? room_event_of_row(ctx, room, number, row, event_out) : OK;
+}
+
+struct err hs_event_locate(struct hs *hs, struct ctx *ctx, struct slice event_id,
+                           uint64_t *room_out, int64_t *number_out, bool *found_out)
+{
+    struct slice row;
+    struct store_object ids = {STORE_EVENT_IDS, LIT("ids")};
+    *found_out = false;
+    if (event_id.len == 0 || event_id.len > STORE_ID_BYTES_MAX) {
+        return OK;
+    }
+    TRY(store_get(hs->store, ctx, ids, event_id, &row, found_out));
+    if (!*found_out) {
+        return OK;
+    }
+    struct unpack in = unpack_of(row);
+    *room_out = unpack_u64(&in);
+    *number_out = unpack_i64(&in);
+    return unpack_check(&in);
+}
+
+struct err hs_event_find(struct hs *hs, struct ctx *ctx, struct room *room, struct slice event_id,
+                         struct stored_event *event_out, bool *found_out)
+{
+    uint64_t room_number = 0;
+    int64_t number = 0;
+    TRY(hs_event_locate(hs, ctx, event_id, &room_number, &number, found_out));
+    if (!*found_out || room_number != room->number) {
+        *found_out = false;
+        return OK;
+    }
+    return hs_event_load(hs, ctx, room, number, event_out, found_out);
+}
+
+static bool is_hidden(const struct stored_event *event)
+{
+    return (event->flags & (EVENT_OUTLIER | EVENT_REJECTED | EVENT_SOFT_FAILED)) != 0;
+}
+
+static struct store_range rows_of(struct ctx *ctx, const struct event_range *range)
+{
+    bool forward = range->order == EVENTS_FORWARD;
+    int64_t low = forward ? range->from : (range->to ? range->to : INT64_MIN);
+    int64_t high = forward ? (range->to ? range->to : INT64_MAX) : range->from;
+    /* Both ends are exclusive; rows are [from, to). */
+    return (struct store_range){
+        .from = key_i64(ctx, ROOM_KEY_EVENT, low == INT64_MIN ? low : low + 1),
+        .to = high == INT64_MAX ? key_bytes(ctx, ROOM_KEY_EVENT + 1, (struct slice){0})
+                                : key_i64(ctx, ROOM_KEY_EVENT, high),
+        .order = forward ? STORE_FORWARD : STORE_REVERSE,
+    };
+}
+
+/* Appends the visible ones of a page of rows; gives the number of the last row read. */
+static struct err take_rows(struct ctx *ctx, const struct room *room,
+                            const struct store_rows *rows, size_t limit,
+                            struct stored_events *events, int64_t *last_out)
+{
+    for (size_t i = 0; i < rows->count && events->count < limit; i++) {
+        struct unpack key = unpack_of(slice_from(rows->rows[i].key, 1));
+        *last_out = unpack_be_i64(&key);
+        struct stored_event *event = &events->items[events->count];
+        TRY(room_event_of_row(ctx, room, *last_out, rows->rows[i].value, event));
+        events->count += is_hidden(event) ? 0 : 1;
+    }
+    return OK;
+}
+
+struct err hs_events_read(struct hs *hs, struct ctx *ctx, struct room *room,
+                          struct event_range range, struct stored_events *events_out)
+{
+    struct stored_events events = {0};
+    events.items = arena_array(ctx->arena, range.limit + 1, sizeof *events.items);
+    while (events.count < range.limit) {
+        struct store_rows rows;
+        struct store_range page = rows_of(ctx, &range);
+        page.limit = range.limit - events.count;
+        TRY(store_read_range(hs->store, ctx, room_object(ctx, room->number), page, &rows));
+        TRY(take_rows(ctx, room, &rows, range.limit, &events, &range.from));
+        if (rows.count < page.limit) {
+            break;
+        }
+    }
+    *events_out = events;
+    return OK;
+}
+
+/* The position of an event row, or of the nearest timeline row at or below it. */
+static struct err timeline_row_at_or_below(struct hs *hs, struct ctx *ctx, struct room *room,
+                                           int64_t number, struct stored_event *event_out,
+                                           bool *found_out)
+{
+    struct stored_events one;
+    struct event_range range = {.from = number + 1, .limit = 1, .order = EVENTS_REVERSE, .to = 0};
+    range.to = INT64_MIN + 1;
+    TRY(hs_events_read(hs, ctx, room, range, &one));
+    *found_out = one.count != 0;
+    if (one.count) {
+        *event_out = one.items[0];
+    }
+    return OK;
+}
+
+struct err hs_room_at(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t pos,
+                      int64_t *number_out, uint64_t *root_out)
+{
+    struct room_head head = hs_room_head(room);
+    *number_out = head.number;
+    *root_out = head.root;
+    if (head.pos <= pos) {
+        return OK;
+    }
+    *number_out = 0;
+    *root_out = 0;
+    /* Positions grow with live numbers: binary search for the last one at or below pos. */
+    int64_t low = 0;
+    int64_t high = head.number;
+    while (high - low > 1) {
+        int64_t middle = low + (high - low) / 2;
+        struct stored_event event;
+        bool found = false;
+        TRY(timeline_row_at_or_below(hs, ctx, room, middle, &event, &found));
+        if (!found || event.number <= low) {
+            low = middle;
+        } else if (event.pos <= pos) {
+            low = middle;
+            *number_out = event.number;
+            *root_out = event.state_after;
+        } else {
+            high = event.number;
+        }
+    }
+    return OK;
+}

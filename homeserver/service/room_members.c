@@ -1,0 +1,154 @@
+#include "homeserver/service/room_priv.h"
+
+#include <stdlib.h>
+
+static struct err read_prefix(struct hs *hs, struct ctx *ctx, struct store_object object,
+                              char prefix, struct store_rows *rows_out)
+{
+    struct store_range range = {.from = key_bytes(ctx, prefix, (struct slice){0}),
+                                .to = key_bytes(ctx, (char)(prefix + 1), (struct slice){0})};
+    return store_read_range(hs->store, ctx, object, range, rows_out);
+}
+
+static uint64_t number_of_key(struct slice key)
+{
+    struct unpack in = unpack_of(slice_from(key, 1));
+    return unpack_be64(&in);
+}
+
+static int by_event_number(const void *a, const void *b)
+{
+    const struct room_member *left = a;
+    const struct room_member *right = b;
+    return (left->number > right->number) - (left->number < right->number);
+}
+
+struct err hs_room_members(struct hs *hs, struct ctx *ctx, struct room *room,
+                           enum membership membership, size_t limit,
+                           struct room_members *members_out)
+{
+    struct store_rows rows;
+    struct store_object derived = room_derived_object(ctx, room->number);
+    TRY(read_prefix(hs, ctx, derived, DERIVED_KEY_MEMBER, &rows));
+    struct room_members members = {0};
+    members.items = arena_array(ctx->arena, rows.count, sizeof *members.items);
+    for (size_t i = 0; i < rows.count; i++) {
+        struct room_member *member = &members.items[members.count];
+        member->user = number_of_key(rows.rows[i].key);
+        TRY(member_row_decode(rows.rows[i].value, member));
+        bool wanted = membership == MEMBERSHIP_NONE || member->membership == membership;
+        members.count += wanted ? 1 : 0;
+    }
+    qsort(members.items, members.count, sizeof *members.items, by_event_number);
+    if (limit && members.count > limit) {
+        members.count = limit;
+    }
+    *members_out = members;
+    return OK;
+}
+
+struct err hs_room_member(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t user,
+                          struct room_member *member_out, bool *found_out)
+{
+    struct slice row;
+    TRY(store_get(hs->store, ctx, room_derived_object(ctx, room->number),
+                  key_u64(ctx, DERIVED_KEY_MEMBER, user), &row, found_out));
+    member_out->user = user;
+    return *found_out ? member_row_decode(row, member_out) : OK;
+}
+
+struct err hs_user_rooms(struct hs *hs, struct ctx *ctx, uint64_t user,
+                         struct user_rooms *rooms_out)
+{
+    struct store_rows rows;
+    TRY(read_prefix(hs, ctx, user_object(ctx, user), USER_KEY_ROOM, &rows));
+    struct user_rooms rooms = {0};
+    rooms.items = arena_array(ctx->arena, rows.count, sizeof *rooms.items);
+    for (size_t i = 0; i < rows.count; i++) {
+        struct user_room *entry = &rooms.items[rooms.count++];
+        entry->room = number_of_key(rows.rows[i].key);
+        TRY(user_room_decode(rows.rows[i].value, entry));
+    }
+    *rooms_out = rooms;
+    return OK;
+}
+
+struct err hs_user_room(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t room,
+                        struct user_room *entry_out, bool *found_out)
+{
+    struct slice row;
+    *entry_out = (struct user_room){.room = room};
+    TRY(store_get(hs->store, ctx, user_object(ctx, user), key_u64(ctx, USER_KEY_ROOM, room), &row,
+                  found_out));
+    return *found_out ? user_room_decode(row, entry_out) : OK;
+}
+
+struct err hs_users_share_room(struct hs *hs, struct ctx *ctx, uint64_t a, uint64_t b,
+                               bool *share_out)
+{
+    struct user_rooms rooms;
+    *share_out = false;
+    TRY(hs_user_rooms(hs, ctx, a, &rooms));
+    for (size_t i = 0; i < rooms.count && !*share_out; i++) {
+        struct user_room other;
+        bool found = false;
+        if (rooms.items[i].membership == MEMBERSHIP_JOIN) {
+            TRY(hs_user_room(hs, ctx, b, rooms.items[i].room, &other, &found));
+            *share_out = found && other.membership == MEMBERSHIP_JOIN;
+        }
+    }
+    return OK;
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a;
+    uint64_t right = *(const uint64_t *)b;
+    return (left > right) - (left < right);
+}
+
+/* Sorts, drops doubles and `self`. */
+static size_t make_unique(uint64_t *users, size_t count, uint64_t self)
+{
+    size_t kept = 0;
+    qsort(users, count, sizeof *users, by_number);
+    for (size_t i = 0; i < count; i++) {
+        if (users[i] != self && (kept == 0 || users[kept - 1] != users[i])) {
+            users[kept++] = users[i];
+        }
+    }
+    return kept;
+}
+
+struct err hs_users_sharing(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t **users_out,
+                            size_t *count_out)
+{
+    struct user_rooms rooms;
+    uint64_t *users = NULL;
+    size_t count = 0;
+    size_t cap = 0;
+    TRY(hs_user_rooms(hs, ctx, user, &rooms));
+    for (size_t i = 0; i < rooms.count; i++) {
+        struct store_rows rows;
+        if (rooms.items[i].membership != MEMBERSHIP_JOIN) {
+            continue;
+        }
+        struct store_object derived = room_derived_object(ctx, rooms.items[i].room);
+        TRY(read_prefix(hs, ctx, derived, DERIVED_KEY_MEMBER, &rows));
+        if (cap - count < rows.count) {
+            size_t grown = (count + rows.count) * 2;
+            users = arena_grow(ctx->arena, users, cap * sizeof *users, grown * sizeof *users);
+            cap = grown;
+        }
+        for (size_t j = 0; j < rows.count; j++) {
+            struct room_member member = {0};
+            TRY(member_row_decode(rows.rows[j].value, &member));
+            if (member.membership == MEMBERSHIP_JOIN) {
+                users[count++] = number_of_key(rows.rows[j].key);
+            }
+        }
+    }
+    *users_out = users;
+    *count_out = count ? make_unique(users, count, user) : 0;
+    return OK;
+}

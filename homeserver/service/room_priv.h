@@ -1,0 +1,129 @@
+/* Inside of a room, shared by the files that write and read rooms.
+ * Locks: hs_rooms.lock (rank 20) guards the table; room.lock (rank 30) guards what readers copy.
+ * Fields marked "lane" are touched only in the room's lane. */
+#pragma once
+#include "homeserver/base/map.h"
+#include "homeserver/service/rooms.h"
+
+#include <pthread.h>
+
+/* Event rows and other keys of (STORE_ROOM, room). */
+#define ROOM_KEY_EVENT 'e'      /* be_i64 number -> record */
+#define ROOM_KEY_STATE_KEY 'k'  /* type NUL state_key -> number */
+#define ROOM_KEY_STATE_NAME 'K' /* be64 number -> type NUL state_key */
+#define ROOM_KEY_TXN 't'        /* device NUL type NUL txn_id -> event number, id */
+/* Keys of (STORE_ROOM_DERIVED, room). */
+#define DERIVED_KEY_MEMBER 'm'   /* be64 user -> member row */
+#define DERIVED_KEY_LOCAL 'l'    /* be64 user of this server, joined -> nothing */
+#define DERIVED_KEY_RELATION 'r' /* target id NUL be_i64 child -> relation row */
+#define DERIVED_KEY_THREAD 'y'   /* root id -> newest reply number, first reply number, count */
+#define DERIVED_KEY_THREADS 'Y'  /* be_i64 newest reply -> root id */
+#define DERIVED_KEY_RECEIPT_POS 'C' /* be64 position -> receipt row (ephemeral.c) */
+/* Keys of (STORE_USER, user). */
+#define USER_KEY_ROOM 'm' /* be64 room -> user_room row */
+
+/* What an event's row says besides its JSON. */
+struct room_record {
+    uint32_t flags;
+    uint64_t pos;
+    uint64_t state_before, state_after;
+    int64_t replaces;
+    int64_t redacted_by;
+    uint64_t sender;
+    uint32_t joined_count, invited_count; /* of the room after this event */
+    uint64_t next_key;                    /* state key numbers used up to here, plus one */
+    const int64_t *extremities; /* forward extremities after this event; count 0 = this event alone */
+    size_t extremity_count;
+    struct slice device_id, txn_id;
+    struct slice event_id;
+    struct slice json; /* canonical */
+};
+
+void room_record_encode(struct buf *out, const struct room_record *record);
+/* Slices borrow from `bytes`; extremities live in the arena. */
+struct err room_record_decode(struct arena *arena, struct slice bytes,
+                              struct room_record *record_out) MUST_USE;
+
+struct extremity {
+    int64_t number;
+    char event_id[256]; /* NUL-terminated */
+    int64_t depth;
+};
+
+/* A state event that composing keeps at hand, in an arena of its own. */
+struct cached_state {
+    struct arena *arena_owned;
+    struct event event;
+    int64_t number;
+};
+
+enum { ROOM_EXTREMITIES_MAX = 1024, ROOM_STATE_CACHE_MAX = 512 };
+
+struct room {
+    uint64_t number;
+    char *room_id_owned;
+    size_t room_id_len;
+    const struct room_rules *rules;
+    size_t refs;          /* under hs_rooms.lock */
+    uint64_t used_tick;   /* under hs_rooms.lock */
+    bool broken;          /* a write failed: reload before the next use; under hs_rooms.lock */
+
+    pthread_mutex_t lock;
+    struct room_head head;
+    uint64_t *local_users_owned; /* ascending */
+    size_t local_user_count, local_user_cap;
+    struct map *keys_owned; /* type NUL state_key -> number */
+
+    /* lane */
+    uint64_t next_key;
+    struct extremity *extremities_owned;
+    size_t extremity_count;
+    struct map *state_cache_owned; /* type NUL state_key -> struct cached_state * */
+};
+
+struct hs_rooms {
+    struct hs *hs;
+    pthread_mutex_t lock;
+    struct map *by_number;  /* number -> struct room * */
+    struct map *numbers;    /* room id -> number */
+    size_t rooms_max;
+    uint64_t tick;
+    uint64_t next_number; /* 0 = not read yet */
+};
+
+struct store_object room_object(struct ctx *ctx, uint64_t room);
+struct store_object room_derived_object(struct ctx *ctx, uint64_t room);
+struct store_object room_state_object(struct ctx *ctx, uint64_t room);
+struct store_object user_object(struct ctx *ctx, uint64_t user);
+struct slice key_u64(struct ctx *ctx, char prefix, uint64_t number);
+struct slice key_i64(struct ctx *ctx, char prefix, int64_t number);
+struct slice key_bytes(struct ctx *ctx, char prefix, struct slice bytes);
+struct slice state_pair(struct ctx *ctx, struct slice type, struct slice state_key);
+
+/* Turns a row into a stored event of the room. */
+struct err room_event_of_row(struct ctx *ctx, const struct room *room, int64_t number,
+                             struct slice row, struct stored_event *event_out) MUST_USE;
+/* Puts a freshly made room into the cache with one reference. */
+struct room *rooms_adopt(struct hs *hs, uint64_t number, struct slice room_id,
+                         const struct room_rules *rules);
+uint64_t rooms_next_number(struct hs *hs, struct ctx *ctx, struct err *err_out);
+
+/* lane: the current state event under a pair, parsed, from the cache or the store; NULL = none. The
+ * result lives until the pair changes or the cache is dropped (room_state_cache_trim). */
+struct err room_state_current(struct hs *hs, struct ctx *ctx, struct room *room, struct slice type,
+                              struct slice state_key, const struct event **event_out) MUST_USE;
+void room_state_cache_drop(struct room *room, struct slice pair);
+void room_state_cache_trim(struct room *room); /* between events, when it has grown too large */
+void room_state_cache_clear(struct room *room);
+/* lane: the number of a pair, made if new (then rows are added to `update`). */
+struct err room_state_key_intern(struct hs *hs, struct ctx *ctx, struct room *room,
+                                 struct slice type, struct slice state_key,
+                                 struct store_update *update, uint64_t *key_out) MUST_USE;
+
+/* Rows of the member index and of a user's rooms. */
+void member_row_encode(struct buf *out, const struct room_member *member);
+struct err member_row_decode(struct slice row, struct room_member *member_out) MUST_USE;
+void user_room_encode(struct buf *out, const struct user_room *entry);
+struct err user_room_decode(struct slice row, struct user_room *entry_out) MUST_USE;
+/* Adds or removes a local joined user (lane; takes the room's lock). */
+void room_local_user_set(struct room *room, uint64_t user, enum membership membership);

@@ -1,0 +1,197 @@
+#include "homeserver/base/mem.h"
+#include "homeserver/service/room_priv.h"
+
+/* --- numbers of state keys --- */
+
+static bool cached_key(struct room *room, struct slice pair, uint64_t *key_out)
+{
+    pthread_mutex_lock(&room->lock);
+    bool found = map_get(room->keys_owned, pair, key_out);
+    pthread_mutex_unlock(&room->lock);
+    return found;
+}
+
+static void remember_key(struct room *room, struct slice pair, uint64_t key)
+{
+    pthread_mutex_lock(&room->lock);
+    if (map_count(room->keys_owned) > 4096) {
+        map_free(&room->keys_owned);
+        room->keys_owned = map_new();
+    }
+    map_set(room->keys_owned, pair, key);
+    pthread_mutex_unlock(&room->lock);
+}
+
+struct err hs_state_key_find(struct hs *hs, struct ctx *ctx, struct room *room, struct slice type,
+                             struct slice state_key, uint64_t *key_out, bool *found_out)
+{
+    struct slice pair = state_pair(ctx, type, state_key);
+    struct slice row;
+    *found_out = cached_key(room, pair, key_out);
+    if (*found_out || pair.len > STORE_KEY_BYTES_MAX - 1) {
+        return OK;
+    }
+    TRY(store_get(hs->store, ctx, room_object(ctx, room->number),
+                  key_bytes(ctx, ROOM_KEY_STATE_KEY, pair), &row, found_out));
+    if (!*found_out) {
+        return OK;
+    }
+    struct unpack in = unpack_of(row);
+    *key_out = unpack_u64(&in);
+    TRY(unpack_check(&in));
+    remember_key(room, pair, *key_out);
+    return OK;
+}
+
+struct err hs_state_key_name(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t key,
+                             struct slice *type_out, struct slice *state_key_out)
+{
+    struct slice row;
+    bool found = false;
+    TRY(store_get(hs->store, ctx, room_object(ctx, room->number),
+                  key_u64(ctx, ROOM_KEY_STATE_NAME, key), &row, &found));
+    if (!found) {
+        return err_make(ERR_CORRUPT, "a state key number has no name");
+    }
+    *state_key_out = slice_cut(row, '\0', type_out);
+    return OK;
+}
+
+struct err room_state_key_intern(struct hs *hs, struct ctx *ctx, struct room *room,
+                                 struct slice type, struct slice state_key,
+                                 struct store_update *update, uint64_t *key_out)
+{
+    bool found = false;
+    TRY(hs_state_key_find(hs, ctx, room, type, state_key, key_out, &found));
+    if (found) {
+        return OK;
+    }
+    struct slice pair = state_pair(ctx, type, state_key);
+    struct buf number;
+    *key_out = room->next_key++;
+    buf_init_arena(&number, ctx->arena, 16);
+    pack_u64(&number, *key_out);
+    store_put(update, key_bytes(ctx, ROOM_KEY_STATE_KEY, pair), buf_slice(&number));
+    store_put(update, key_u64(ctx, ROOM_KEY_STATE_NAME, *key_out), pair);
+    return OK;
+}
+
+/* --- state of a snapshot --- */
+
+struct err hs_state_event(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t root,
+                          struct slice type, struct slice state_key,
+                          struct stored_event *event_out, bool *found_out)
+{
+    uint64_t key = 0;
+    int64_t number = 0;
+    *found_out = false;
+    if (root == 0) {
+        return OK;
+    }
+    TRY(hs_state_key_find(hs, ctx, room, type, state_key, &key, found_out));
+    if (*found_out) {
+        TRY(state_get(hs->states, ctx, room->number, root, key, &number, found_out));
+    }
+    return *found_out ? hs_event_load(hs, ctx, room, number, event_out, found_out) : OK;
+}
+
+struct err hs_membership_at(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t root,
+                            struct slice user_id, enum membership *membership_out)
+{
+    struct stored_event event;
+    bool found = false;
+    *membership_out = MEMBERSHIP_NONE;
+    TRY(hs_state_event(hs, ctx, room, root, LIT("m.room.member"), user_id, &event, &found));
+    if (found) {
+        *membership_out = membership_of(&event.event);
+    }
+    return OK;
+}
+
+/* --- the composing cache of current state (lane) --- */
+
+static void free_cached(struct cached_state *cached)
+{
+    if (cached) {
+        arena_free(&cached->arena_owned);
+        mem_free(cached);
+    }
+}
+
+void room_state_cache_drop(struct room *room, struct slice pair)
+{
+    free_cached(map_get_ptr(room->state_cache_owned, pair));
+    map_remove(room->state_cache_owned, pair);
+}
+
+void room_state_cache_clear(struct room *room)
+{
+    size_t cursor = 0;
+    struct slice key;
+    uint64_t value = 0;
+    if (!room->state_cache_owned) {
+        return;
+    }
+    while (map_next(room->state_cache_owned, &cursor, &key, &value)) {
+        free_cached((struct cached_state *)(uintptr_t)value);
+    }
+    map_free(&room->state_cache_owned);
+    room->state_cache_owned = map_new();
+}
+
+void room_state_cache_trim(struct room *room)
+{
+    if (map_count(room->state_cache_owned) > ROOM_STATE_CACHE_MAX) {
+        room_state_cache_clear(room);
+    }
+}
+
+static struct err load_cached(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
+                              struct cached_state *cached)
+{
+    struct slice row;
+    struct room_record record;
+    bool found = false;
+    struct ctx own = *ctx;
+    own.arena = cached->arena_owned;
+    TRY(store_get(hs->store, &own, room_object(&own, room->number),
+                  key_i64(&own, ROOM_KEY_EVENT, number), &row, &found));
+    if (!found) {
+        return err_make(ERR_CORRUPT, "a state event is missing");
+    }
+    TRY(room_record_decode(own.arena, row, &record));
+    cached->number = number;
+    return event_parse_stored(own.arena, room->rules, record.json,
+                              ids_trust_event(record.event_id), &cached->event);
+}
+
+struct err room_state_current(struct hs *hs, struct ctx *ctx, struct room *room, struct slice type,
+                              struct slice state_key, const struct event **event_out)
+{
+    struct slice pair = state_pair(ctx, type, state_key);
+    struct cached_state *cached = map_get_ptr(room->state_cache_owned, pair);
+    uint64_t key = 0;
+    int64_t number = 0;
+    bool found = false;
+    *event_out = cached ? &cached->event : NULL;
+    if (cached || room->head.root == 0) {
+        return OK;
+    }
+    TRY(hs_state_key_find(hs, ctx, room, type, state_key, &key, &found));
+    if (found) {
+        TRY(state_get(hs->states, ctx, room->number, room->head.root, key, &number, &found));
+    }
+    if (!found) {
+        return OK;
+    }
+    cached = mem_alloc(sizeof *cached);
+    cached->arena_owned = arena_new();
+    struct err err = load_cached(hs, ctx, room, number, cached);
+    if (err.code != 0) {
+        free_cached(cached);
+        return err;
+    }
+    map_set_ptr(room->state_cache_owned, pair, cached);
+    *event_out = &cached->event;
+    return OK;
+}

@@ -1,0 +1,481 @@
+#include "homeserver/base/mem.h"
+#include "homeserver/service/room_priv.h"
+#include "spec/room_rules.h"
+
+#include <string.h>
+
+bool hs_is_local(const struct hs *hs, struct slice server_name)
+{
+    return slice_eq(hs->server_name, server_name);
+}
+
+struct store_object room_object(struct ctx *ctx, uint64_t room)
+{
+    return (struct store_object){STORE_ROOM, store_id_u64(ctx->arena, room)};
+}
+
+struct store_object room_derived_object(struct ctx *ctx, uint64_t room)
+{
+    return (struct store_object){STORE_ROOM_DERIVED, store_id_u64(ctx->arena, room)};
+}
+
+struct store_object room_state_object(struct ctx *ctx, uint64_t room)
+{
+    return (struct store_object){STORE_ROOM_STATE, store_id_u64(ctx->arena, room)};
+}
+
+struct store_object user_object(struct ctx *ctx, uint64_t user)
+{
+    return (struct store_object){STORE_USER, store_id_u64(ctx->arena, user)};
+}
+
+struct slice key_bytes(struct ctx *ctx, char prefix, struct slice bytes)
+{
+    return arena_concat(ctx->arena, (struct slice){&prefix, 1}, bytes);
+}
+
+struct slice key_u64(struct ctx *ctx, char prefix, uint64_t number)
+{
+    struct buf key;
+    buf_init_arena(&key, ctx->arena, 16);
+    buf_add_byte(&key, prefix);
+    pack_be64(&key, number);
+    return buf_slice(&key);
+}
+
+struct slice key_i64(struct ctx *ctx, char prefix, int64_t number)
+{
+    struct buf key;
+    buf_init_arena(&key, ctx->arena, 16);
+    buf_add_byte(&key, prefix);
+    pack_be_i64(&key, number);
+    return buf_slice(&key);
+}
+
+struct slice state_pair(struct ctx *ctx, struct slice type, struct slice state_key)
+{
+    struct buf pair;
+    buf_init_arena(&pair, ctx->arena, SIZE_MAX / 2);
+    buf_add(&pair, type);
+    buf_add_byte(&pair, '\0');
+    buf_add(&pair, state_key);
+    return buf_slice(&pair);
+}
+
+/* --- the cache --- */
+
+struct hs_rooms *hs_rooms_new(struct hs *hs, size_t rooms_max)
+{
+    struct hs_rooms *rooms = mem_alloc(sizeof *rooms);
+    rooms->hs = hs;
+    rooms->rooms_max = rooms_max;
+    rooms->by_number = map_new();
+    rooms->numbers = map_new();
+    pthread_mutex_init(&rooms->lock, NULL);
+    return rooms;
+}
+
+static void room_free(struct room *room)
+{
+    room_state_cache_clear(room);
+    map_free(&room->state_cache_owned);
+    map_free(&room->keys_owned);
+    mem_free(room->room_id_owned);
+    mem_free(room->local_users_owned);
+    mem_free(room->extremities_owned);
+    pthread_mutex_destroy(&room->lock);
+    mem_free(room);
+}
+
+void hs_rooms_free(struct hs_rooms **rooms)
+{
+    if (!*rooms) {
+        return;
+    }
+    size_t cursor = 0;
+    struct slice key;
+    uint64_t value = 0;
+    while (map_next((*rooms)->by_number, &cursor, &key, &value)) {
+        room_free((struct room *)(uintptr_t)value);
+    }
+    map_free(&(*rooms)->by_number);
+    map_free(&(*rooms)->numbers);
+    pthread_mutex_destroy(&(*rooms)->lock);
+    mem_free(*rooms);
+    *rooms = NULL;
+}
+
+static struct room *room_alloc(uint64_t number, struct slice room_id,
+                               const struct room_rules *rules)
+{
+    struct room *room = mem_alloc(sizeof *room);
+    room->number = number;
+    room->room_id_owned = mem_alloc_raw(room_id.len + 1);
+    memcpy(room->room_id_owned, room_id.ptr, room_id.len);
+    room->room_id_owned[room_id.len] = '\0';
+    room->room_id_len = room_id.len;
+    room->rules = rules;
+    room->next_key = 1;
+    room->keys_owned = map_new();
+    room->state_cache_owned = map_new();
+    pthread_mutex_init(&room->lock, NULL);
+    return room;
+}
+
+/* Drops the least recently used quarter of what nobody holds, when the table is full. */
+static void evict_some(struct hs_rooms *rooms)
+{
+    if (map_count(rooms->by_number) < rooms->rooms_max) {
+        return;
+    }
+    uint64_t oldest = rooms->tick - rooms->rooms_max * 3 / 4;
+    bool removed = true;
+    while (removed) {
+        size_t cursor = 0;
+        struct slice key;
+        uint64_t value = 0;
+        removed = false;
+        while (!removed && map_next(rooms->by_number, &cursor, &key, &value)) {
+            struct room *room = (struct room *)(uintptr_t)value;
+            if (room->refs == 0 && room->used_tick < oldest) {
+                map_remove(rooms->by_number, map_key_u64(&room->number));
+                room_free(room);
+                removed = true;
+            }
+        }
+    }
+}
+
+/* Adds a loaded room, or gives back the one that another thread added first. */
+static struct room *cache_insert(struct hs_rooms *rooms, struct room *room)
+{
+    pthread_mutex_lock(&rooms->lock);
+    struct room *other = map_get_ptr(rooms->by_number, map_key_u64(&room->number));
+    if (other) {
+        room_free(room);
+        room = other;
+    } else {
+        evict_some(rooms);
+        map_set_ptr(rooms->by_number, map_key_u64(&room->number), room);
+    }
+    room->refs++;
+    room->used_tick = ++rooms->tick;
+    pthread_mutex_unlock(&rooms->lock);
+    return room;
+}
+
+struct room *rooms_adopt(struct hs *hs, uint64_t number, struct slice room_id,
+                         const struct room_rules *rules)
+{
+    return cache_insert(hs->rooms, room_alloc(number, room_id, rules));
+}
+
+void hs_room_put(struct hs *hs, struct room *room)
+{
+    if (!room) {
+        return;
+    }
+    pthread_mutex_lock(&hs->rooms->lock);
+    ASSERT(room->refs > 0);
+    room->refs--;
+    if (room->broken && room->refs == 0) {
+        map_remove(hs->rooms->by_number, map_key_u64(&room->number));
+        room_free(room);
+    }
+    pthread_mutex_unlock(&hs->rooms->lock);
+}
+
+/* --- loading --- */
+
+/* (STORE_ROOM_IDS, "numbers"): be64 number -> version NUL room id. */
+static struct store_object numbers_object(void)
+{
+    return (struct store_object){STORE_ROOM_IDS, LIT("numbers")};
+}
+
+static struct err load_extremities(struct hs *hs, struct ctx *ctx, struct room *room,
+                                   const struct room_record *record, int64_t number)
+{
+    const int64_t *numbers = record->extremity_count ? record->extremities : &number;
+    size_t count = record->extremity_count ? record->extremity_count : 1;
+    room->extremities_owned = mem_alloc(count * sizeof *room->extremities_owned);
+    for (size_t i = 0; i < count; i++) {
+        struct stored_event stored;
+        bool found = false;
+        TRY(hs_event_load(hs, ctx, room, numbers[i], &stored, &found));
+        if (!found || stored.event.id.s.len >= sizeof room->extremities_owned[0].event_id) {
+            return err_make(ERR_CORRUPT, "a forward extremity is missing");
+        }
+        struct extremity *extremity = &room->extremities_owned[i];
+        extremity->number = numbers[i];
+        extremity->depth = stored.event.depth;
+        memcpy(extremity->event_id, stored.event.id.s.ptr, stored.event.id.s.len);
+        room->extremity_count++;
+    }
+    return OK;
+}
+
+/* The newest live row that is in the timeline says all about the head. */
+static struct err load_head(struct hs *hs, struct ctx *ctx, struct room *room)
+{
+    struct store_range range = {.from = key_i64(ctx, ROOM_KEY_EVENT, 1),
+                                .to = key_i64(ctx, ROOM_KEY_EVENT, INT64_MAX),
+                                .limit = 64,
+                                .order = STORE_REVERSE};
+    for (;;) {
+        struct store_rows rows;
+        TRY(store_read_range(hs->store, ctx, room_object(ctx, room->number), range, &rows));
+        for (size_t i = 0; i < rows.count; i++) {
+            struct room_record record;
+            struct unpack key = unpack_of(slice_from(rows.rows[i].key, 1));
+            int64_t number = unpack_be_i64(&key);
+            TRY(room_record_decode(ctx->arena, rows.rows[i].value, &record));
+            if (record.flags & (EVENT_OUTLIER | EVENT_REJECTED | EVENT_SOFT_FAILED)) {
+                continue;
+            }
+            room->head = (struct room_head){.number = number,
+                                            .pos = record.pos,
+                                            .root = record.state_after,
+                                            .joined_count = record.joined_count,
+                                            .invited_count = record.invited_count};
+            room->next_key = record.next_key;
+            return load_extremities(hs, ctx, room, &record, number);
+        }
+        if (rows.count < range.limit) {
+            return OK;
+        }
+        range.to = rows.rows[rows.count - 1].key;
+    }
+}
+
+static struct err load_local_users(struct hs *hs, struct ctx *ctx, struct room *room)
+{
+    struct store_rows rows;
+    struct store_range range = {.from = key_bytes(ctx, DERIVED_KEY_LOCAL, (struct slice){0}),
+                                .to = key_bytes(ctx, DERIVED_KEY_LOCAL + 1, (struct slice){0})};
+    TRY(store_read_range(hs->store, ctx, room_derived_object(ctx, room->number), range, &rows));
+    room->local_users_owned = mem_alloc((rows.count + 1) * sizeof *room->local_users_owned);
+    room->local_user_cap = rows.count + 1;
+    for (size_t i = 0; i < rows.count; i++) {
+        struct unpack key = unpack_of(slice_from(rows.rows[i].key, 1));
+        room->local_users_owned[room->local_user_count++] = unpack_be64(&key);
+    }
+    return OK;
+}
+
+static struct err load_receipt_pos(struct hs *hs, struct ctx *ctx, struct room *room)
+{
+    struct store_rows rows;
+    struct store_range range = {
+        .from = key_bytes(ctx, DERIVED_KEY_RECEIPT_POS, (struct slice){0}),
+        .to = key_bytes(ctx, DERIVED_KEY_RECEIPT_POS + 1, (struct slice){0}),
+        .limit = 1,
+        .order = STORE_REVERSE,
+    };
+    TRY(store_read_range(hs->store, ctx, room_derived_object(ctx, room->number), range, &rows));
+    if (rows.count) {
+        struct unpack key = unpack_of(slice_from(rows.rows[0].key, 1));
+        room->head.receipt_pos = unpack_be64(&key);
+    }
+    return OK;
+}
+
+static struct err load_parts(struct hs *hs, struct ctx *ctx, struct room *room)
+{
+    TRY(load_head(hs, ctx, room));
+    TRY(load_receipt_pos(hs, ctx, room));
+    return load_local_users(hs, ctx, room);
+}
+
+static struct err load_room(struct hs *hs, struct ctx *ctx, uint64_t number,
+                            struct room **room_out)
+{
+    struct slice row;
+    struct slice version;
+    bool found = false;
+    struct slice key = store_id_u64(ctx->arena, number);
+    TRY(store_get(hs->store, ctx, numbers_object(), key, &row, &found));
+    if (!found) {
+        return err_public(ERR_M_NOT_FOUND, "Room not found.");
+    }
+    struct slice room_id = slice_cut(row, '\0', &version);
+    const struct room_rules *rules = room_rules_get(version);
+    if (!rules) {
+        return err_make(ERR_CORRUPT, "stored room has an unknown version");
+    }
+    struct room *room = room_alloc(number, room_id, rules);
+    struct err err = load_parts(hs, ctx, room);
+    if (err.code != 0) {
+        room_free(room);
+        return err;
+    }
+    *room_out = cache_insert(hs->rooms, room);
+    return OK;
+}
+
+struct err hs_room_get(struct hs *hs, struct ctx *ctx, uint64_t number, struct room **room_out)
+{
+    struct hs_rooms *rooms = hs->rooms;
+    pthread_mutex_lock(&rooms->lock);
+    struct room *room = map_get_ptr(rooms->by_number, map_key_u64(&number));
+    bool broken = room && room->broken;
+    if (room && !broken) {
+        room->refs++;
+        room->used_tick = ++rooms->tick;
+    }
+    pthread_mutex_unlock(&rooms->lock);
+    if (broken) {
+        return err_make(ERR_IO, "the room is being reloaded after a failed write");
+    }
+    if (room) {
+        *room_out = room;
+        return OK;
+    }
+    return load_room(hs, ctx, number, room_out);
+}
+
+struct err hs_room_find(struct hs *hs, struct ctx *ctx, struct slice room_id, uint64_t *number_out,
+                        bool *found_out)
+{
+    struct hs_rooms *rooms = hs->rooms;
+    struct slice row;
+    pthread_mutex_lock(&rooms->lock);
+    *found_out = map_get(rooms->numbers, room_id, number_out);
+    pthread_mutex_unlock(&rooms->lock);
+    if (*found_out || room_id.len == 0 || room_id.len > STORE_KEY_BYTES_MAX) {
+        return OK;
+    }
+    struct store_object ids = {STORE_ROOM_IDS, LIT("ids")};
+    TRY(store_get(hs->store, ctx, ids, room_id, &row, found_out));
+    if (!*found_out) {
+        return OK;
+    }
+    struct unpack in = unpack_of(row);
+    *number_out = unpack_u64(&in);
+    TRY(unpack_check(&in));
+    pthread_mutex_lock(&rooms->lock);
+    if (map_count(rooms->numbers) > rooms->rooms_max * 4) {
+        map_free(&rooms->numbers);
+        rooms->numbers = map_new();
+    }
+    map_set(rooms->numbers, room_id, *number_out);
+    pthread_mutex_unlock(&rooms->lock);
+    return OK;
+}
+
+struct err hs_room_get_by_id(struct hs *hs, struct ctx *ctx, struct slice room_id,
+                             struct room **room_out)
+{
+    uint64_t number = 0;
+    bool found = false;
+    TRY(hs_room_find(hs, ctx, room_id, &number, &found));
+    if (!found) {
+        return err_public(ERR_M_NOT_FOUND, "Room not found.");
+    }
+    return hs_room_get(hs, ctx, number, room_out);
+}
+
+uint64_t rooms_next_number(struct hs *hs, struct ctx *ctx, struct err *err_out)
+{
+    struct hs_rooms *rooms = hs->rooms;
+    *err_out = OK;
+    pthread_mutex_lock(&rooms->lock);
+    if (rooms->next_number == 0) {
+        struct store_rows rows = {0};
+        struct store_range range = {.limit = 1, .order = STORE_REVERSE};
+        *err_out = store_read_range(hs->store, ctx, numbers_object(), range, &rows);
+        struct unpack key = unpack_of(rows.count ? rows.rows[0].key : (struct slice){0});
+        rooms->next_number = rows.count ? unpack_be64(&key) + 1 : 1;
+    }
+    uint64_t number = err_out->code ? 0 : rooms->next_number++;
+    pthread_mutex_unlock(&rooms->lock);
+    return number;
+}
+
+/* --- reading what is loaded --- */
+
+struct room_info hs_room_info(const struct room *room)
+{
+    return (struct room_info){.number = room->number,
+                              .room_id = {room->room_id_owned, room->room_id_len},
+                              .rules = room->rules};
+}
+
+struct room_head hs_room_head(struct room *room)
+{
+    pthread_mutex_lock(&room->lock);
+    struct room_head head = room->head;
+    pthread_mutex_unlock(&room->lock);
+    return head;
+}
+
+uint64_t hs_room_changed_pos(struct room *room)
+{
+    struct room_head head = hs_room_head(room);
+    return head.pos > head.receipt_pos ? head.pos : head.receipt_pos;
+}
+
+void hs_room_set_receipt_pos(struct room *room, uint64_t pos)
+{
+    pthread_mutex_lock(&room->lock);
+    if (pos > room->head.receipt_pos) {
+        room->head.receipt_pos = pos;
+    }
+    pthread_mutex_unlock(&room->lock);
+}
+
+size_t hs_room_local_users(struct ctx *ctx, struct room *room, uint64_t **users_out)
+{
+    pthread_mutex_lock(&room->lock);
+    size_t count = room->local_user_count;
+    *users_out = arena_array(ctx->arena, count, sizeof **users_out);
+    if (count) {
+        memcpy(*users_out, room->local_users_owned, count * sizeof **users_out);
+    }
+    pthread_mutex_unlock(&room->lock);
+    return count;
+}
+
+/* Index of the user, or where it would go. */
+static size_t find_local(const struct room *room, uint64_t user)
+{
+    size_t low = 0;
+    size_t high = room->local_user_count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (room->local_users_owned[middle] < user) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+static void insert_local(struct room *room, size_t at, uint64_t user)
+{
+    if (room->local_user_count == room->local_user_cap) {
+        room->local_user_cap = room->local_user_cap ? room->local_user_cap * 2 : 4;
+        room->local_users_owned =
+            mem_grow(room->local_users_owned, room->local_user_cap * sizeof(uint64_t));
+    }
+    memmove(room->local_users_owned + at + 1, room->local_users_owned + at,
+            (room->local_user_count - at) * sizeof(uint64_t));
+    room->local_users_owned[at] = user;
+    room->local_user_count++;
+}
+
+void room_local_user_set(struct room *room, uint64_t user, enum membership membership)
+{
+    pthread_mutex_lock(&room->lock);
+    size_t at = find_local(room, user);
+    bool present = at < room->local_user_count && room->local_users_owned[at] == user;
+    if (membership == MEMBERSHIP_JOIN && !present) {
+        insert_local(room, at, user);
+    } else if (membership != MEMBERSHIP_JOIN && present) {
+        room->local_user_count--;
+        memmove(room->local_users_owned + at, room->local_users_owned + at + 1,
+                (room->local_user_count - at) * sizeof(uint64_t));
+    }
+    pthread_mutex_unlock(&room->lock);
+}
