@@ -8,11 +8,13 @@
 struct positions;
 
 enum change_kind {
-    CHANGE_EVENT,         /* room, number: an event in a room's timeline */
+    CHANGE_EVENT,         /* room, number: an event in a room's timeline; user: the local user
+                             whose own membership it changes, if it does */
     CHANGE_STATE_ONLY,    /* room: state changed without a timeline event */
     CHANGE_RECEIPT,       /* room, user */
     CHANGE_TYPING,        /* room (not stored) */
-    CHANGE_MEMBERSHIP,    /* room, user: a local user's own membership changed */
+    CHANGE_MEMBERSHIP,    /* room, user: a local user's room changed without an event in its log
+                             here (forgotten; invited or rejected over federation) */
     CHANGE_ACCOUNT_DATA,  /* user, room or 0 */
     CHANGE_TO_DEVICE,     /* user, device_id */
     CHANGE_DEVICE_KEYS,   /* user: device list or cross-signing changed */

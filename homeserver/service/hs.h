@@ -5,6 +5,7 @@
 #include "homeserver/base/conf.h"
 #include "homeserver/base/ctx.h"
 #include "homeserver/base/workers.h"
+#include "crypto/json_sign.h"
 #include "spec/errcodes.h"
 #include "spec/ids.h"
 #include "store/positions.h"
@@ -31,6 +32,7 @@ struct hs {
     struct state_store *states;
     struct workers *workers;
     struct signing_key *signing_key;
+    struct json_signer signer; /* of the current key; signs local events */
     struct hs_rooms *rooms;
     struct hs_users *users;
     struct hs_tokens *tokens;

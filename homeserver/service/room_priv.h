@@ -3,7 +3,7 @@
  * Fields marked "lane" are touched only in the room's lane. */
 #pragma once
 #include "homeserver/base/map.h"
-#include "homeserver/service/rooms.h"
+#include "homeserver/service/compose.h"
 
 #include <pthread.h>
 
@@ -75,6 +75,7 @@ struct room {
     struct map *keys_owned; /* type NUL state_key -> number */
 
     /* lane */
+    int64_t next_number; /* of the next live event */
     uint64_t next_key;
     struct extremity *extremities_owned;
     size_t extremity_count;
@@ -119,6 +120,52 @@ void room_state_cache_clear(struct room *room);
 struct err room_state_key_intern(struct hs *hs, struct ctx *ctx, struct room *room,
                                  struct slice type, struct slice state_key,
                                  struct store_update *update, uint64_t *key_out) MUST_USE;
+
+/* Everything about appending one event that is already sealed and allowed. */
+struct room_append {
+    const struct event *event;
+    uint64_t sender;
+    struct slice device_id, txn_id;
+};
+/* lane: writes the event as the new head and all that derives from it. */
+struct err room_append(struct hs *hs, struct ctx *ctx, struct room *room,
+                       const struct room_append *append, struct hs_sent *sent_out) MUST_USE;
+/* What derives from one event, added to the updates. */
+struct derive {
+    struct hs *hs;
+    struct ctx *ctx;
+    struct room *room;
+    const struct event *event;
+    int64_t number;
+    uint64_t pos;
+    uint64_t sender;
+    struct store_update *derived; /* of (STORE_ROOM_DERIVED, room) */
+    struct store_update *user;    /* of (STORE_USER, member), made by derive_member */
+    uint64_t member;              /* user number of a member event's state key, 0 = none */
+    enum membership membership, previous;
+};
+struct err derive_member(struct derive *derive) MUST_USE;
+/* Also marks the target's row, in `log`, as related to. */
+struct err derive_relation(struct derive *derive, struct store_update *log) MUST_USE;
+/* lane: applies a redaction to its target, if it is known and may be redacted: adds the rewritten
+ * row to `log` and removes its relations in derive->derived. */
+struct err derive_redaction(struct derive *derive, struct store_update *log) MUST_USE;
+/* Whether the redaction may be applied to the target now. */
+struct err room_may_redact(struct hs *hs, struct ctx *ctx, struct room *room,
+                           const struct event *redaction, const struct event *target,
+                           bool *allowed_out) MUST_USE;
+struct slice relation_key(struct ctx *ctx, struct slice target, int64_t child);
+struct relation_row {
+    int64_t child;
+    uint64_t sender;
+    struct slice rel_type, type, key;
+};
+struct relation_rows {
+    struct relation_row *items; /* oldest first */
+    size_t count;
+};
+struct err room_relations(struct hs *hs, struct ctx *ctx, struct room *room, struct slice target,
+                          struct relation_rows *rows_out) MUST_USE;
 
 /* Rows of the member index and of a user's rooms. */
 void member_row_encode(struct buf *out, const struct room_member *member);

@@ -113,6 +113,7 @@ void user_room_encode(struct buf *out, const struct user_room *entry)
     pack_u64(out, entry->pos);
     pack_u64(out, entry->joined_pos);
     pack_i64(out, entry->joined_number);
+    pack_i64(out, entry->left_number);
     pack_bytes(out, entry->invite_state);
 }
 
@@ -127,6 +128,7 @@ struct err user_room_decode(struct slice row, struct user_room *entry_out)
     entry.pos = unpack_u64(&in);
     entry.joined_pos = unpack_u64(&in);
     entry.joined_number = unpack_i64(&in);
+    entry.left_number = unpack_i64(&in);
     entry.invite_state = unpack_bytes(&in);
     TRY(unpack_check(&in));
     *entry_out = entry;

@@ -58,6 +58,7 @@ enum event_flag {
     EVENT_REJECTED = 4,
     EVENT_SOFT_FAILED = 8,
     EVENT_REDACTED = 16,    /* json is the pruned form */
+    EVENT_RELATED = 32,     /* other events relate to it */
 };
 
 struct stored_event {
@@ -143,6 +144,7 @@ struct user_room {
     uint64_t pos;         /* its position */
     uint64_t joined_pos;  /* position of the event that began the present (or last) stay */
     int64_t joined_number;
+    int64_t left_number;  /* the event that ended the last stay, 0 = none ended */
     struct slice invite_state; /* stripped state array of a remote invite or knock, else empty */
 };
 struct user_rooms {

@@ -2,13 +2,23 @@
  * pagination tokens. Spec: client-server, "Room History Visibility", "Syncing", "Relationships". */
 #pragma once
 #include "homeserver/base/json_out.h"
+#include "homeserver/room/visibility.h"
 #include "homeserver/service/rooms.h"
+
+/* What was found for the last state root looked at: neighbours in a timeline mostly share it. */
+struct view_memo {
+    struct room *room;
+    uint64_t root;
+    enum history_visibility visibility;
+    enum membership membership;
+};
 
 /* Who looks. user 0 = nobody in particular (world-readable only). */
 struct viewer {
     uint64_t user;
     struct slice user_id;
     struct slice device_id;
+    struct view_memo *memo; /* optional; zero-initialised by the caller, of one job */
 };
 
 /* Whether the viewer may see the event, judged with the state at the event. */
@@ -23,6 +33,15 @@ enum event_view_flag {
     VIEW_ROOM_ID = 1,   /* include room_id (everywhere but in /sync) */
     VIEW_BUNDLE = 2,    /* include m.relations */
 };
+/* Membership of the viewer when the event was sent (before its own change). */
+struct err hs_viewer_membership(struct hs *hs, struct ctx *ctx, struct room *room,
+                                const struct viewer *viewer, uint64_t root,
+                                enum membership *membership_out) MUST_USE;
+/* The relations bundled with an event, as the members of m.relations (without braces); empty when
+ * there are none. */
+struct err hs_bundle_relations(struct hs *hs, struct ctx *ctx, struct room *room,
+                               const struct viewer *viewer, const struct stored_event *event,
+                               struct slice *members_out) MUST_USE;
 /* Writes the event in client format: unsigned age, prev_content, replaces_state, membership,
  * transaction_id (only to the sending device), redacted_because, m.relations. */
 struct err hs_write_event(struct hs *hs, struct ctx *ctx, struct room *room,

@@ -1,0 +1,242 @@
+#include "homeserver/service/compose.h"
+
+#include "crypto/token.h"
+#include "homeserver/room/auth.h"
+#include "homeserver/service/room_priv.h"
+
+enum { PREV_EVENTS_MAX = 20 };
+
+struct composing {
+    struct hs *hs;
+    struct ctx *ctx;
+    struct room *room;
+    const struct hs_draft *draft;
+    struct err lookup_err; /* of the state callback */
+};
+
+static const struct event *look_up(void *arg, struct slice type, struct slice state_key)
+{
+    struct composing *c = arg;
+    const struct event *event = NULL;
+    struct err err = room_state_current(c->hs, c->ctx, c->room, type, state_key, &event);
+    if (err.code != 0 && c->lookup_err.code == 0) {
+        c->lookup_err = err;
+    }
+    return event;
+}
+
+/* Spec: server-server, "Auth events selection". */
+static size_t select_auth(struct composing *c, const struct event *shape, struct event_id *ids)
+{
+    struct auth_key keys[AUTH_EVENTS_MAX];
+    size_t wanted = auth_events_select(shape, keys);
+    size_t count = 0;
+    for (size_t i = 0; i < wanted; i++) {
+        const struct event *cited = look_up(c, keys[i].type, keys[i].state_key);
+        if (cited) {
+            ids[count++] = cited->id;
+        }
+    }
+    return count;
+}
+
+static size_t select_prev(const struct composing *c, struct event_id *ids, int64_t *depth_out)
+{
+    size_t count = 0;
+    int64_t depth = 0;
+    for (size_t i = 0; i < c->room->extremity_count; i++) {
+        const struct extremity *extremity = &c->room->extremities_owned[i];
+        depth = extremity->depth > depth ? extremity->depth : depth;
+        if (count < PREV_EVENTS_MAX) {
+            ids[count++] = ids_trust_event(slice_of(extremity->event_id));
+        }
+    }
+    *depth_out = depth == INT64_MAX ? depth : depth + 1;
+    return count;
+}
+
+/* Versions 1 and 2: "$opaque:server". */
+static struct event_id make_legacy_id(const struct composing *c)
+{
+    if (c->room->rules->event_format != EVENT_FORMAT_1) {
+        return (struct event_id){{0}};
+    }
+    struct slice opaque = token_random_id(c->ctx->arena, 18);
+    return ids_trust_event(arena_printf(c->ctx->arena, "$%.*s:%.*s", (int)opaque.len, opaque.ptr,
+                                        (int)c->hs->server_name.len, c->hs->server_name.ptr));
+}
+
+static struct err seal(struct composing *c, struct slice room_id, struct event *event_out)
+{
+    const struct hs_draft *draft = c->draft;
+    struct event_id prev[PREV_EVENTS_MAX];
+    struct event_id auth[AUTH_EVENTS_MAX];
+    struct event shape = {.rules = c->room->rules,
+                          .type = draft->type,
+                          .state_key = draft->state_key,
+                          .has_state_key = draft->state_key.ptr != NULL,
+                          .sender = ids_trust_user(draft->sender),
+                          .content = &draft->content};
+    struct event_draft parts = {
+        .rules = c->room->rules,
+        .room_id = ids_trust_room(room_id),
+        .sender = shape.sender,
+        .type = draft->type,
+        .state_key = shape.has_state_key ? &draft->state_key : NULL,
+        .content = &draft->content,
+        .redacts = ids_trust_event(draft->redacts),
+        .origin_server_ts =
+            draft->origin_server_ts ? draft->origin_server_ts : now_wall_ms(c->ctx->now),
+        .prev_events = prev,
+        .auth_events = auth,
+        .id = make_legacy_id(c),
+    };
+    parts.prev_event_count = select_prev(c, prev, &parts.depth);
+    parts.auth_event_count = select_auth(c, &shape, auth);
+    if (c->lookup_err.code != 0) {
+        return c->lookup_err;
+    }
+    struct json tree = event_draft_tree(c->ctx->arena, &parts);
+    return event_seal(c->ctx->arena, c->room->rules, &tree, &c->hs->signer, event_out);
+}
+
+static struct err authorise(struct composing *c, const struct event *event)
+{
+    struct auth_input input = {
+        .arena = c->ctx->arena, .event = event, .state = look_up, .state_arg = c};
+    input.create = look_up(c, LIT("m.room.create"), LIT(""));
+    struct auth_verdict verdict = auth_check_event(&input);
+    if (c->lookup_err.code != 0) {
+        return c->lookup_err;
+    }
+    return auth_error(c->ctx->arena, &verdict);
+}
+
+/* A state event equal to the current one changes nothing: the current one is the answer. */
+static struct err find_identical(struct composing *c, struct hs_sent *sent_out, bool *found_out)
+{
+    const struct hs_draft *draft = c->draft;
+    *found_out = false;
+    if (!draft->state_key.ptr) {
+        return OK;
+    }
+    const struct event *current = look_up(c, draft->type, draft->state_key);
+    if (c->lookup_err.code != 0) {
+        return c->lookup_err;
+    }
+    if (!current || !slice_eq(current->sender.s, draft->sender) ||
+        !json_eq(current->content, &draft->content)) {
+        return OK;
+    }
+    uint64_t room = 0;
+    sent_out->replayed = true;
+    sent_out->event_id = arena_copy(c->ctx->arena, current->id.s);
+    return hs_event_locate(c->hs, c->ctx, sent_out->event_id, &room, &sent_out->number, found_out);
+}
+
+static struct err send_in_lane(struct composing *c, struct hs_sent *sent_out)
+{
+    struct event event;
+    bool found = false;
+    TRY(hs_txn_find(c->hs, c->ctx, c->room, c->draft, sent_out, &found));
+    if (found) {
+        return OK;
+    }
+    room_state_cache_trim(c->room);
+    TRY(find_identical(c, sent_out, &found));
+    if (found) {
+        return OK;
+    }
+    TRY(seal(c, hs_room_info(c->room).room_id, &event));
+    TRY(authorise(c, &event));
+    struct room_append append = {.event = &event,
+                                 .sender = c->draft->sender_number,
+                                 .device_id = c->draft->device_id,
+                                 .txn_id = c->draft->txn_id};
+    return room_append(c->hs, c->ctx, c->room, &append, sent_out);
+}
+
+struct err hs_send(struct hs *hs, struct ctx *ctx, struct room *room, const struct hs_draft *draft,
+                   struct hs_sent *sent_out)
+{
+    struct composing composing = {.hs = hs, .ctx = ctx, .room = room, .draft = draft};
+    uint64_t lane = lane_of_room(room->number);
+    workers_lane_enter(hs->workers, lane);
+    struct err err = send_in_lane(&composing, sent_out);
+    workers_lane_leave(hs->workers, lane);
+    return err;
+}
+
+/* --- the first event of a room --- */
+
+/* Rows that make the room known; they are written before its first event. */
+static struct err write_room_rows(struct hs *hs, struct ctx *ctx, const struct room *room)
+{
+    struct room_info info = hs_room_info(room);
+    struct buf number;
+    buf_init_arena(&number, ctx->arena, 16);
+    pack_u64(&number, room->number);
+    struct store_update *ids =
+        store_update_new(ctx, (struct store_object){STORE_ROOM_IDS, LIT("ids")});
+    struct store_update *numbers =
+        store_update_new(ctx, (struct store_object){STORE_ROOM_IDS, LIT("numbers")});
+    store_expect(ids, info.room_id, (struct slice){0});
+    store_put(ids, info.room_id, buf_slice(&number));
+    store_put(numbers, store_id_u64(ctx->arena, room->number),
+              state_pair(ctx, room->rules->version, info.room_id));
+    struct store_update *updates[] = {numbers, ids};
+    return store_write(hs->store, ctx, updates, COUNT_OF(updates));
+}
+
+static struct err append_create(struct composing *c, const struct event *event,
+                                struct hs_sent *sent_out)
+{
+    TRY(authorise(c, event));
+    TRY(write_room_rows(c->hs, c->ctx, c->room));
+    struct room_append append = {.event = event, .sender = c->draft->sender_number};
+    return room_append(c->hs, c->ctx, c->room, &append, sent_out);
+}
+
+static struct slice make_room_id(struct hs *hs, struct ctx *ctx, const struct room_rules *rules)
+{
+    if (rules->hash_room_id) {
+        return (struct slice){0};
+    }
+    struct slice opaque = token_random_id(ctx->arena, 18);
+    return arena_printf(ctx->arena, "!%.*s:%.*s", (int)opaque.len, opaque.ptr,
+                        (int)hs->server_name.len, hs->server_name.ptr);
+}
+
+struct err hs_room_create_first(struct hs *hs, struct ctx *ctx, struct slice version,
+                                const struct hs_draft *create, struct room **room_out,
+                                struct hs_sent *sent_out)
+{
+    const struct room_rules *rules = room_rules_get(version);
+    struct err err = OK;
+    if (!rules) {
+        return err_public(ERR_M_UNSUPPORTED_ROOM_VERSION, "This room version is not supported.");
+    }
+    uint64_t number = rooms_next_number(hs, ctx, &err);
+    TRY(err);
+    struct slice room_id = make_room_id(hs, ctx, rules);
+    struct room shape = {.rules = rules, .number = number};
+    struct composing composing = {.hs = hs, .ctx = ctx, .room = &shape, .draft = create};
+    struct event event;
+    struct composing sealing = composing;
+    shape.state_cache_owned = map_new();
+    err = seal(&sealing, room_id, &event);
+    map_free(&shape.state_cache_owned);
+    TRY(err);
+    struct room *room = rooms_adopt(hs, number, event.room_id.s, rules);
+    composing.room = room;
+    uint64_t lane = lane_of_room(number);
+    workers_lane_enter(hs->workers, lane);
+    err = append_create(&composing, &event, sent_out);
+    workers_lane_leave(hs->workers, lane);
+    if (err.code != 0) {
+        hs_room_put(hs, room);
+        return err;
+    }
+    *room_out = room;
+    return OK;
+}
