@@ -61,7 +61,7 @@ static struct event_id make_legacy_id(const struct composing *c)
     if (c->room->rules->event_format != EVENT_FORMAT_1) {
         return (struct event_id){{0}};
     }
-    struct slice opaque = token_random_id(c->ctx->arena, 18);
+    struct slice opaque = token_random_name(c->ctx->arena, 18);
     return ids_trust_event(arena_printf(c->ctx->arena, "$%.*s:%.*s", (int)opaque.len, opaque.ptr,
                                         (int)c->hs->server_name.len, c->hs->server_name.ptr));
 }
@@ -202,7 +202,7 @@ static struct slice make_room_id(struct hs *hs, struct ctx *ctx, const struct ro
     if (rules->hash_room_id) {
         return (struct slice){0};
     }
-    struct slice opaque = token_random_id(ctx->arena, 18);
+    struct slice opaque = token_random_name(ctx->arena, 18);
     return arena_printf(ctx->arena, "!%.*s:%.*s", (int)opaque.len, opaque.ptr,
                         (int)hs->server_name.len, hs->server_name.ptr);
 }

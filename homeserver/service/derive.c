@@ -38,7 +38,7 @@ static struct err derive_user_room(struct derive *d)
     buf_init_arena(&row, d->ctx->arena, SIZE_MAX / 2);
     user_room_encode(&row, &entry);
     d->user = store_update_new(d->ctx, user_object(d->ctx, d->member));
-    store_put(d->user, key_u64(d->ctx, USER_KEY_ROOM, d->room->number), buf_slice(&row));
+    store_put(d->user, key_u64(d->ctx, USER_ROW_ROOM, d->room->number), buf_slice(&row));
     return OK;
 }
 

@@ -61,7 +61,7 @@ struct err hs_user_rooms(struct hs *hs, struct ctx *ctx, uint64_t user,
                          struct user_rooms *rooms_out)
 {
     struct store_rows rows;
-    TRY(read_prefix(hs, ctx, user_object(ctx, user), USER_KEY_ROOM, &rows));
+    TRY(read_prefix(hs, ctx, user_object(ctx, user), USER_ROW_ROOM, &rows));
     struct user_rooms rooms = {0};
     rooms.items = arena_array(ctx->arena, rows.count, sizeof *rooms.items);
     for (size_t i = 0; i < rows.count; i++) {
@@ -78,7 +78,7 @@ struct err hs_user_room(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t 
 {
     struct slice row;
     *entry_out = (struct user_room){.room = room};
-    TRY(store_get(hs->store, ctx, user_object(ctx, user), key_u64(ctx, USER_KEY_ROOM, room), &row,
+    TRY(store_get(hs->store, ctx, user_object(ctx, user), key_u64(ctx, USER_ROW_ROOM, room), &row,
                   found_out));
     return *found_out ? user_room_decode(row, entry_out) : OK;
 }

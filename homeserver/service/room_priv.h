@@ -4,6 +4,7 @@
 #pragma once
 #include "homeserver/base/map.h"
 #include "homeserver/service/compose.h"
+#include "homeserver/service/user_rows.h"
 
 #include <pthread.h>
 
@@ -19,8 +20,7 @@
 #define DERIVED_KEY_THREAD 'y'   /* root id -> newest reply number, first reply number, count */
 #define DERIVED_KEY_THREADS 'Y'  /* be_i64 newest reply -> root id */
 #define DERIVED_KEY_RECEIPT_POS 'C' /* be64 position -> receipt row (ephemeral.c) */
-/* Keys of (STORE_USER, user). */
-#define USER_KEY_ROOM 'm' /* be64 room -> user_room row */
+/* In (STORE_USER, user): USER_ROW_ROOM, be64 room -> user_room row. */
 
 /* What an event's row says besides its JSON. */
 struct room_record {

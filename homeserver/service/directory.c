@@ -1,0 +1,129 @@
+#include "homeserver/service/directory.h"
+
+#include "homeserver/service/room_priv.h"
+
+static const struct store_object aliases = {STORE_ROOM_IDS, {"aliases", 7}};
+static const struct store_object aliases_of = {STORE_ROOM_IDS, {"aliases_of", 10}};
+static const struct store_object published = {STORE_ROOM_IDS, {"public", 6}};
+
+static struct slice reverse_key(struct ctx *ctx, uint64_t room, struct slice alias)
+{
+    return arena_concat(ctx->arena, store_id_u64(ctx->arena, room), alias);
+}
+
+struct err hs_alias_set(struct hs *hs, struct ctx *ctx, struct slice alias, uint64_t room,
+                        uint64_t creator)
+{
+    struct buf row;
+    buf_init_arena(&row, ctx->arena, 32);
+    pack_u64(&row, room);
+    pack_u64(&row, creator);
+    struct store_update *forward = store_update_new(ctx, aliases);
+    struct store_update *reverse = store_update_new(ctx, aliases_of);
+    store_expect(forward, alias, (struct slice){0});
+    store_put(forward, alias, buf_slice(&row));
+    store_put(reverse, reverse_key(ctx, room, alias), (struct slice){0});
+    struct store_update *updates[] = {forward, reverse};
+    struct err err = store_write(hs->store, ctx, updates, COUNT_OF(updates));
+    if (err.code == ERR_CONFLICT) {
+        return err_public(ERR_M_ALIAS_IN_USE, "The room alias exists already.");
+    }
+    return err;
+}
+
+struct err hs_alias_get(struct hs *hs, struct ctx *ctx, struct slice alias, uint64_t *room_out,
+                        uint64_t *creator_out, bool *found_out)
+{
+    struct slice row;
+    *found_out = false;
+    if (alias.len == 0 || alias.len > STORE_ID_BYTES_MAX) {
+        return OK;
+    }
+    TRY(store_get(hs->store, ctx, aliases, alias, &row, found_out));
+    if (!*found_out) {
+        return OK;
+    }
+    struct unpack in = unpack_of(row);
+    *room_out = unpack_u64(&in);
+    *creator_out = unpack_u64(&in);
+    return unpack_check(&in);
+}
+
+struct err hs_alias_delete(struct hs *hs, struct ctx *ctx, struct slice alias)
+{
+    uint64_t room = 0;
+    uint64_t creator = 0;
+    bool found = false;
+    TRY(hs_alias_get(hs, ctx, alias, &room, &creator, &found));
+    if (!found) {
+        return err_public(ERR_M_NOT_FOUND, "The room alias does not exist.");
+    }
+    struct store_update *forward = store_update_new(ctx, aliases);
+    struct store_update *reverse = store_update_new(ctx, aliases_of);
+    store_delete(forward, alias);
+    store_delete(reverse, reverse_key(ctx, room, alias));
+    struct store_update *updates[] = {forward, reverse};
+    return store_write(hs->store, ctx, updates, COUNT_OF(updates));
+}
+
+struct err hs_aliases_of(struct hs *hs, struct ctx *ctx, uint64_t room, struct slice **aliases_out,
+                         size_t *count_out)
+{
+    struct store_rows rows;
+    struct store_range range = {.from = store_id_u64(ctx->arena, room),
+                                .to = store_id_u64(ctx->arena, room + 1)};
+    TRY(store_read_range(hs->store, ctx, aliases_of, range, &rows));
+    *aliases_out = arena_array(ctx->arena, rows.count, sizeof **aliases_out);
+    for (size_t i = 0; i < rows.count; i++) {
+        (*aliases_out)[i] = slice_from(rows.rows[i].key, 8);
+    }
+    *count_out = rows.count;
+    return OK;
+}
+
+struct err hs_public_set(struct hs *hs, struct ctx *ctx, uint64_t room, bool is_public)
+{
+    struct store_update *update = store_update_new(ctx, published);
+    if (is_public) {
+        store_put(update, store_id_u64(ctx->arena, room), (struct slice){0});
+    } else {
+        store_delete(update, store_id_u64(ctx->arena, room));
+    }
+    return store_write(hs->store, ctx, &update, 1);
+}
+
+struct err hs_public_get(struct hs *hs, struct ctx *ctx, uint64_t room, bool *is_public_out)
+{
+    struct slice row;
+    return store_get(hs->store, ctx, published, store_id_u64(ctx->arena, room), &row,
+                     is_public_out);
+}
+
+struct err hs_public_rooms(struct hs *hs, struct ctx *ctx, uint64_t **rooms_out, size_t *count_out)
+{
+    struct store_rows rows;
+    TRY(store_read_range(hs->store, ctx, published, (struct store_range){0}, &rows));
+    *rooms_out = arena_array(ctx->arena, rows.count, sizeof **rooms_out);
+    for (size_t i = 0; i < rows.count; i++) {
+        struct unpack in = unpack_of(rows.rows[i].key);
+        (*rooms_out)[i] = unpack_be64(&in);
+    }
+    *count_out = rows.count;
+    return OK;
+}
+
+struct err hs_room_resolve(struct hs *hs, struct ctx *ctx, struct slice room_id_or_alias,
+                           struct room **room_out)
+{
+    uint64_t room = 0;
+    uint64_t creator = 0;
+    bool found = false;
+    if (room_id_or_alias.len == 0 || room_id_or_alias.ptr[0] != '#') {
+        return hs_room_get_by_id(hs, ctx, room_id_or_alias, room_out);
+    }
+    TRY(hs_alias_get(hs, ctx, room_id_or_alias, &room, &creator, &found));
+    if (!found) {
+        return err_public(ERR_M_NOT_FOUND, "The room alias does not exist.");
+    }
+    return hs_room_get(hs, ctx, room, room_out);
+}

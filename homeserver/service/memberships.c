@@ -1,0 +1,417 @@
+#include "homeserver/service/memberships.h"
+
+#include "homeserver/room/join_rules.h"
+#include "homeserver/room/power.h"
+#include "homeserver/room/visibility.h"
+#include "homeserver/service/prefs.h"
+#include "homeserver/service/profiles.h"
+#include "homeserver/service/room_priv.h"
+#include "homeserver/service/users.h"
+
+struct changing {
+    struct hs *hs;
+    struct ctx *ctx;
+    struct room *room;
+    const struct actor *actor;
+    const struct member_change *change;
+    struct json content;
+};
+
+static void set_text(struct changing *c, struct slice key, struct slice text)
+{
+    json_set(c->ctx->arena, &c->content, key, json_string(text));
+}
+
+/* The target's profile goes into joins, invites and knocks. */
+static struct err add_profile(struct changing *c)
+{
+    struct slice displayname = {0};
+    struct slice avatar_url = {0};
+    uint64_t target = 0;
+    bool found = false;
+    bool wanted = c->change->membership == MEMBERSHIP_JOIN ||
+                  c->change->membership == MEMBERSHIP_INVITE ||
+                  c->change->membership == MEMBERSHIP_KNOCK;
+    if (!wanted || !hs_user_is_local(c->hs, c->change->target)) {
+        return OK;
+    }
+    TRY(hs_user_find(c->hs, c->ctx, c->change->target, &target, &found));
+    if (found) {
+        TRY(hs_profile_names(c->hs, c->ctx, target, &displayname, &avatar_url));
+    }
+    if (displayname.ptr) {
+        set_text(c, LIT("displayname"), displayname);
+    }
+    if (avatar_url.ptr) {
+        set_text(c, LIT("avatar_url"), avatar_url);
+    }
+    return OK;
+}
+
+static void add_extra(struct changing *c)
+{
+    const struct json *extra = c->change->extra;
+    for (uint32_t i = 0; extra && i < extra->count; i++) {
+        json_set(c->ctx->arena, &c->content, extra->members[i].key, extra->members[i].value);
+    }
+}
+
+/* Whether the joining user is in a room of the allow list. */
+static struct err meets_condition(struct changing *c, const struct join_rules *rules,
+                                  bool *meets_out)
+{
+    *meets_out = false;
+    for (size_t i = 0; i < rules->allowed_room_count && !*meets_out; i++) {
+        uint64_t room = 0;
+        struct user_room entry;
+        bool found = false;
+        TRY(hs_room_find(c->hs, c->ctx, rules->allowed_rooms[i].s, &room, &found));
+        if (found) {
+            TRY(hs_user_room(c->hs, c->ctx, c->actor->user, room, &entry, &found));
+            *meets_out = found && entry.membership == MEMBERSHIP_JOIN;
+        }
+    }
+    return OK;
+}
+
+/* A local member with the power to invite, who vouches for a restricted join. */
+static struct err find_authoriser(struct changing *c, struct slice *user_id_out)
+{
+    const struct event *create = NULL;
+    const struct event *levels_event = NULL;
+    uint64_t *users = NULL;
+    TRY(room_state_current(c->hs, c->ctx, c->room, LIT("m.room.create"), LIT(""), &create));
+    TRY(room_state_current(c->hs, c->ctx, c->room, LIT("m.room.power_levels"), LIT(""),
+                           &levels_event));
+    struct power_levels levels = power_load(c->room->rules, create, levels_event);
+    size_t count = hs_room_local_users(c->ctx, c->room, &users);
+    for (size_t i = 0; i < count; i++) {
+        struct slice user_id;
+        TRY(hs_user_id_of(c->hs, c->ctx, users[i], &user_id));
+        if (power_of_user(&levels, ids_trust_user(user_id)) >= levels.invite) {
+            *user_id_out = user_id;
+            return OK;
+        }
+    }
+    return err_public(ERR_M_UNABLE_TO_GRANT_JOIN,
+                      "No user of this server in the room may invite.");
+}
+
+/* Spec: room version 8, restricted joins name the user who could have invited. */
+static struct err add_authoriser(struct changing *c, enum membership current)
+{
+    const struct event *event = NULL;
+    struct slice authoriser;
+    bool meets = false;
+    TRY(room_state_current(c->hs, c->ctx, c->room, LIT("m.room.join_rules"), LIT(""), &event));
+    if (current == MEMBERSHIP_INVITE || !join_rules_are_restricted(join_rules_rule(event))) {
+        return OK;
+    }
+    struct join_rules rules = join_rules_parse(c->ctx->arena, event);
+    TRY(meets_condition(c, &rules, &meets));
+    if (!meets) {
+        return err_public(ERR_M_FORBIDDEN,
+                          "You are in none of the rooms whose members may join this room.");
+    }
+    TRY(find_authoriser(c, &authoriser));
+    set_text(c, LIT("join_authorised_via_users_server"), authoriser);
+    return OK;
+}
+
+/* Spec: client-server, "Invite permission": a blocking user gets no invites. */
+static struct err check_invite_permission(struct changing *c)
+{
+    uint64_t target = 0;
+    bool found = false;
+    struct slice content;
+    struct json config;
+    if (!hs_user_is_local(c->hs, c->change->target)) {
+        return OK;
+    }
+    TRY(hs_user_find(c->hs, c->ctx, c->change->target, &target, &found));
+    if (!found) {
+        return OK;
+    }
+    TRY(hs_account_data_get(c->hs, c->ctx, target, 0, LIT("m.invite_permission_config"), &content,
+                            &found));
+    if (!found) {
+        return OK;
+    }
+    TRY(json_parse(c->ctx->arena, content, &config));
+    if (json_is_string(json_get(&config, LIT("default_action")), LIT("block"))) {
+        return err_public(ERR_M_INVITE_BLOCKED, "This user does not accept invites.");
+    }
+    return OK;
+}
+
+static struct err current_membership(struct changing *c, enum membership *membership_out)
+{
+    const struct event *event = NULL;
+    TRY(room_state_current(c->hs, c->ctx, c->room, LIT("m.room.member"), c->change->target,
+                           &event));
+    *membership_out = membership_of(event);
+    return OK;
+}
+
+static struct err change_in_lane(struct changing *c, struct hs_sent *sent_out)
+{
+    enum membership current = MEMBERSHIP_NONE;
+    TRY(current_membership(c, &current));
+    bool joins = c->change->membership == MEMBERSHIP_JOIN;
+    bool own = slice_eq(c->actor->user_id, c->change->target);
+    if (joins && own && current == MEMBERSHIP_JOIN && !c->change->extra) {
+        *sent_out = (struct hs_sent){.replayed = true};
+        return OK;
+    }
+    if (c->change->membership == MEMBERSHIP_LEAVE && own && current == MEMBERSHIP_LEAVE) {
+        *sent_out = (struct hs_sent){.replayed = true};
+        return OK;
+    }
+    c->content = json_object();
+    set_text(c, LIT("membership"), membership_word(c->change->membership));
+    TRY(add_profile(c));
+    add_extra(c);
+    if (c->change->reason.ptr) {
+        set_text(c, LIT("reason"), c->change->reason);
+    }
+    if (c->change->is_direct) {
+        json_set(c->ctx->arena, &c->content, LIT("is_direct"), json_bool(true));
+    }
+    if (joins && own && current != MEMBERSHIP_JOIN) {
+        TRY(add_authoriser(c, current));
+    }
+    struct hs_draft draft = {.sender = c->actor->user_id,
+                             .sender_number = c->actor->user,
+                             .type = LIT("m.room.member"),
+                             .state_key = c->change->target,
+                             .content = c->content};
+    return hs_send(c->hs, c->ctx, c->room, &draft, sent_out);
+}
+
+struct err hs_member_set(struct hs *hs, struct ctx *ctx, struct room *room,
+                         const struct actor *actor, const struct member_change *change,
+                         struct hs_sent *sent_out)
+{
+    struct changing changing = {
+        .hs = hs, .ctx = ctx, .room = room, .actor = actor, .change = change};
+    if (change->membership == MEMBERSHIP_INVITE) {
+        TRY(check_invite_permission(&changing));
+    }
+    uint64_t lane = lane_of_room(room->number);
+    workers_lane_enter(hs->workers, lane);
+    struct err err = change_in_lane(&changing, sent_out);
+    workers_lane_leave(hs->workers, lane);
+    return err;
+}
+
+/* --- kick, unban, forget --- */
+
+static struct err require_membership(struct hs *hs, struct ctx *ctx, struct room *room,
+                                     struct slice target, enum membership *membership_out)
+{
+    return hs_membership_at(hs, ctx, room, hs_room_head(room).root, target, membership_out);
+}
+
+static struct err set_left(struct hs *hs, struct ctx *ctx, struct room *room,
+                           const struct actor *actor, struct slice target, struct slice reason)
+{
+    struct hs_sent sent;
+    struct member_change change = {
+        .target = target, .membership = MEMBERSHIP_LEAVE, .reason = reason};
+    return hs_member_set(hs, ctx, room, actor, &change, &sent);
+}
+
+struct err hs_member_kick(struct hs *hs, struct ctx *ctx, struct room *room,
+                          const struct actor *actor, struct slice target, struct slice reason)
+{
+    enum membership membership = MEMBERSHIP_NONE;
+    TRY(require_membership(hs, ctx, room, target, &membership));
+    if (membership != MEMBERSHIP_JOIN && membership != MEMBERSHIP_INVITE &&
+        membership != MEMBERSHIP_KNOCK) {
+        return err_public(ERR_M_FORBIDDEN, "The user is not in the room.");
+    }
+    return set_left(hs, ctx, room, actor, target, reason);
+}
+
+struct err hs_member_unban(struct hs *hs, struct ctx *ctx, struct room *room,
+                           const struct actor *actor, struct slice target, struct slice reason)
+{
+    enum membership membership = MEMBERSHIP_NONE;
+    TRY(require_membership(hs, ctx, room, target, &membership));
+    if (membership != MEMBERSHIP_BAN) {
+        return err_public(ERR_M_BAD_STATE, "The user is not banned.");
+    }
+    return set_left(hs, ctx, room, actor, target, reason);
+}
+
+static struct err forget_in_lane(struct hs *hs, struct ctx *ctx, struct room *room,
+                                 const struct actor *actor)
+{
+    struct user_room entry;
+    bool found = false;
+    TRY(hs_user_room(hs, ctx, actor->user, room->number, &entry, &found));
+    if (!found) {
+        return err_public(ERR_M_NOT_FOUND, "You have never been in this room.");
+    }
+    if (entry.membership == MEMBERSHIP_JOIN || entry.membership == MEMBERSHIP_INVITE ||
+        entry.membership == MEMBERSHIP_KNOCK) {
+        return err_public(ERR_M_UNKNOWN_400, "Leave the room before forgetting it.");
+    }
+    if (entry.forgotten) {
+        return OK;
+    }
+    struct buf row;
+    entry.forgotten = true;
+    buf_init_arena(&row, ctx->arena, SIZE_MAX / 2);
+    user_room_encode(&row, &entry);
+    struct store_update *update = store_update_new(ctx, user_object(ctx, actor->user));
+    store_put(update, key_u64(ctx, USER_ROW_ROOM, room->number), buf_slice(&row));
+    struct change change = {.pos = positions_reserve(hs->positions),
+                            .kind = CHANGE_MEMBERSHIP,
+                            .room = room->number,
+                            .user = actor->user};
+    struct err err = store_write(hs->store, ctx, &update, 1);
+    if (err.code != 0) {
+        positions_abandon(hs->positions, change.pos);
+        return err;
+    }
+    positions_complete(hs->positions, &change, ctx->write_ticket);
+    return OK;
+}
+
+struct err hs_room_forget(struct hs *hs, struct ctx *ctx, struct room *room,
+                          const struct actor *actor)
+{
+    uint64_t lane = lane_of_room(room->number);
+    workers_lane_enter(hs->workers, lane);
+    struct err err = forget_in_lane(hs, ctx, room, actor);
+    workers_lane_leave(hs->workers, lane);
+    return err;
+}
+
+/* --- what profile changes and deactivation mean to rooms --- */
+
+static const struct slice fields_of_profile[] = {{"displayname", 11}, {"avatar_url", 10}};
+
+/* The member event again, with the new names. */
+static struct err renew_member(struct hs *hs, struct ctx *ctx, struct room *room,
+                               const struct actor *actor)
+{
+    const struct event *current = NULL;
+    struct hs_sent sent;
+    struct slice drop[] = {fields_of_profile[0], fields_of_profile[1],
+                           LIT("join_authorised_via_users_server"), LIT("membership"),
+                           LIT("reason")};
+    TRY(room_state_current(hs, ctx, room, LIT("m.room.member"), actor->user_id, &current));
+    if (membership_of(current) != MEMBERSHIP_JOIN) {
+        return OK;
+    }
+    struct json extra = json_without(ctx->arena, current->content, drop, COUNT_OF(drop));
+    struct member_change change = {
+        .target = actor->user_id, .membership = MEMBERSHIP_JOIN, .extra = &extra};
+    return hs_member_set(hs, ctx, room, actor, &change, &sent);
+}
+
+static struct err on_profile_change(struct hs *hs, struct ctx *ctx, uint64_t user,
+                                    struct slice field)
+{
+    struct user_rooms rooms;
+    struct actor actor = {.user = user};
+    if (!slice_eq(field, fields_of_profile[0]) && !slice_eq(field, fields_of_profile[1])) {
+        return OK;
+    }
+    TRY(hs_user_id_of(hs, ctx, user, &actor.user_id));
+    TRY(hs_user_rooms(hs, ctx, user, &rooms));
+    for (size_t i = 0; i < rooms.count; i++) {
+        struct room *room = NULL;
+        if (rooms.items[i].membership != MEMBERSHIP_JOIN) {
+            continue;
+        }
+        TRY(hs_room_get(hs, ctx, rooms.items[i].room, &room));
+        uint64_t lane = lane_of_room(room->number);
+        workers_lane_enter(hs->workers, lane);
+        struct err err = renew_member(hs, ctx, room, &actor);
+        workers_lane_leave(hs->workers, lane);
+        hs_room_put(hs, room);
+        if (err.code != 0) {
+            log_warn(hs->log, "profile_not_carried", .user = actor.user_id,
+                     .err = slice_of(err.text));
+        }
+    }
+    return OK;
+}
+
+static struct err on_deactivated(struct hs *hs, struct ctx *ctx, uint64_t user,
+                                 struct slice user_id)
+{
+    struct user_rooms rooms;
+    struct actor actor = {.user = user, .user_id = user_id};
+    TRY(hs_user_rooms(hs, ctx, user, &rooms));
+    for (size_t i = 0; i < rooms.count; i++) {
+        struct room *room = NULL;
+        enum membership membership = rooms.items[i].membership;
+        if (membership != MEMBERSHIP_JOIN && membership != MEMBERSHIP_INVITE &&
+            membership != MEMBERSHIP_KNOCK) {
+            continue;
+        }
+        TRY(hs_room_get(hs, ctx, rooms.items[i].room, &room));
+        struct err err = set_left(hs, ctx, room, &actor, user_id, (struct slice){0});
+        hs_room_put(hs, room);
+        if (err.code != 0) {
+            log_warn(hs->log, "deactivated_user_stays", .user = user_id,
+                     .err = slice_of(err.text));
+        }
+    }
+    return OK;
+}
+
+void hs_memberships_hook(struct hs *hs)
+{
+    hs_on_profile_change(hs, on_profile_change);
+    hs_on_deactivated(hs, on_deactivated);
+}
+
+/* --- standing of a reader --- */
+
+static struct err is_world_readable(struct hs *hs, struct ctx *ctx, struct room *room,
+                                    bool *readable_out)
+{
+    struct stored_event event;
+    bool found = false;
+    TRY(hs_state_event(hs, ctx, room, hs_room_head(room).root, LIT("m.room.history_visibility"),
+                       LIT(""), &event, &found));
+    *readable_out =
+        visibility_of(found ? &event.event : NULL) == HISTORY_WORLD_READABLE && found;
+    return OK;
+}
+
+struct err hs_room_view(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t user,
+                        struct room_view *view_out)
+{
+    struct user_room entry = {0};
+    bool found = false;
+    struct room_head head = hs_room_head(room);
+    if (user) {
+        TRY(hs_user_room(hs, ctx, user, room->number, &entry, &found));
+    }
+    *view_out = (struct room_view){
+        .membership = entry.membership, .number = head.number, .root = head.root};
+    if (found && entry.membership == MEMBERSHIP_JOIN) {
+        return OK;
+    }
+    TRY(is_world_readable(hs, ctx, room, &view_out->world_readable));
+    if (view_out->world_readable) {
+        return OK;
+    }
+    if (!found || !entry.left_number || entry.forgotten) {
+        return err_public(ERR_M_FORBIDDEN, "You are not in this room.");
+    }
+    struct stored_event left;
+    TRY(hs_event_load(hs, ctx, room, entry.left_number, &left, &found));
+    if (!found) {
+        return err_make(ERR_CORRUPT, "the event that ended a stay is missing");
+    }
+    view_out->number = entry.left_number;
+    view_out->root = left.state_after;
+    return OK;
+}

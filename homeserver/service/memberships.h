@@ -1,0 +1,49 @@
+/* Joining, inviting, leaving, kicking, banning, knocking, forgetting: each decides, composes the
+ * member event and sends it in the room's lane. Rooms that this server is not in are reached through
+ * the remote port (remote.h). Spec: client-server, "Room membership". */
+#pragma once
+#include "homeserver/service/compose.h"
+
+/* The acting user. */
+struct actor {
+    struct slice user_id;
+    uint64_t user;
+    bool is_guest;
+};
+
+struct member_change {
+    struct slice target;        /* user id whose membership changes */
+    enum membership membership; /* the new one */
+    struct slice reason;        /* ptr NULL = none */
+    bool is_direct;             /* invites of createRoom */
+    const struct json *extra;   /* more content members (third_party_signed ...), or NULL */
+};
+
+/* Sends the member event. Joining while joined gives the present event back. Restricted joins get
+ * their authorising user. M_FORBIDDEN, M_INVITE_BLOCKED, M_UNABLE_TO_GRANT_JOIN, ... */
+struct err hs_member_set(struct hs *hs, struct ctx *ctx, struct room *room,
+                         const struct actor *actor, const struct member_change *change,
+                         struct hs_sent *sent_out) MUST_USE;
+/* Kick: the target must be in the room. Unban: the target must be banned. */
+struct err hs_member_kick(struct hs *hs, struct ctx *ctx, struct room *room,
+                          const struct actor *actor, struct slice target,
+                          struct slice reason) MUST_USE;
+struct err hs_member_unban(struct hs *hs, struct ctx *ctx, struct room *room,
+                           const struct actor *actor, struct slice target,
+                           struct slice reason) MUST_USE;
+/* M_UNKNOWN (400) while the user is in the room, M_NOT_FOUND when it never was. */
+struct err hs_room_forget(struct hs *hs, struct ctx *ctx, struct room *room,
+                          const struct actor *actor) MUST_USE;
+/* Registers the hooks that carry profile changes into rooms and take deactivated users out. */
+void hs_memberships_hook(struct hs *hs);
+
+/* The requester's own standing in a room, for reading it: M_FORBIDDEN when it may not look at all.
+ * `number`/`root`: up to where it may look at state (a member: now; one who left: as of leaving). */
+struct room_view {
+    enum membership membership;
+    int64_t number;
+    uint64_t root;
+    bool world_readable; /* not a member, but everybody may look */
+};
+struct err hs_room_view(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t user,
+                        struct room_view *view_out) MUST_USE;
