@@ -16,7 +16,8 @@ void arena_reset(struct arena *arena);
 void *arena_alloc(struct arena *arena, size_t size);
 /* Zeroed array; aborts on overflow of count * size. */
 void *arena_array(struct arena *arena, size_t count, size_t size);
-/* Grows `old` (old_size bytes, from this arena) to new_size; in place when it is the newest block. */
+/* Grows `old` (old_size bytes, from this arena) to new_size; in place when it is the newest block.
+ */
 void *arena_grow(struct arena *arena, void *old, size_t old_size, size_t new_size);
 /* A copy with a final NUL behind the slice. */
 struct slice arena_copy(struct arena *arena, struct slice s);

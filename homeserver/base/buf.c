@@ -37,8 +37,8 @@ static void grow(struct buf *buf, size_t need)
         cap *= 2;
     }
     cap = cap > buf->max ? buf->max : cap;
-    buf->ptr = buf->arena ? arena_grow(buf->arena, buf->ptr, buf->cap, cap)
-                          : mem_grow(buf->ptr, cap);
+    buf->ptr =
+        buf->arena ? arena_grow(buf->arena, buf->ptr, buf->cap, cap) : mem_grow(buf->ptr, cap);
     buf->cap = cap;
 }
 

@@ -4,12 +4,21 @@
 #include "homeserver/base/log.h"
 #include "homeserver/base/now.h"
 
+struct ctx_deferred;
+
 struct ctx {
     struct arena *arena; /* results of every call that takes this ctx live here */
     const struct now *now;
     struct log *log;
-    struct slice req;        /* request id for log lines; empty outside requests */
-    uint64_t write_ticket;   /* newest store write of this job (store.h); 0 = none. The reply leaves
-                                only when it is durable. */
-    int64_t deadline_mono_ms; /* 0 = none */
+    struct slice req;      /* request id for log lines; empty outside requests */
+    uint64_t write_ticket; /* newest store write of this job (store.h); 0 = none. The reply leaves
+                              only when it is durable. */
+    int64_t deadline_mono_ms;      /* 0 = none */
+    struct ctx_deferred *deferred; /* what ctx_finish gives back */
 };
+
+/* Runs fn(owner, thing) when the job ends, last one first: for references that a job takes and need
+ * not give back itself. */
+void ctx_defer(struct ctx *ctx, void (*fn)(void *owner, void *thing), void *owner, void *thing);
+/* Ends a job: runs what was deferred. Call before the arena is dropped. Once per job. */
+void ctx_finish(struct ctx *ctx);

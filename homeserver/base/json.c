@@ -344,8 +344,8 @@ static void push_child(struct parser *p, struct builder *b, struct slice key)
 {
     if (b->count == b->cap) {
         size_t cap = b->cap ? b->cap * 2 : 32;
-        b->stack = arena_grow(p->arena, b->stack, b->cap * sizeof *b->stack,
-                              cap * sizeof *b->stack);
+        b->stack =
+            arena_grow(p->arena, b->stack, b->cap * sizeof *b->stack, cap * sizeof *b->stack);
         b->cap = cap;
     }
     b->stack[b->count++] = (struct json_member){.key = key};
@@ -393,7 +393,8 @@ static bool begin_child(struct parser *p, struct builder *b)
 }
 
 /* What stands behind a finished child: ',' and the next one, or the closing bracket. Closed frames
- * become values of the frame around them. `done_out` is set when the outermost value is complete. */
+ * become values of the frame around them. `done_out` is set when the outermost value is complete.
+ */
 static bool after_value(struct parser *p, struct builder *b, struct json value, struct json *root,
                         bool *done_out)
 {

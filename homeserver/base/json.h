@@ -1,7 +1,7 @@
 /* Strict JSON (RFC 8259) into an arena tree, and the Matrix canonical form.
- * Refused: invalid UTF-8, lone surrogates, control characters in strings, duplicate keys, depth over
- * JSON_DEPTH_MAX, anything after the value. Members of an object are kept sorted by key in code
- * point order, so a canonical writer just walks. Spec: appendices, "Canonical JSON". */
+ * Refused: invalid UTF-8, lone surrogates, control characters in strings, duplicate keys, depth
+ * over JSON_DEPTH_MAX, anything after the value. Members of an object are kept sorted by key in
+ * code point order, so a canonical writer just walks. Spec: appendices, "Canonical JSON". */
 #pragma once
 #include "homeserver/base/buf.h"
 
@@ -42,7 +42,8 @@ struct json_member {
  * ERR_SYNTAX with a public text that names the byte offset. */
 struct err json_parse(struct arena *arena, struct slice text, struct json *value_out) MUST_USE;
 
-/* Lookups return NULL when the key is absent or the value is not of the type. NULL object is fine. */
+/* Lookups return NULL when the key is absent or the value is not of the type. NULL object is fine.
+ */
 const struct json *json_get(const struct json *object, struct slice key);
 const struct json *json_get_object(const struct json *object, struct slice key);
 const struct json *json_get_array(const struct json *object, struct slice key);

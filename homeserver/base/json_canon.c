@@ -1,11 +1,12 @@
-/* Spec: appendices, "Canonical JSON": keys sorted by code point, shortest escapes, no white space. */
+/* Spec: appendices, "Canonical JSON": keys sorted by code point, shortest escapes, no white space.
+ */
 #include "homeserver/base/json.h"
 #include "homeserver/base/json_out.h"
 
 #include <string.h>
 
-static const char short_escapes[32] = {['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n',
-                                       ['\f'] = 'f', ['\r'] = 'r'};
+static const char short_escapes[32] = {
+    ['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n', ['\f'] = 'f', ['\r'] = 'r'};
 
 static void write_escape(struct buf *out, unsigned char c)
 {

@@ -1,6 +1,6 @@
-/* Structured log: one line per event on stderr, `<level> event=<name> key=value ...`. Keys come from
- * a fixed list. Values are escaped. Never pass tokens, passwords, keys or message content.
- * Any thread. */
+/* Structured log: one line per event on stderr, `<level> event=<name> key=value ...`. Keys come
+ * from a fixed list. Values are escaped. Never pass tokens, passwords, keys or message content. Any
+ * thread. */
 #pragma once
 #include "homeserver/base/err.h"
 

@@ -2,7 +2,7 @@
 #pragma once
 #include <stddef.h>
 
-void *mem_alloc(size_t size);              /* zeroed */
-void *mem_alloc_raw(size_t size);          /* not zeroed */
-void *mem_grow(void *block, size_t size);  /* realloc; new bytes are not zeroed */
-void mem_free(void *block);                /* NULL is fine */
+void *mem_alloc(size_t size);             /* zeroed */
+void *mem_alloc_raw(size_t size);         /* not zeroed */
+void *mem_grow(void *block, size_t size); /* realloc; new bytes are not zeroed */
+void mem_free(void *block);               /* NULL is fine */

@@ -3,8 +3,8 @@
 #pragma once
 #include "homeserver/base/buf.h"
 
-void pack_u64(struct buf *out, uint64_t value); /* LEB128 varint */
-void pack_i64(struct buf *out, int64_t value);  /* zigzag varint */
+void pack_u64(struct buf *out, uint64_t value);   /* LEB128 varint */
+void pack_i64(struct buf *out, int64_t value);    /* zigzag varint */
 void pack_bytes(struct buf *out, struct slice s); /* length, then bytes */
 void pack_be64(struct buf *out, uint64_t value);  /* 8 bytes, sorts like the number */
 void pack_be_i64(struct buf *out, int64_t value); /* 8 bytes, sorts like the signed number */

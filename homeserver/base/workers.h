@@ -1,6 +1,6 @@
-/* A bounded pool of worker threads with lanes. Jobs of one lane run one at a time and in order; jobs
- * without a lane (0) run at will. A job may also enter a lane itself for the length of a call, if it
- * holds none. Nobody waits for the network inside a lane. */
+/* A bounded pool of worker threads with lanes. Jobs of one lane run one at a time and in order;
+ * jobs without a lane (0) run at will. A job may also enter a lane itself for the length of a call,
+ * if it holds none. Nobody waits for the network inside a lane. */
 #pragma once
 #include "homeserver/base/slice.h"
 

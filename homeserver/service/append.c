@@ -76,8 +76,7 @@ static void put_rows(struct append_work *w)
         pack_i64(&answer, d->number);
         pack_u64(&answer, d->pos);
         buf_add(&answer, d->event->id.s);
-        store_put(w->log,
-                  txn_key(d->ctx, w->append->device_id, d->event->type, w->append->txn_id),
+        store_put(w->log, txn_key(d->ctx, w->append->device_id, d->event->type, w->append->txn_id),
                   buf_slice(&answer));
     }
 }

@@ -15,7 +15,8 @@ struct bundle {
     struct json_out *out;
 };
 
-/* Loads a child; found is false when the viewer may not see it, ignores its sender, or it is gone. */
+/* Loads a child; found is false when the viewer may not see it, ignores its sender, or it is gone.
+ */
 static struct err load_child(struct bundle *b, int64_t number, struct stored_event *child_out,
                              bool *found_out)
 {

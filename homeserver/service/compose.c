@@ -227,16 +227,12 @@ struct err hs_room_create_first(struct hs *hs, struct ctx *ctx, struct slice ver
     err = seal(&sealing, room_id, &event);
     map_free(&shape.state_cache_owned);
     TRY(err);
-    struct room *room = rooms_adopt(hs, number, event.room_id.s, rules);
+    struct room *room = rooms_adopt(hs, ctx, number, event.room_id.s, rules);
     composing.room = room;
     uint64_t lane = lane_of_room(number);
     workers_lane_enter(hs->workers, lane);
     err = append_create(&composing, &event, sent_out);
     workers_lane_leave(hs->workers, lane);
-    if (err.code != 0) {
-        hs_room_put(hs, room);
-        return err;
-    }
     *room_out = room;
-    return OK;
+    return err;
 }

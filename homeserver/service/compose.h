@@ -6,12 +6,12 @@
 #include "homeserver/service/rooms.h"
 
 struct hs_draft {
-    struct slice sender;     /* user id */
+    struct slice sender; /* user id */
     uint64_t sender_number;
     struct slice type;
-    struct slice state_key;  /* ptr NULL = not a state event */
-    struct json content;     /* an object */
-    struct slice redacts;    /* event id, for m.room.redaction; placed as the version asks */
+    struct slice state_key;         /* ptr NULL = not a state event */
+    struct json content;            /* an object */
+    struct slice redacts;           /* event id, for m.room.redaction; placed as the version asks */
     struct slice device_id, txn_id; /* txn_id ptr NULL = none */
     int64_t origin_server_ts;       /* 0 = now */
 };

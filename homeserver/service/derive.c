@@ -220,8 +220,8 @@ static struct err forget_relation(struct derive *d, const struct event *target, 
     int64_t newest = 0;
     TRY(room_relations(d->hs, d->ctx, d->room, parent, &rows));
     for (size_t i = 0; i < rows.count; i++) {
-        bool counts = rows.items[i].child != number &&
-                      slice_eq(rows.items[i].rel_type, LIT("m.thread"));
+        bool counts =
+            rows.items[i].child != number && slice_eq(rows.items[i].rel_type, LIT("m.thread"));
         newest = counts && rows.items[i].child > newest ? rows.items[i].child : newest;
     }
     struct slice key = key_bytes(d->ctx, DERIVED_KEY_THREAD, parent);

@@ -115,8 +115,8 @@ void hs_write_stripped(struct json_out *out, const struct stored_event *event)
     client_event_write_stripped(out, &event->event);
 }
 
-struct err hs_write_stripped_state(struct hs *hs, struct ctx *ctx, struct room *room,
-                                   uint64_t root, struct slice also_member, struct json_out *out)
+struct err hs_write_stripped_state(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t root,
+                                   struct slice also_member, struct json_out *out)
 {
     /* Spec: client-server, "Stripped state": what a client needs to show an invite or a knock. */
     static const struct slice types[] = {
@@ -134,8 +134,7 @@ struct err hs_write_stripped_state(struct hs *hs, struct ctx *ctx, struct room *
         }
     }
     if (also_member.len) {
-        TRY(hs_state_event(hs, ctx, room, root, LIT("m.room.member"), also_member, &event,
-                           &found));
+        TRY(hs_state_event(hs, ctx, room, root, LIT("m.room.member"), also_member, &event, &found));
         if (found) {
             struct slice inviter = event.event.sender.s;
             hs_write_stripped(out, &event);

@@ -93,8 +93,7 @@ static struct err find_authoriser(struct changing *c, struct slice *user_id_out)
             return OK;
         }
     }
-    return err_public(ERR_M_UNABLE_TO_GRANT_JOIN,
-                      "No user of this server in the room may invite.");
+    return err_public(ERR_M_UNABLE_TO_GRANT_JOIN, "No user of this server in the room may invite.");
 }
 
 /* Spec: room version 8, restricted joins name the user who could have invited. */
@@ -332,7 +331,6 @@ static struct err on_profile_change(struct hs *hs, struct ctx *ctx, uint64_t use
         workers_lane_enter(hs->workers, lane);
         struct err err = renew_member(hs, ctx, room, &actor);
         workers_lane_leave(hs->workers, lane);
-        hs_room_put(hs, room);
         if (err.code != 0) {
             log_warn(hs->log, "profile_not_carried", .user = actor.user_id,
                      .err = slice_of(err.text));
@@ -356,10 +354,8 @@ static struct err on_deactivated(struct hs *hs, struct ctx *ctx, uint64_t user,
         }
         TRY(hs_room_get(hs, ctx, rooms.items[i].room, &room));
         struct err err = set_left(hs, ctx, room, &actor, user_id, (struct slice){0});
-        hs_room_put(hs, room);
         if (err.code != 0) {
-            log_warn(hs->log, "deactivated_user_stays", .user = user_id,
-                     .err = slice_of(err.text));
+            log_warn(hs->log, "deactivated_user_stays", .user = user_id, .err = slice_of(err.text));
         }
     }
     return OK;
@@ -380,8 +376,7 @@ static struct err is_world_readable(struct hs *hs, struct ctx *ctx, struct room 
     bool found = false;
     TRY(hs_state_event(hs, ctx, room, hs_room_head(room).root, LIT("m.room.history_visibility"),
                        LIT(""), &event, &found));
-    *readable_out =
-        visibility_of(found ? &event.event : NULL) == HISTORY_WORLD_READABLE && found;
+    *readable_out = visibility_of(found ? &event.event : NULL) == HISTORY_WORLD_READABLE && found;
     return OK;
 }
 

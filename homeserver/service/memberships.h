@@ -1,6 +1,6 @@
 /* Joining, inviting, leaving, kicking, banning, knocking, forgetting: each decides, composes the
- * member event and sends it in the room's lane. Rooms that this server is not in are reached through
- * the remote port (remote.h). Spec: client-server, "Room membership". */
+ * member event and sends it in the room's lane. Rooms that this server is not in are reached
+ * through the remote port (remote.h). Spec: client-server, "Room membership". */
 #pragma once
 #include "homeserver/service/compose.h"
 
@@ -38,7 +38,8 @@ struct err hs_room_forget(struct hs *hs, struct ctx *ctx, struct room *room,
 void hs_memberships_hook(struct hs *hs);
 
 /* The requester's own standing in a room, for reading it: M_FORBIDDEN when it may not look at all.
- * `number`/`root`: up to where it may look at state (a member: now; one who left: as of leaving). */
+ * `number`/`root`: up to where it may look at state (a member: now; one who left: as of leaving).
+ */
 struct room_view {
     enum membership membership;
     int64_t number;

@@ -82,9 +82,8 @@ static struct store_range rows_of(struct ctx *ctx, const struct event_range *ran
 }
 
 /* Appends the visible ones of a page of rows; gives the number of the last row read. */
-static struct err take_rows(struct ctx *ctx, const struct room *room,
-                            const struct store_rows *rows, size_t limit,
-                            struct stored_events *events, int64_t *last_out)
+static struct err take_rows(struct ctx *ctx, const struct room *room, const struct store_rows *rows,
+                            size_t limit, struct stored_events *events, int64_t *last_out)
 {
     for (size_t i = 0; i < rows->count && events->count < limit; i++) {
         struct unpack key = unpack_of(slice_from(rows->rows[i].key, 1));

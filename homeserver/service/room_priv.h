@@ -14,11 +14,11 @@
 #define ROOM_KEY_STATE_NAME 'K' /* be64 number -> type NUL state_key */
 #define ROOM_KEY_TXN 't'        /* device NUL type NUL txn_id -> event number, id */
 /* Keys of (STORE_ROOM_DERIVED, room). */
-#define DERIVED_KEY_MEMBER 'm'   /* be64 user -> member row */
-#define DERIVED_KEY_LOCAL 'l'    /* be64 user of this server, joined -> nothing */
-#define DERIVED_KEY_RELATION 'r' /* target id NUL be_i64 child -> relation row */
-#define DERIVED_KEY_THREAD 'y'   /* root id -> newest reply number, first reply number, count */
-#define DERIVED_KEY_THREADS 'Y'  /* be_i64 newest reply -> root id */
+#define DERIVED_KEY_MEMBER 'm'      /* be64 user -> member row */
+#define DERIVED_KEY_LOCAL 'l'       /* be64 user of this server, joined -> nothing */
+#define DERIVED_KEY_RELATION 'r'    /* target id NUL be_i64 child -> relation row */
+#define DERIVED_KEY_THREAD 'y'      /* root id -> newest reply number, first reply number, count */
+#define DERIVED_KEY_THREADS 'Y'     /* be_i64 newest reply -> root id */
 #define DERIVED_KEY_RECEIPT_POS 'C' /* be64 position -> receipt row (ephemeral.c) */
 /* In (STORE_USER, user): USER_ROW_ROOM, be64 room -> user_room row. */
 
@@ -32,7 +32,8 @@ struct room_record {
     uint64_t sender;
     uint32_t joined_count, invited_count; /* of the room after this event */
     uint64_t next_key;                    /* state key numbers used up to here, plus one */
-    const int64_t *extremities; /* forward extremities after this event; count 0 = this event alone */
+    const int64_t
+        *extremities; /* forward extremities after this event; count 0 = this event alone */
     size_t extremity_count;
     struct slice device_id, txn_id;
     struct slice event_id;
@@ -64,9 +65,9 @@ struct room {
     char *room_id_owned;
     size_t room_id_len;
     const struct room_rules *rules;
-    size_t refs;          /* under hs_rooms.lock */
-    uint64_t used_tick;   /* under hs_rooms.lock */
-    bool broken;          /* a write failed: reload before the next use; under hs_rooms.lock */
+    size_t refs;        /* under hs_rooms.lock */
+    uint64_t used_tick; /* under hs_rooms.lock */
+    bool broken;        /* a write failed: reload before the next use; under hs_rooms.lock */
 
     pthread_mutex_t lock;
     struct room_head head;
@@ -85,8 +86,8 @@ struct room {
 struct hs_rooms {
     struct hs *hs;
     pthread_mutex_t lock;
-    struct map *by_number;  /* number -> struct room * */
-    struct map *numbers;    /* room id -> number */
+    struct map *by_number; /* number -> struct room * */
+    struct map *numbers;   /* room id -> number */
     size_t rooms_max;
     uint64_t tick;
     uint64_t next_number; /* 0 = not read yet */
@@ -104,8 +105,8 @@ struct slice state_pair(struct ctx *ctx, struct slice type, struct slice state_k
 /* Turns a row into a stored event of the room. */
 struct err room_event_of_row(struct ctx *ctx, const struct room *room, int64_t number,
                              struct slice row, struct stored_event *event_out) MUST_USE;
-/* Puts a freshly made room into the cache with one reference. */
-struct room *rooms_adopt(struct hs *hs, uint64_t number, struct slice room_id,
+/* Puts a freshly made room into the cache, held until the job ends. */
+struct room *rooms_adopt(struct hs *hs, struct ctx *ctx, uint64_t number, struct slice room_id,
                          const struct room_rules *rules);
 uint64_t rooms_next_number(struct hs *hs, struct ctx *ctx, struct err *err_out);
 

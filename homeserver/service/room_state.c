@@ -79,8 +79,8 @@ struct err room_state_key_intern(struct hs *hs, struct ctx *ctx, struct room *ro
 /* --- state of a snapshot --- */
 
 struct err hs_state_event(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t root,
-                          struct slice type, struct slice state_key,
-                          struct stored_event *event_out, bool *found_out)
+                          struct slice type, struct slice state_key, struct stored_event *event_out,
+                          bool *found_out)
 {
     uint64_t key = 0;
     int64_t number = 0;
@@ -161,8 +161,8 @@ static struct err load_cached(struct hs *hs, struct ctx *ctx, struct room *room,
     }
     TRY(room_record_decode(own.arena, row, &record));
     cached->number = number;
-    return event_parse_stored(own.arena, room->rules, record.json,
-                              ids_trust_event(record.event_id), &cached->event);
+    return event_parse_stored(own.arena, room->rules, record.json, ids_trust_event(record.event_id),
+                              &cached->event);
 }
 
 struct err room_state_current(struct hs *hs, struct ctx *ctx, struct room *room, struct slice type,

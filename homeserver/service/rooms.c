@@ -146,8 +146,23 @@ static void evict_some(struct hs_rooms *rooms)
     }
 }
 
+/* A job has ended that held the room. */
+static void release(void *owner, void *thing)
+{
+    struct hs_rooms *rooms = owner;
+    struct room *room = thing;
+    pthread_mutex_lock(&rooms->lock);
+    ASSERT(room->refs > 0);
+    room->refs--;
+    if (room->broken && room->refs == 0) {
+        map_remove(rooms->by_number, map_key_u64(&room->number));
+        room_free(room);
+    }
+    pthread_mutex_unlock(&rooms->lock);
+}
+
 /* Adds a loaded room, or gives back the one that another thread added first. */
-static struct room *cache_insert(struct hs_rooms *rooms, struct room *room)
+static struct room *cache_insert(struct ctx *ctx, struct hs_rooms *rooms, struct room *room)
 {
     pthread_mutex_lock(&rooms->lock);
     struct room *other = map_get_ptr(rooms->by_number, map_key_u64(&room->number));
@@ -161,28 +176,14 @@ static struct room *cache_insert(struct hs_rooms *rooms, struct room *room)
     room->refs++;
     room->used_tick = ++rooms->tick;
     pthread_mutex_unlock(&rooms->lock);
+    ctx_defer(ctx, release, rooms, room);
     return room;
 }
 
-struct room *rooms_adopt(struct hs *hs, uint64_t number, struct slice room_id,
+struct room *rooms_adopt(struct hs *hs, struct ctx *ctx, uint64_t number, struct slice room_id,
                          const struct room_rules *rules)
 {
-    return cache_insert(hs->rooms, room_alloc(number, room_id, rules));
-}
-
-void hs_room_put(struct hs *hs, struct room *room)
-{
-    if (!room) {
-        return;
-    }
-    pthread_mutex_lock(&hs->rooms->lock);
-    ASSERT(room->refs > 0);
-    room->refs--;
-    if (room->broken && room->refs == 0) {
-        map_remove(hs->rooms->by_number, map_key_u64(&room->number));
-        room_free(room);
-    }
-    pthread_mutex_unlock(&hs->rooms->lock);
+    return cache_insert(ctx, hs->rooms, room_alloc(number, room_id, rules));
 }
 
 /* --- loading --- */
@@ -288,8 +289,7 @@ static struct err load_parts(struct hs *hs, struct ctx *ctx, struct room *room)
     return load_local_users(hs, ctx, room);
 }
 
-static struct err load_room(struct hs *hs, struct ctx *ctx, uint64_t number,
-                            struct room **room_out)
+static struct err load_room(struct hs *hs, struct ctx *ctx, uint64_t number, struct room **room_out)
 {
     struct slice row;
     struct slice version;
@@ -310,7 +310,7 @@ static struct err load_room(struct hs *hs, struct ctx *ctx, uint64_t number,
         room_free(room);
         return err;
     }
-    *room_out = cache_insert(hs->rooms, room);
+    *room_out = cache_insert(ctx, hs->rooms, room);
     return OK;
 }
 
@@ -329,6 +329,7 @@ struct err hs_room_get(struct hs *hs, struct ctx *ctx, uint64_t number, struct r
         return err_make(ERR_IO, "the room is being reloaded after a failed write");
     }
     if (room) {
+        ctx_defer(ctx, release, rooms, room);
         *room_out = room;
         return OK;
     }

@@ -15,15 +15,15 @@ struct room;
 /* What stands still about a room. */
 struct room_info {
     uint64_t number;
-    struct slice room_id; /* lives as long as the room reference */
+    struct slice room_id; /* lives as long as the job holds the room */
     const struct room_rules *rules;
 };
 
 /* The room at one moment: everything up to and including event `number` / stream position `pos`. */
 struct room_head {
-    int64_t number;     /* newest timeline event; 0 = empty room */
-    uint64_t pos;       /* its position */
-    uint64_t root;      /* state after it: the current state */
+    int64_t number; /* newest timeline event; 0 = empty room */
+    uint64_t pos;   /* its position */
+    uint64_t root;  /* state after it: the current state */
     uint32_t joined_count, invited_count;
     uint64_t receipt_pos; /* newest receipt's position in this room, 0 = none */
 };
@@ -35,12 +35,11 @@ void hs_rooms_free(struct hs_rooms **rooms);
 /* The number of a known room. */
 struct err hs_room_find(struct hs *hs, struct ctx *ctx, struct slice room_id, uint64_t *number_out,
                         bool *found_out) MUST_USE;
-/* A reference to a loaded room; give it back with hs_room_put. M_NOT_FOUND when there is none. */
+/* A loaded room, held until the job ends (ctx_finish). M_NOT_FOUND when there is none. */
 struct err hs_room_get(struct hs *hs, struct ctx *ctx, uint64_t number,
                        struct room **room_out) MUST_USE;
 struct err hs_room_get_by_id(struct hs *hs, struct ctx *ctx, struct slice room_id,
                              struct room **room_out) MUST_USE;
-void hs_room_put(struct hs *hs, struct room *room);
 struct room_info hs_room_info(const struct room *room);
 /* The newest head (may be newer than what is published). */
 struct room_head hs_room_head(struct room *room);
@@ -53,23 +52,23 @@ size_t hs_room_local_users(struct ctx *ctx, struct room *room, uint64_t **users_
 
 /* --- events --- */
 enum event_flag {
-    EVENT_STATE = 1,        /* has a state key */
-    EVENT_OUTLIER = 2,      /* not in the timeline */
+    EVENT_STATE = 1,   /* has a state key */
+    EVENT_OUTLIER = 2, /* not in the timeline */
     EVENT_REJECTED = 4,
     EVENT_SOFT_FAILED = 8,
-    EVENT_REDACTED = 16,    /* json is the pruned form */
-    EVENT_RELATED = 32,     /* other events relate to it */
+    EVENT_REDACTED = 16, /* json is the pruned form */
+    EVENT_RELATED = 32,  /* other events relate to it */
 };
 
 struct stored_event {
-    struct event event;   /* parsed from the stored bytes, in the arena */
+    struct event event; /* parsed from the stored bytes, in the arena */
     int64_t number;
-    uint64_t pos;         /* 0 for backfilled events */
+    uint64_t pos; /* 0 for backfilled events */
     uint32_t flags;
     uint64_t state_before, state_after; /* roots */
-    int64_t replaces;     /* number of the state event that this one replaced; 0 = none */
-    int64_t redacted_by;  /* number of the redaction; 0 = none */
-    uint64_t sender;      /* user number */
+    int64_t replaces;               /* number of the state event that this one replaced; 0 = none */
+    int64_t redacted_by;            /* number of the redaction; 0 = none */
+    uint64_t sender;                /* user number */
     struct slice device_id, txn_id; /* of a local send; empty otherwise */
 };
 
@@ -88,7 +87,8 @@ struct stored_events {
     size_t count;
 };
 /* Timeline events (no outliers, rejected or soft-failed ones) with from < number (forward) or
- * number < from (reverse), nearest first; at most `limit`; stops at `to` (exclusive; 0 = no end). */
+ * number < from (reverse), nearest first; at most `limit`; stops at `to` (exclusive; 0 = no end).
+ */
 struct event_range {
     int64_t from, to;
     size_t limit;
@@ -103,8 +103,8 @@ struct err hs_room_at(struct hs *hs, struct ctx *ctx, struct room *room, uint64_
 /* --- state --- */
 /* The state event under (type, state_key) in a snapshot. */
 struct err hs_state_event(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t root,
-                          struct slice type, struct slice state_key,
-                          struct stored_event *event_out, bool *found_out) MUST_USE;
+                          struct slice type, struct slice state_key, struct stored_event *event_out,
+                          bool *found_out) MUST_USE;
 /* Number of a state key pair, and the pair of a number. */
 struct err hs_state_key_find(struct hs *hs, struct ctx *ctx, struct room *room, struct slice type,
                              struct slice state_key, uint64_t *key_out, bool *found_out) MUST_USE;
@@ -140,11 +140,11 @@ struct user_room {
     enum membership membership;
     enum membership previous;
     bool forgotten;
-    int64_t number;       /* own member event */
-    uint64_t pos;         /* its position */
-    uint64_t joined_pos;  /* position of the event that began the present (or last) stay */
+    int64_t number;      /* own member event */
+    uint64_t pos;        /* its position */
+    uint64_t joined_pos; /* position of the event that began the present (or last) stay */
     int64_t joined_number;
-    int64_t left_number;  /* the event that ended the last stay, 0 = none ended */
+    int64_t left_number;       /* the event that ended the last stay, 0 = none ended */
     struct slice invite_state; /* stripped state array of a remote invite or knock, else empty */
 };
 struct user_rooms {

@@ -30,8 +30,8 @@ struct err hs_keep_visible(struct hs *hs, struct ctx *ctx, struct room *room,
                            const struct viewer *viewer, struct stored_events *events) MUST_USE;
 
 enum event_view_flag {
-    VIEW_ROOM_ID = 1,   /* include room_id (everywhere but in /sync) */
-    VIEW_BUNDLE = 2,    /* include m.relations */
+    VIEW_ROOM_ID = 1, /* include room_id (everywhere but in /sync) */
+    VIEW_BUNDLE = 2,  /* include m.relations */
 };
 /* Membership of the viewer when the event was sent (before its own change). */
 struct err hs_viewer_membership(struct hs *hs, struct ctx *ctx, struct room *room,
@@ -51,12 +51,13 @@ struct err hs_write_event(struct hs *hs, struct ctx *ctx, struct room *room,
 void hs_write_stripped(struct json_out *out, const struct stored_event *event);
 /* The stripped state of a room for an invite or knock: the recommended types plus `also` (a member
  * event's state key, or empty). */
-struct err hs_write_stripped_state(struct hs *hs, struct ctx *ctx, struct room *room,
-                                   uint64_t root, struct slice also_member,
-                                   struct json_out *out) MUST_USE;
+struct err hs_write_stripped_state(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t root,
+                                   struct slice also_member, struct json_out *out) MUST_USE;
 
-/* Pagination token of a place in a room's timeline: "t<number>_<room>"; sync tokens ("s...") are
- * accepted too and mean the newest event at that position. M_INVALID_PARAM otherwise. */
-struct err hs_token_to_number(struct hs *hs, struct ctx *ctx, struct room *room,
-                              struct slice token, int64_t *number_out) MUST_USE;
+/* Pagination tokens are places between events: "t<number>" stands right before the event of that
+ * number (so reading backwards from it begins with number - 1, forwards with number). Sync tokens
+ * ("s<pos>...") are accepted too: right behind the newest event at that position.
+ * M_INVALID_PARAM otherwise. */
+struct err hs_token_to_number(struct hs *hs, struct ctx *ctx, struct room *room, struct slice token,
+                              int64_t *number_out) MUST_USE;
 struct slice hs_token_of_number(struct ctx *ctx, int64_t number);

@@ -49,8 +49,7 @@ static struct err joined_later(struct hs *hs, struct ctx *ctx, struct room *room
     if (viewer->user) {
         uint64_t room_number = hs_room_info(room).number;
         TRY(hs_user_room(hs, ctx, viewer->user, room_number, &entry, &found));
-        *later_out =
-            found && (entry.membership == MEMBERSHIP_JOIN || entry.left_number > number);
+        *later_out = found && (entry.membership == MEMBERSHIP_JOIN || entry.left_number > number);
     }
     return OK;
 }
