@@ -2,18 +2,18 @@
  * snapshots share what they have in common. Keys are numbers of (type, state_key) pairs, values are
  * event numbers; both are local to the room. Root 0 is the empty state.
  *
- * A root is either a short list of changes against a base root or a folded tree node set; every 32nd
- * change folds. Equal states reached by two roads have equal set hashes. The difference of two roots
- * costs what differs, not the size of the state. Nodes are cached (bounded, shared).
- * Calls for one room run in that room's lane when they write; reads may come from any thread. */
+ * A root is either a short list of changes against a base root or a folded tree node set; every
+ * 32nd change folds. Equal states reached by two roads have equal set hashes. The difference of two
+ * roots costs what differs, not the size of the state. Nodes are cached (bounded, shared). Calls
+ * for one room run in that room's lane when they write; reads may come from any thread. */
 #pragma once
 #include "store/store.h"
 
 struct state_store; /* one per process: node cache over a store */
 
 struct state_entry {
-    uint64_t key;   /* state key number, >= 1 */
-    int64_t event;  /* event number; in a change, 0 = remove the key */
+    uint64_t key;  /* state key number, >= 1 */
+    int64_t event; /* event number; in a change, 0 = remove the key */
 };
 struct state_entries {
     struct state_entry *items; /* ascending by key */
@@ -29,12 +29,13 @@ struct err state_get(struct state_store *states, struct ctx *ctx, uint64_t room,
 /* The whole snapshot, ascending by key, in the arena. */
 struct err state_read(struct state_store *states, struct ctx *ctx, uint64_t room, uint64_t root,
                       struct state_entries *entries_out) MUST_USE;
-/* A new root = `root` with the changes. New nodes are added to `update`, which must be an update of
- * object (STORE_ROOM_STATE, room) that the caller writes. Changes that change nothing give `root`
- * back. Root numbers are allocated per room, ascending. */
+/* A new root = `root` with the changes (of several for one key the last wins). New nodes are added
+ * to `update`, which must be an update of object (STORE_ROOM_STATE, room) that the caller writes.
+ * Several calls may build on each other before the write when they share the update. Changes that
+ * change nothing give `root` back. Root numbers are allocated per room, ascending. */
 struct err state_apply(struct state_store *states, struct ctx *ctx, uint64_t room, uint64_t root,
-                       const struct state_entry *changes, size_t count,
-                       struct store_update *update, uint64_t *root_out) MUST_USE;
+                       const struct state_entry *changes, size_t count, struct store_update *update,
+                       uint64_t *root_out) MUST_USE;
 struct state_difference {
     uint64_t key;
     int64_t left, right; /* 0 = absent on that side */
@@ -46,7 +47,8 @@ struct err state_diff(struct state_store *states, struct ctx *ctx, uint64_t room
 /* Whether two roots hold the same state. */
 struct err state_eq(struct state_store *states, struct ctx *ctx, uint64_t room, uint64_t left,
                     uint64_t right, bool *equal_out) MUST_USE;
-/* Removes what none of `roots` reaches (ascending order not needed). For purge and check. */
+/* Removes what none of `roots` reaches (ascending order not needed), in several writes; all roots
+ * of updates that are not written yet must be among them. removed_out counts records. */
 struct err state_sweep(struct state_store *states, struct ctx *ctx, uint64_t room,
                        const uint64_t *roots, size_t count, uint64_t *removed_out) MUST_USE;
 /* Forgets cached nodes of a room (after purge). */

@@ -311,6 +311,19 @@ void store_expect(struct store_update *update, struct slice key, struct slice va
     };
 }
 
+bool store_update_find(const struct store_update *update, struct slice key, struct slice *value_out)
+{
+    size_t prefix_len = update->prefix.len;
+    for (size_t i = update->op_count; i-- > 0;) {
+        const struct kv_op *op = &update->ops[i];
+        if (op->type == KV_PUT && slice_eq(slice_from(op->key, prefix_len), key)) {
+            *value_out = op->value;
+            return true;
+        }
+    }
+    return false;
+}
+
 static uint64_t stripes_of(struct store_update **updates, size_t count)
 {
     uint64_t mask = 0;

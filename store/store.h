@@ -94,6 +94,10 @@ void store_delete_range(struct store_update *update, struct slice from, struct s
 /* Conditions, checked atomically with the write. ptr NULL value = must be absent. */
 void store_expect(struct store_update *update, struct slice key, struct slice value);
 
+/* The value that this update puts under key (the newest put; borrows from the update). */
+bool store_update_find(const struct store_update *update, struct slice key,
+                       struct slice *value_out);
+
 /* Applies the updates in order. Each is atomic by itself. ERR_CONFLICT when a condition of any
  * fails (then none was applied), ERR_IO when the disk refuses. On success ctx->write_ticket is
  * raised to this write's ticket. */
