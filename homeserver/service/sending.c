@@ -1,0 +1,298 @@
+#include "homeserver/service/sending.h"
+
+#include "homeserver/room/power.h"
+#include "homeserver/room/relates.h"
+#include "homeserver/service/directory.h"
+#include "homeserver/service/prefs.h"
+#include "homeserver/service/room_priv.h"
+#include "homeserver/service/users.h"
+
+static struct hs_draft draft_of(const struct send_request *request)
+{
+    return (struct hs_draft){.sender = request->actor->user_id,
+                             .sender_number = request->actor->user,
+                             .type = request->type,
+                             .state_key = request->state_key,
+                             .content = *request->content,
+                             .device_id = request->device_id,
+                             .txn_id = request->txn_id,
+                             .origin_server_ts = request->origin_server_ts};
+}
+
+/* Spec: "the same user should not annotate an event twice with the same key". */
+static struct err check_annotation(struct hs *hs, struct ctx *ctx, struct room *room,
+                                   const struct send_request *request,
+                                   const struct relation *relation)
+{
+    struct relation_rows rows;
+    TRY(room_relations(hs, ctx, room, relation->event_id.s, &rows));
+    for (size_t i = 0; i < rows.count; i++) {
+        const struct relation_row *row = &rows.items[i];
+        if (row->sender == request->actor->user && slice_eq(row->rel_type, LIT("m.annotation")) &&
+            slice_eq(row->type, request->type) && slice_eq(row->key, relation->key)) {
+            return err_public(ERR_M_DUPLICATE_ANNOTATION, "You have already sent this reaction.");
+        }
+    }
+    return OK;
+}
+
+/* Spec: "a thread root must not itself relate to another event". */
+static struct err check_thread_root(struct hs *hs, struct ctx *ctx, struct room *room,
+                                    struct slice root)
+{
+    struct stored_event event;
+    bool found = false;
+    TRY(hs_event_find(hs, ctx, room, root, &event, &found));
+    if (found && !relates_may_be_thread_root(event.event.content)) {
+        return err_public(ERR_M_UNKNOWN_400,
+                          "A thread cannot start at an event that relates to another one.");
+    }
+    return OK;
+}
+
+static struct err check_relation(struct hs *hs, struct ctx *ctx, struct room *room,
+                                 const struct send_request *request)
+{
+    struct relation relation = relates_parse(request->content);
+    if (relates_is(&relation, LIT("m.annotation"))) {
+        return check_annotation(hs, ctx, room, request, &relation);
+    }
+    if (relates_is(&relation, LIT("m.thread"))) {
+        return check_thread_root(hs, ctx, room, relation.event_id.s);
+    }
+    return OK;
+}
+
+static struct err check_size(const struct send_request *request)
+{
+    if (request->type.len == 0 || request->type.len > 255) {
+        return err_public(ERR_M_TOO_LARGE, "The event type must have 1 to 255 bytes.");
+    }
+    if (request->state_key.len > 255) {
+        return err_public(ERR_M_TOO_LARGE, "The state key is longer than 255 bytes.");
+    }
+    return OK;
+}
+
+static struct err send_message_in_lane(struct hs *hs, struct ctx *ctx, struct room *room,
+                                       const struct send_request *request,
+                                       struct hs_sent *sent_out)
+{
+    struct hs_draft draft = draft_of(request);
+    bool found = false;
+    TRY(hs_txn_find(hs, ctx, room, &draft, sent_out, &found));
+    if (found) {
+        return OK;
+    }
+    TRY(check_relation(hs, ctx, room, request));
+    return hs_send(hs, ctx, room, &draft, sent_out);
+}
+
+struct err hs_send_message(struct hs *hs, struct ctx *ctx, struct room *room,
+                           const struct send_request *request, struct hs_sent *sent_out)
+{
+    TRY(check_size(request));
+    if (slice_eq(request->type, LIT("m.room.redaction"))) {
+        struct slice target = json_get_string(request->content, LIT("redacts"));
+        if (!target.ptr) {
+            return err_public(ERR_M_MISSING_PARAM, "A redaction needs `redacts` in its content.");
+        }
+        return hs_redact(hs, ctx, room, request, target, sent_out);
+    }
+    uint64_t lane = lane_of_room(room->number);
+    workers_lane_enter(hs->workers, lane);
+    struct err err = send_message_in_lane(hs, ctx, room, request, sent_out);
+    workers_lane_leave(hs->workers, lane);
+    return err;
+}
+
+/* --- state --- */
+
+static struct err check_alias(struct hs *hs, struct ctx *ctx, const struct room *room,
+                              const struct json *alias)
+{
+    uint64_t number = 0;
+    uint64_t creator = 0;
+    bool found = false;
+    if (alias->type != JSON_STRING || !ids_is_alias(alias->text)) {
+        return err_public(ERR_M_INVALID_PARAM, "An alias must have the form #name:server.");
+    }
+    TRY(hs_alias_get(hs, ctx, alias->text, &number, &creator, &found));
+    if (!found || number != room->number) {
+        return err_public(ERR_M_BAD_ALIAS, "An alias does not point to this room.");
+    }
+    return OK;
+}
+
+static bool has_alias(const struct json *content, struct slice alias)
+{
+    const struct json *others = json_get_array(content, LIT("alt_aliases"));
+    if (json_is_string(json_get(content, LIT("alias")), alias)) {
+        return true;
+    }
+    for (uint32_t i = 0; others && i < others->count; i++) {
+        if (json_is_string(&others->items[i], alias)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct err check_new_alias(struct hs *hs, struct ctx *ctx, const struct room *room,
+                                  const struct event *current, const struct json *alias)
+{
+    if (alias->type == JSON_STRING && current && has_alias(current->content, alias->text)) {
+        return OK;
+    }
+    return check_alias(hs, ctx, room, alias);
+}
+
+/* Spec: "servers must check that aliases newly added are valid and point to the room". */
+static struct err check_canonical_alias(struct hs *hs, struct ctx *ctx, struct room *room,
+                                        const struct json *content)
+{
+    const struct event *current = NULL;
+    const struct json *alias = json_get(content, LIT("alias"));
+    const struct json *others = json_get(content, LIT("alt_aliases"));
+    TRY(room_state_current(hs, ctx, room, LIT("m.room.canonical_alias"), LIT(""), &current));
+    if (alias && alias->type != JSON_NULL && !json_is_string(alias, LIT(""))) {
+        TRY(check_new_alias(hs, ctx, room, current, alias));
+    }
+    if (others && others->type != JSON_ARRAY) {
+        return err_public(ERR_M_BAD_JSON, "alt_aliases must be a list of aliases.");
+    }
+    for (uint32_t i = 0; others && i < others->count; i++) {
+        TRY(check_new_alias(hs, ctx, room, current, &others->items[i]));
+    }
+    return OK;
+}
+
+static struct err check_state(struct hs *hs, struct ctx *ctx, struct room *room,
+                              const struct send_request *request)
+{
+    const struct event *create = NULL;
+    if (slice_eq(request->type, LIT("m.room.create"))) {
+        return err_public(ERR_M_INVALID_PARAM, "A room cannot be created twice.");
+    }
+    if (slice_eq(request->type, LIT("m.room.power_levels"))) {
+        TRY(room_state_current(hs, ctx, room, LIT("m.room.create"), LIT(""), &create));
+        return power_check_content(ctx->arena, room->rules, create, request->content);
+    }
+    if (slice_eq(request->type, LIT("m.room.canonical_alias")) && request->state_key.len == 0) {
+        return check_canonical_alias(hs, ctx, room, request->content);
+    }
+    return OK;
+}
+
+static struct err send_state_in_lane(struct hs *hs, struct ctx *ctx, struct room *room,
+                                     const struct send_request *request, struct hs_sent *sent_out)
+{
+    struct hs_draft draft = draft_of(request);
+    TRY(check_state(hs, ctx, room, request));
+    return hs_send(hs, ctx, room, &draft, sent_out);
+}
+
+/* A member event written by hand takes the same road as the membership endpoints. */
+static struct err send_member_state(struct hs *hs, struct ctx *ctx, struct room *room,
+                                    const struct send_request *request, struct hs_sent *sent_out)
+{
+    struct slice word = json_get_string(request->content, LIT("membership"));
+    struct slice drop[] = {LIT("membership"), LIT("join_authorised_via_users_server")};
+    enum membership membership = membership_parse(word);
+    if (!word.ptr || membership == MEMBERSHIP_OTHER || membership == MEMBERSHIP_NONE) {
+        return err_public(ERR_M_BAD_JSON, "`membership` must be a known membership.");
+    }
+    if (!ids_is_user(request->state_key)) {
+        return err_public(ERR_M_INVALID_PARAM, "The state key must be a user id.");
+    }
+    struct json extra = json_without(ctx->arena, request->content, drop, COUNT_OF(drop));
+    struct member_change change = {
+        .target = request->state_key, .membership = membership, .extra = &extra};
+    return hs_member_set(hs, ctx, room, request->actor, &change, sent_out);
+}
+
+struct err hs_send_state(struct hs *hs, struct ctx *ctx, struct room *room,
+                         const struct send_request *request, struct hs_sent *sent_out)
+{
+    TRY(check_size(request));
+    if (slice_eq(request->type, LIT("m.room.member"))) {
+        return send_member_state(hs, ctx, room, request, sent_out);
+    }
+    uint64_t lane = lane_of_room(room->number);
+    workers_lane_enter(hs->workers, lane);
+    struct err err = send_state_in_lane(hs, ctx, room, request, sent_out);
+    workers_lane_leave(hs->workers, lane);
+    return err;
+}
+
+/* --- redaction --- */
+
+static struct err redact_in_lane(struct hs *hs, struct ctx *ctx, struct room *room,
+                                 const struct send_request *request, struct slice event_id,
+                                 struct hs_sent *sent_out)
+{
+    struct stored_event target;
+    bool found = false;
+    bool allowed = false;
+    struct hs_draft draft = draft_of(request);
+    draft.type = LIT("m.room.redaction");
+    draft.redacts = event_id;
+    draft.content = json_without(ctx->arena, request->content, &LIT("redacts"), 1);
+    TRY(hs_txn_find(hs, ctx, room, &draft, sent_out, &found));
+    if (found) {
+        return OK;
+    }
+    TRY(hs_event_find(hs, ctx, room, event_id, &target, &found));
+    if (!found) {
+        return err_public(ERR_M_NOT_FOUND, "The event to redact is not in this room.");
+    }
+    struct event shape = {.rules = room->rules,
+                          .sender = ids_trust_user(request->actor->user_id),
+                          .type = draft.type,
+                          .redacts = ids_trust_event(event_id)};
+    TRY(room_may_redact(hs, ctx, room, &shape, &target.event, &allowed));
+    if (!allowed || (!slice_eq(target.event.sender.s, request->actor->user_id) &&
+                     slice_eq(target.event.type, LIT("m.room.create")))) {
+        return err_public(ERR_M_FORBIDDEN, "You do not have the power to redact this event.");
+    }
+    return hs_send(hs, ctx, room, &draft, sent_out);
+}
+
+/* redact_is_allowed lets users of one server redact each other; among clients of this server only
+ * the sender or someone with the power may. */
+static struct err check_own_or_power(struct hs *hs, struct ctx *ctx, struct room *room,
+                                     const struct send_request *request, struct slice event_id)
+{
+    struct stored_event target;
+    struct stored_event levels_event;
+    struct stored_event create;
+    bool found = false;
+    bool has_levels = false;
+    bool has_create = false;
+    uint64_t root = hs_room_head(room).root;
+    TRY(hs_event_find(hs, ctx, room, event_id, &target, &found));
+    if (!found || slice_eq(target.event.sender.s, request->actor->user_id)) {
+        return OK;
+    }
+    TRY(hs_state_event(hs, ctx, room, root, LIT("m.room.create"), LIT(""), &create, &has_create));
+    TRY(hs_state_event(hs, ctx, room, root, LIT("m.room.power_levels"), LIT(""), &levels_event,
+                       &has_levels));
+    struct power_levels levels = power_load(room->rules, has_create ? &create.event : NULL,
+                                            has_levels ? &levels_event.event : NULL);
+    if (power_of_user(&levels, ids_trust_user(request->actor->user_id)) < levels.redact) {
+        return err_public(ERR_M_FORBIDDEN, "You do not have the power to redact this event.");
+    }
+    return OK;
+}
+
+struct err hs_redact(struct hs *hs, struct ctx *ctx, struct room *room,
+                     const struct send_request *request, struct slice event_id,
+                     struct hs_sent *sent_out)
+{
+    TRY(check_own_or_power(hs, ctx, room, request, event_id));
+    uint64_t lane = lane_of_room(room->number);
+    workers_lane_enter(hs->workers, lane);
+    struct err err = redact_in_lane(hs, ctx, room, request, event_id, sent_out);
+    workers_lane_leave(hs->workers, lane);
+    return err;
+}

@@ -1,0 +1,27 @@
+/* What clients may send into a room: the checks that go beyond the authorisation rules, then
+ * compose. Shared by the endpoints and the WebSocket stream.
+ * Spec: client-server, "Sending events to a room", "Redactions", "Relationships". */
+#pragma once
+#include "homeserver/service/memberships.h"
+
+struct send_request {
+    const struct actor *actor;
+    struct slice device_id;
+    struct slice txn_id; /* ptr NULL = none */
+    struct slice type;
+    struct slice state_key; /* ptr NULL = not state */
+    const struct json *content;
+    int64_t origin_server_ts; /* application services; 0 = now */
+};
+
+/* A message event; m.room.redaction goes the way of hs_redact. */
+struct err hs_send_message(struct hs *hs, struct ctx *ctx, struct room *room,
+                           const struct send_request *request, struct hs_sent *sent_out) MUST_USE;
+/* A state event: power levels, aliases and memberships are checked beyond the rules. */
+struct err hs_send_state(struct hs *hs, struct ctx *ctx, struct room *room,
+                         const struct send_request *request, struct hs_sent *sent_out) MUST_USE;
+/* Redacts `event_id`; content may hold a reason. M_NOT_FOUND for unknown events, M_FORBIDDEN
+ * without the power to redact this event. */
+struct err hs_redact(struct hs *hs, struct ctx *ctx, struct room *room,
+                     const struct send_request *request, struct slice event_id,
+                     struct hs_sent *sent_out) MUST_USE;
