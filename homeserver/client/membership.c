@@ -1,0 +1,211 @@
+/* Spec: client-server, "Room membership": joining, inviting, leaving, kicking, banning, knocking,
+ * forgetting. */
+#include "homeserver/client/rooms_priv.h"
+#include "homeserver/service/directory.h"
+#include "homeserver/service/prefs.h"
+
+static struct err reply_room_id(struct cs_room_call *call)
+{
+    json_out_object(&call->out);
+    json_out_key_string(&call->out, LIT("room_id"), hs_room_info(call->room).room_id);
+    json_out_object_end(&call->out);
+    return OK;
+}
+
+/* A signed third-party invite travels in the join's content. */
+static void add_signed(struct cs_room_call *call, struct json *extra)
+{
+    const struct json *proof = json_get_object(&call->request->json, LIT("third_party_signed"));
+    if (proof) {
+        struct json wrapped = json_object();
+        json_set(call->ctx->arena, &wrapped, LIT("signed"), *proof);
+        json_set(call->ctx->arena, extra, LIT("third_party_invite"), wrapped);
+    }
+}
+
+static struct err check_guest_access(struct cs_room_call *call)
+{
+    struct stored_event event;
+    bool found = false;
+    if (!call->actor.is_guest) {
+        return OK;
+    }
+    TRY(hs_state_event(call->hs, call->ctx, call->room, hs_room_head(call->room).root,
+                       LIT("m.room.guest_access"), LIT(""), &event, &found));
+    if (!found ||
+        !json_is_string(json_get(event.event.content, LIT("guest_access")), LIT("can_join"))) {
+        return err_public(ERR_M_GUEST_ACCESS_FORBIDDEN, "Guests may not join this room.");
+    }
+    return OK;
+}
+
+static struct err join_or_knock(struct cs_room_call *call, enum membership membership)
+{
+    struct hs_sent sent;
+    struct json extra = json_object();
+    struct slice reason;
+    TRY(cs_body_string(call->request, LIT("reason"), &reason));
+    TRY(check_guest_access(call));
+    add_signed(call, &extra);
+    struct member_change change = {.target = call->actor.user_id,
+                                   .membership = membership,
+                                   .reason = reason,
+                                   .extra = extra.count ? &extra : NULL};
+    TRY(hs_member_set(call->hs, call->ctx, call->room, &call->actor, &change, &sent));
+    return reply_room_id(call);
+}
+
+/* The room named by path parameter 0, a room id or an alias. */
+static struct err begin_by_name(struct cs_room_call *call, void *app, struct ctx *ctx,
+                                const struct http_request *request, struct http_reply *reply)
+{
+    struct slice name = request->params[0];
+    cs_call_begin(call, app, ctx, request, reply);
+    if (!ids_is_room(name) && !ids_is_alias(name)) {
+        return err_public(ERR_M_INVALID_PARAM, "Neither a room id nor a room alias.");
+    }
+    return hs_room_resolve(call->hs, ctx, name, &call->room);
+}
+
+static struct err join_by_name(void *app, struct ctx *ctx, const struct http_request *request,
+                               struct http_reply *reply)
+{
+    struct cs_room_call call;
+    TRY(begin_by_name(&call, app, ctx, request, reply));
+    return join_or_knock(&call, MEMBERSHIP_JOIN);
+}
+
+static struct err join_by_id(void *app, struct ctx *ctx, const struct http_request *request,
+                             struct http_reply *reply)
+{
+    struct cs_room_call call;
+    cs_call_begin(&call, app, ctx, request, reply);
+    TRY(hs_room_get_by_id(call.hs, ctx, request->params[0], &call.room));
+    return join_or_knock(&call, MEMBERSHIP_JOIN);
+}
+
+static struct err knock(void *app, struct ctx *ctx, const struct http_request *request,
+                        struct http_reply *reply)
+{
+    struct cs_room_call call;
+    TRY(begin_by_name(&call, app, ctx, request, reply));
+    return join_or_knock(&call, MEMBERSHIP_KNOCK);
+}
+
+static struct err read_target(const struct http_request *request, struct slice *target_out,
+                              struct slice *reason_out)
+{
+    TRY(cs_body_string(request, LIT("reason"), reason_out));
+    TRY(cs_body_required(request, LIT("user_id"), target_out));
+    if (!ids_is_user(*target_out)) {
+        return err_public(ERR_M_INVALID_PARAM, "`user_id` is not a valid user id.");
+    }
+    return OK;
+}
+
+static struct err set_other(void *app, struct ctx *ctx, const struct http_request *request,
+                            struct http_reply *reply, enum membership membership)
+{
+    struct cs_room_call call;
+    struct hs_sent sent;
+    struct member_change change = {.membership = membership};
+    TRY(cs_room_begin(&call, app, ctx, request, reply));
+    TRY(read_target(request, &change.target, &change.reason));
+    TRY(hs_member_set(call.hs, ctx, call.room, &call.actor, &change, &sent));
+    http_reply_empty(reply);
+    return OK;
+}
+
+static struct err invite(void *app, struct ctx *ctx, const struct http_request *request,
+                         struct http_reply *reply)
+{
+    if (json_get(&request->json, LIT("medium")) || json_get(&request->json, LIT("address"))) {
+        return err_public(ERR_M_THREEPID_DENIED, "Invites by address are not offered here.");
+    }
+    return set_other(app, ctx, request, reply, MEMBERSHIP_INVITE);
+}
+
+static struct err ban(void *app, struct ctx *ctx, const struct http_request *request,
+                      struct http_reply *reply)
+{
+    return set_other(app, ctx, request, reply, MEMBERSHIP_BAN);
+}
+
+static struct err kick(void *app, struct ctx *ctx, const struct http_request *request,
+                       struct http_reply *reply)
+{
+    struct cs_room_call call;
+    struct slice target;
+    struct slice reason;
+    TRY(cs_room_begin(&call, app, ctx, request, reply));
+    TRY(read_target(request, &target, &reason));
+    TRY(hs_member_kick(call.hs, ctx, call.room, &call.actor, target, reason));
+    http_reply_empty(reply);
+    return OK;
+}
+
+static struct err unban(void *app, struct ctx *ctx, const struct http_request *request,
+                        struct http_reply *reply)
+{
+    struct cs_room_call call;
+    struct slice target;
+    struct slice reason;
+    TRY(cs_room_begin(&call, app, ctx, request, reply));
+    TRY(read_target(request, &target, &reason));
+    TRY(hs_member_unban(call.hs, ctx, call.room, &call.actor, target, reason));
+    http_reply_empty(reply);
+    return OK;
+}
+
+static struct err leave(void *app, struct ctx *ctx, const struct http_request *request,
+                        struct http_reply *reply)
+{
+    struct cs_room_call call;
+    struct hs_sent sent;
+    struct member_change change = {.membership = MEMBERSHIP_LEAVE};
+    cs_call_begin(&call, app, ctx, request, reply);
+    TRY(hs_room_get_by_id(call.hs, ctx, request->params[0], &call.room));
+    TRY(cs_body_string(request, LIT("reason"), &change.reason));
+    change.target = call.actor.user_id;
+    TRY(hs_member_set(call.hs, ctx, call.room, &call.actor, &change, &sent));
+    http_reply_empty(reply);
+    return OK;
+}
+
+static struct err forget(void *app, struct ctx *ctx, const struct http_request *request,
+                         struct http_reply *reply)
+{
+    struct cs_room_call call;
+    cs_call_begin(&call, app, ctx, request, reply);
+    TRY(hs_room_get_by_id(call.hs, ctx, request->params[0], &call.room));
+    TRY(hs_room_forget(call.hs, ctx, call.room, &call.actor));
+    http_reply_empty(reply);
+    return OK;
+}
+
+#define ROOM "/_matrix/client/v3/rooms/{roomId}/"
+enum { BODY_BYTES_MAX = 1 << 16 };
+
+static const struct http_route routes[] = {
+    {HTTP_POST, "/_matrix/client/v3/join/{roomIdOrAlias}", HTTP_AUTH_USER, HTTP_RATE_JOIN,
+     HTTP_BODY_OPTIONAL_JSON, HTTP_LANE_NONE, BODY_BYTES_MAX, join_by_name, "Joining rooms", NULL,
+     HTTP_ALLOW_GUEST},
+    {HTTP_POST, ROOM "join", HTTP_AUTH_USER, HTTP_RATE_JOIN, HTTP_BODY_OPTIONAL_JSON,
+     HTTP_LANE_NONE, BODY_BYTES_MAX, join_by_id, "Joining rooms", NULL, HTTP_ALLOW_GUEST},
+    {HTTP_POST, "/_matrix/client/v3/knock/{roomIdOrAlias}", HTTP_AUTH_USER, HTTP_RATE_JOIN,
+     HTTP_BODY_OPTIONAL_JSON, HTTP_LANE_NONE, BODY_BYTES_MAX, knock, "Knocking on rooms", NULL, 0},
+    {HTTP_POST, ROOM "invite", HTTP_AUTH_USER, HTTP_RATE_INVITE, HTTP_BODY_JSON, HTTP_LANE_NONE,
+     BODY_BYTES_MAX, invite, "Joining rooms", NULL, 0},
+    {HTTP_POST, ROOM "ban", HTTP_AUTH_USER, HTTP_RATE_WRITE, HTTP_BODY_JSON, HTTP_LANE_NONE,
+     BODY_BYTES_MAX, ban, "Banning users in a room", NULL, 0},
+    {HTTP_POST, ROOM "unban", HTTP_AUTH_USER, HTTP_RATE_WRITE, HTTP_BODY_JSON, HTTP_LANE_NONE,
+     BODY_BYTES_MAX, unban, "Banning users in a room", NULL, 0},
+    {HTTP_POST, ROOM "kick", HTTP_AUTH_USER, HTTP_RATE_WRITE, HTTP_BODY_JSON, HTTP_LANE_NONE,
+     BODY_BYTES_MAX, kick, "Leaving rooms", NULL, 0},
+    {HTTP_POST, ROOM "leave", HTTP_AUTH_USER, HTTP_RATE_WRITE, HTTP_BODY_OPTIONAL_JSON,
+     HTTP_LANE_NONE, BODY_BYTES_MAX, leave, "Leaving rooms", NULL,
+     HTTP_ALLOW_GUEST | HTTP_ALLOW_SUSPENDED},
+    {HTTP_POST, ROOM "forget", HTTP_AUTH_USER, HTTP_RATE_WRITE, HTTP_BODY_OPTIONAL_JSON,
+     HTTP_LANE_NONE, BODY_BYTES_MAX, forget, "Leaving rooms", NULL, HTTP_ALLOW_GUEST},
+};
+const struct http_route_table cs_membership_routes = {routes, COUNT_OF(routes)};

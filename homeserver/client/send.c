@@ -1,0 +1,94 @@
+/* Spec: client-server, "Sending events to a room", "Redactions". */
+#include "homeserver/client/rooms_priv.h"
+#include "homeserver/service/sending.h"
+
+/* The sender's device scopes its transaction ids; application services without one share a scope. */
+static struct send_request request_of(struct cs_room_call *call, struct slice type,
+                                      struct slice txn_id)
+{
+    return (struct send_request){.actor = &call->actor,
+                                 .device_id = call->viewer.device_id,
+                                 .txn_id = txn_id,
+                                 .type = type,
+                                 .content = &call->request->json};
+}
+
+/* Application services may send events of another time. */
+static struct err read_ts(struct cs_room_call *call, struct send_request *send)
+{
+    if (!call->request->requester->is_appservice) {
+        return OK;
+    }
+    return http_query_int(call->ctx, call->request, LIT("ts"), 0, &send->origin_server_ts);
+}
+
+static struct err send_event(void *app, struct ctx *ctx, const struct http_request *request,
+                             struct http_reply *reply)
+{
+    struct cs_room_call call;
+    struct hs_sent sent;
+    TRY(cs_room_begin(&call, app, ctx, request, reply));
+    struct send_request send = request_of(&call, request->params[1], request->params[2]);
+    TRY(read_ts(&call, &send));
+    TRY(hs_send_message(call.hs, ctx, call.room, &send, &sent));
+    cs_reply_event_id(&call, sent.event_id);
+    return OK;
+}
+
+static struct err redact(void *app, struct ctx *ctx, const struct http_request *request,
+                         struct http_reply *reply)
+{
+    struct cs_room_call call;
+    struct hs_sent sent;
+    struct slice reason;
+    TRY(cs_room_begin(&call, app, ctx, request, reply));
+    TRY(cs_body_string(request, LIT("reason"), &reason));
+    struct send_request send = request_of(&call, LIT("m.room.redaction"), request->params[2]);
+    TRY(read_ts(&call, &send));
+    TRY(hs_redact(call.hs, ctx, call.room, &send, request->params[1], &sent));
+    cs_reply_event_id(&call, sent.event_id);
+    return OK;
+}
+
+static struct err put_state(void *app, struct ctx *ctx, const struct http_request *request,
+                            struct http_reply *reply)
+{
+    struct cs_room_call call;
+    struct hs_sent sent;
+    TRY(cs_room_begin(&call, app, ctx, request, reply));
+    struct send_request send = request_of(&call, request->params[1], (struct slice){0});
+    send.state_key = request->params[2].ptr ? request->params[2] : LIT("");
+    TRY(read_ts(&call, &send));
+    TRY(hs_send_state(call.hs, ctx, call.room, &send, &sent));
+    if (!sent.event_id.ptr) {
+        struct stored_event current;
+        bool found = false;
+        TRY(hs_state_event(call.hs, ctx, call.room, hs_room_head(call.room).root, send.type,
+                           send.state_key, &current, &found));
+        sent.event_id = found ? current.event.id.s : LIT("");
+    }
+    cs_reply_event_id(&call, sent.event_id);
+    return OK;
+}
+
+#define ROOM "/_matrix/client/v3/rooms/{roomId}/"
+enum { EVENT_BODY_BYTES_MAX = 1 << 17 };
+
+static const struct http_route routes[] = {
+    {HTTP_PUT, ROOM "send/{eventType}/{txnId}", HTTP_AUTH_USER, HTTP_RATE_MESSAGE, HTTP_BODY_JSON,
+     HTTP_LANE_NONE, EVENT_BODY_BYTES_MAX, send_event, "Sending events to a room", NULL,
+     HTTP_ALLOW_GUEST},
+    {HTTP_PUT, ROOM "redact/{eventId}/{txnId}", HTTP_AUTH_USER, HTTP_RATE_MESSAGE,
+     HTTP_BODY_OPTIONAL_JSON, HTTP_LANE_NONE, EVENT_BODY_BYTES_MAX, redact, "Redactions", NULL,
+     HTTP_ALLOW_SUSPENDED},
+    {HTTP_PUT, ROOM "state/{eventType}/{stateKey}", HTTP_AUTH_USER, HTTP_RATE_MESSAGE,
+     HTTP_BODY_JSON, HTTP_LANE_NONE, EVENT_BODY_BYTES_MAX, put_state, "Sending events to a room",
+     NULL, HTTP_ALLOW_GUEST},
+    {HTTP_PUT, ROOM "state/{eventType}/", HTTP_AUTH_USER, HTTP_RATE_MESSAGE, HTTP_BODY_JSON,
+     HTTP_LANE_NONE, EVENT_BODY_BYTES_MAX, put_state, "Sending events to a room", NULL,
+     HTTP_ALLOW_GUEST},
+    {HTTP_PUT, ROOM "state/{eventType}", HTTP_AUTH_USER, HTTP_RATE_MESSAGE, HTTP_BODY_JSON,
+     HTTP_LANE_NONE, EVENT_BODY_BYTES_MAX, put_state, "Sending events to a room", NULL,
+     HTTP_ALLOW_GUEST},
+};
+const struct http_route_table cs_send_routes = {routes, COUNT_OF(routes)};
