@@ -27,14 +27,18 @@ function divertConsole(file) {
 }
 
 function streamWasUsed({ sessions }) {
-    const sum = { sync: 0, fallback: 0 };
+    const sum = { sync: 0, result: 0, fallback: 0 };
     for (const { cable } of sessions) {
         sum.sync += cable.streamCounts.sync;
+        sum.result += cable.streamCounts.result;
         sum.fallback += cable.streamCounts.fallback;
     }
     // Broken connections fall back for an answer or two; the rest must have been pushed.
     if (sum.sync < 50 || sum.fallback > sum.sync / 2) {
         throw new Error(`${sum.sync} answers by stream, ${sum.fallback} by plain /sync`);
+    }
+    if (sum.result < 50) {
+        throw new Error(`only ${sum.result} messages, typing and receipts by stream`);
     }
 }
 
@@ -49,7 +53,7 @@ async function run(world, checks) {
         await logOut(world, checks);
         await deactivation(world, checks);
         if (world.stream) {
-            await checks.check("the syncs came over the stream", async () => streamWasUsed(world));
+            await checks.check("syncs and messages went over the stream", async () => streamWasUsed(world));
         }
     } catch (error) {
         if (!(error instanceof Stop)) {

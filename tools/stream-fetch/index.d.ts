@@ -20,9 +20,10 @@ export interface StreamFetchOptions {
 export interface StreamFetchEvent {
     /**
      * `open`: a socket is being opened; `hello`: it was accepted; `sync`: a frame arrived;
-     * `closed`: it ended; `fallback`: a /sync went through plain fetch.
+     * `result`: a message, typing or receipt sent over it was answered; `closed`: it ended;
+     * `fallback`: a /sync went through plain fetch.
      */
-    kind: "open" | "hello" | "sync" | "closed" | "fallback";
+    kind: "open" | "hello" | "sync" | "result" | "closed" | "fallback";
     url: string;
     /** Close code, with `closed`. */
     code?: number;

@@ -167,6 +167,7 @@ class Pool {
                 },
             },
         });
+        stream.url = base;
         stream.openedAt = openedAt;
         this.#streams.set(key, stream);
         onEvent({ kind: "open", url: base });
@@ -253,7 +254,9 @@ export function createStreamFetch(options = {}) {
 
     async function send(stream, frame, request, args) {
         try {
-            return resultResponse(await stream.request(frame, request.signal));
+            const result = await stream.request(frame, request.signal);
+            settings.onEvent({ kind: "result", url: stream.url });
+            return resultResponse(result);
         } catch (error) {
             if (!(error instanceof StreamBroken)) {
                 throw error;

@@ -8,7 +8,7 @@ import { createStreamFetch } from "../../../tools/stream-fetch/index.js";
 export class Cable {
     isCut = false;
     /** What went over the stream: events of stream-fetch, counted by kind. */
-    streamCounts = { open: 0, hello: 0, sync: 0, closed: 0, fallback: 0 };
+    streamCounts = { open: 0, hello: 0, sync: 0, result: 0, closed: 0, fallback: 0 };
     #cutter = new AbortController();
     #sockets = new Set();
 
@@ -18,6 +18,7 @@ export class Cable {
             this.fetch = createStreamFetch({
                 fetch: this.fetch,
                 WebSocket: this.#socketClass(),
+                sendOverStream: true,
                 retryMs: 200,
                 onEvent: ({ kind }) => this.streamCounts[kind]++,
             });
