@@ -53,7 +53,9 @@ async function run(world, checks) {
         await logOut(world, checks);
         await deactivation(world, checks);
         if (world.stream) {
-            await checks.check("syncs and messages went over the stream", async () => streamWasUsed(world));
+            await checks.check("syncs and messages went over the stream", async () =>
+                streamWasUsed(world),
+            );
         }
     } catch (error) {
         if (!(error instanceof Stop)) {

@@ -7,8 +7,7 @@ import { Stream, StreamBroken, STREAM_PATH, abortError } from "./stream.js";
 
 const SYNC = /^(.*)\/_matrix\/client\/(?:v3|r0)\/sync$/;
 const ROOM = new RegExp(
-    "^(.*)/_matrix/client/(?:v3|r0)/rooms/([^/]+)/" +
-        "(send|typing|receipt)/([^/]+)(?:/([^/]+))?$",
+    "^(.*)/_matrix/client/(?:v3|r0)/rooms/([^/]+)/" + "(send|typing|receipt)/([^/]+)(?:/([^/]+))?$",
 );
 const RETRY_MS_MAX = 10 * 60 * 1000;
 const STEADY_MS = 10 * 1000; // a stream that lived this long was no failure
