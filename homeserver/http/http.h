@@ -32,8 +32,8 @@ enum http_rate {
 };
 
 enum http_body {
-    HTTP_BODY_NONE,   /* ignored */
-    HTTP_BODY_JSON,   /* must be a JSON object; parsed into request->json */
+    HTTP_BODY_NONE,          /* ignored */
+    HTTP_BODY_JSON,          /* must be a JSON object; parsed into request->json */
     HTTP_BODY_OPTIONAL_JSON, /* empty counts as {} */
     HTTP_BODY_STREAM, /* handed to the route's stream hooks piece by piece, never whole in memory */
 };
@@ -62,13 +62,13 @@ struct http_request {
     struct slice range;
     struct slice origin_header;
     struct slice user_agent;
-    struct slice remote_address;          /* textual, honours X-Forwarded-For of trusted proxies */
+    struct slice remote_address; /* textual, honours X-Forwarded-For of trusted proxies */
     struct slice host;
-    int64_t content_length;               /* -1 = unknown */
+    int64_t content_length; /* -1 = unknown */
     const struct http_route *route;
-    struct requester *requester;          /* NULL when not authenticated */
-    void *stream;                         /* what the stream hooks made of the body */
-    struct http_connection *connection;   /* for http_park */
+    struct requester *requester;        /* NULL when not authenticated */
+    void *stream;                       /* what the stream hooks made of the body */
+    struct http_connection *connection; /* for http_park */
 };
 
 /* A decoded query parameter; `.ptr == NULL` when absent. The first one wins. */
@@ -89,33 +89,34 @@ struct http_header {
 };
 
 struct http_reply {
-    int status;            /* 0 = 200 */
-    struct buf body;       /* arena buffer, initialised by the dispatcher; write JSON here */
+    int status;                /* 0 = 200 */
+    struct buf body;           /* arena buffer, initialised by the dispatcher; write JSON here */
     struct slice content_type; /* empty = application/json */
     struct http_header headers[HTTP_HEADERS_MAX];
     size_t header_count;
-    int file_fd;           /* >= 0: the body is this file (taken, closed after sending) */
+    int file_fd; /* >= 0: the body is this file (taken, closed after sending) */
     int64_t file_offset, file_bytes;
-    bool parked;           /* set by http_park: no reply now */
+    bool parked; /* set by http_park: no reply now */
 };
 
 void http_reply_header(struct http_reply *reply, struct slice name, struct slice value);
 /* Writes {"errcode":..., "error":..., <extra members>} and the status of the code into the reply.
- * `extra` is raw JSON members without braces, or empty. Use for errors with more than two fields. */
+ * `extra` is raw JSON members without braces, or empty. Use for errors with more than two fields.
+ */
 void http_reply_error(struct http_reply *reply, struct err err, struct slice extra);
 /* The standard empty object. */
 void http_reply_empty(struct http_reply *reply);
 
 /* A returned error becomes the JSON error reply of its code. */
 typedef struct err (*http_handler_fn)(void *app, struct ctx *ctx,
-                                      const struct http_request *request,
-                                      struct http_reply *reply);
+                                      const struct http_request *request, struct http_reply *reply);
 
 /* Hooks of a route with HTTP_BODY_STREAM; called on worker threads, in order. begin runs after
  * authentication, before any byte; what it returns in stream_out is request->stream. abort is
  * called when the request dies before its handler. */
 struct http_stream_hooks {
-    struct err (*begin)(void *app, struct ctx *ctx, struct http_request *request, void **stream_out);
+    struct err (*begin)(void *app, struct ctx *ctx, struct http_request *request,
+                        void **stream_out);
     struct err (*piece)(void *stream, struct slice bytes);
     void (*abort)(void *stream);
 };
@@ -134,11 +135,11 @@ struct http_route {
     uint32_t flags; /* enum http_route_flag */
 };
 enum http_route_flag {
-    HTTP_ALLOW_LOCKED = 1,     /* callable by locked accounts (logout) */
-    HTTP_ALLOW_GUEST = 2,      /* callable by guests */
-    HTTP_ALLOW_SUSPENDED = 4,  /* set on all routes that a suspended account may call */
-    HTTP_WEBSOCKET = 8,        /* the handler may call http_ws_accept */
-    HTTP_NO_FORMAT = 16,       /* body and reply are not JSON (HTML pages, media) */
+    HTTP_ALLOW_LOCKED = 1,    /* callable by locked accounts (logout) */
+    HTTP_ALLOW_GUEST = 2,     /* callable by guests */
+    HTTP_ALLOW_SUSPENDED = 4, /* set on all routes that a suspended account may call */
+    HTTP_WEBSOCKET = 8,       /* the handler may call http_ws_accept */
+    HTTP_NO_FORMAT = 16,      /* body and reply are not JSON (HTML pages, media) */
 };
 
 struct http_route_table {

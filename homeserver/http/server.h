@@ -3,13 +3,16 @@
 #include "homeserver/base/workers.h"
 #include "homeserver/http/http.h"
 
-struct store;
 struct http_server;
+struct log;
+struct now;
+struct stats;
 
 struct http_listener {
     struct slice host;
     uint16_t port; /* 0 = any free port */
     bool tls;
+    bool admin; /* serves admin_tables instead of tables */
 };
 
 struct http_server_config {
@@ -17,16 +20,20 @@ struct http_server_config {
     size_t listener_count;
     struct slice tls_certificate, tls_key; /* PEM files; re-read by http_server_reload */
     size_t loop_count;                     /* 0 = cores, at most 4 */
-    size_t connection_max;                 /* 0 = from RLIMIT_NOFILE */
+    size_t pool_bytes;     /* of HTTP memory per connection, bounds request headers; 0 = 8192 */
+    size_t connection_max; /* 0 = from RLIMIT_NOFILE */
     size_t connection_max_per_address;
     int64_t idle_timeout_ms, request_timeout_ms;
     const struct slice *trusted_proxies; /* addresses whose X-Forwarded-For counts */
     size_t trusted_proxy_count;
     const struct http_route_table *tables; /* all routes; static memory */
     size_t table_count;
+    const struct http_route_table *admin_tables; /* for admin listeners */
+    size_t admin_table_count;
     void *app; /* first argument of handlers */
     /* Fills request->requester from request->token or the X-Matrix header, or returns the 401/403
-     * error reply itself (locked, suspended, soft_logout) in *reply_out and an error. On a worker. */
+     * error reply itself (locked, suspended, soft_logout) in *reply_out and an error. On a worker.
+     */
     struct err (*authenticate)(void *app, struct ctx *ctx, struct http_request *request,
                                struct http_reply *reply);
     /* The lane of the requester's account (HTTP_LANE_USER). */
@@ -34,7 +41,11 @@ struct http_server_config {
     /* Rate limit check after authentication; returns M_LIMIT_EXCEEDED with Retry-After set. */
     struct err (*check_rate)(void *app, struct ctx *ctx, const struct http_request *request,
                              struct http_reply *reply);
-    struct store *store; /* replies wait for its durability */
+    /* Replies wait for their writes: fn(arg, err) is called, on any thread, when all writes up to
+     * the ticket are durable. NULL: replies leave at once. (store_when_durable fits.) */
+    void (*when_durable)(void *store, uint64_t ticket, void (*fn)(void *arg, struct err err),
+                         void *arg);
+    void *store;
     struct workers *workers;
     const struct now *now;
     struct log *log;

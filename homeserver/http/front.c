@@ -1,0 +1,392 @@
+/* The one file that talks to libmicrohttpd. Each loop drives one daemon in external mode: its epoll
+ * descriptor is watched, and MHD_run is called before the loop sleeps whenever there is a reason.
+ *
+ * What the library answers by itself, before any of our code sees the request, keeps its own plain
+ * form: headers larger than the pool (431, 414), a malformed Content-Length or chunk (400). */
+#include "homeserver/base/mem.h"
+#include "homeserver/http/priv.h"
+#include "spec/errcodes.h"
+
+#include <microhttpd.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+struct http_front {
+    struct MHD_Daemon *daemon;
+    struct http_loop *home;
+    struct loop_watch *watch;
+    struct loop_timer *timer;
+    struct http_connection *incoming; /* during MHD_add_connection */
+    bool need_run;
+};
+
+/* Request headers that are kept, by their place in struct http_job. */
+static const struct {
+    struct slice name;
+    size_t offset;
+} kept[] = {
+#define KEEP(text, field)                                                                          \
+    {                                                                                              \
+        {text, sizeof(text) - 1}, offsetof(struct http_job, field)                                 \
+    }
+    KEEP("Authorization", request.authorization),
+    KEEP("Content-Type", request.content_type),
+    KEEP("If-None-Match", request.if_none_match),
+    KEEP("Range", request.range),
+    KEEP("Origin", request.origin_header),
+    KEEP("User-Agent", request.user_agent),
+    KEEP("Host", request.host),
+    KEEP("X-Forwarded-For", forwarded_for),
+    KEEP("Upgrade", upgrade),
+    KEEP("Connection", connection_header),
+    KEEP("Sec-WebSocket-Key", ws_key),
+    KEEP("Sec-WebSocket-Version", ws_version),
+    KEEP("Sec-WebSocket-Protocol", ws_protocol),
+    KEEP("Transfer-Encoding", transfer_encoding),
+#undef KEEP
+};
+
+static const struct {
+    struct slice name;
+    enum http_method method;
+} methods[] = {
+    {{"GET", 3}, HTTP_GET},       {{"PUT", 3}, HTTP_PUT},   {{"POST", 4}, HTTP_POST},
+    {{"DELETE", 6}, HTTP_DELETE}, {{"HEAD", 4}, HTTP_HEAD}, {{"OPTIONS", 7}, HTTP_OPTIONS},
+};
+
+static bool is_token(struct slice name)
+{
+    for (size_t i = 0; i < name.len; i++) {
+        unsigned char c = (unsigned char)name.ptr[i];
+        if (c <= 0x20 || c >= 0x7F || c == ':') {
+            return false;
+        }
+    }
+    return name.len > 0;
+}
+
+static void keep_header(struct http_job *job, struct slice name, struct slice value)
+{
+    for (size_t i = 0; i < COUNT_OF(kept); i++) {
+        if (slice_eq_nocase(name, kept[i].name)) {
+            struct slice *field = (struct slice *)(void *)((char *)job + kept[i].offset);
+            /* X-Forwarded-For: the last one was added by the nearest proxy */
+            bool replace = !field->len || field == &job->forwarded_for;
+            *field = replace ? value : *field;
+            return;
+        }
+    }
+}
+
+static enum MHD_Result on_header(void *cls, enum MHD_ValueKind kind, const char *key,
+                                 size_t key_len, const char *value, size_t value_len)
+{
+    struct http_job *job = cls;
+    struct slice name = {key, key_len};
+    struct slice text = {value ? value : "", value ? value_len : 0};
+    (void)kind;
+    job->bad_header |= !is_token(name);
+    job->host_count += slice_eq_nocase(name, LIT("Host"));
+    job->encoding_count += slice_eq_nocase(name, LIT("Transfer-Encoding"));
+    if (slice_eq_nocase(name, LIT("Content-Length"))) {
+        job->length_count++;
+        job->bad_header |= !slice_parse_i64(text, &job->content_length) || job->content_length < 0;
+    }
+    if (slice_eq_nocase(name, LIT("Expect"))) {
+        job->expects_continue = true;
+    }
+    keep_header(job, name, text);
+    return MHD_YES;
+}
+
+static void collect_headers(struct http_connection *connection, const char *method,
+                            const char *version)
+{
+    struct http_job *job = connection->job;
+    struct slice name = slice_of(method);
+    job->unknown_method = true;
+    job->request.method = HTTP_OPTIONS; /* no table has it: unknown methods find no route */
+    for (size_t i = 0; i < COUNT_OF(methods); i++) {
+        if (slice_eq(name, methods[i].name)) {
+            job->request.method = methods[i].method;
+            job->unknown_method = false;
+        }
+    }
+    job->http_1_0 = !slice_eq(slice_of(version), LIT("HTTP/1.1"));
+    /* The version stands right behind the target; a gap means that a NUL cut the target short. */
+    job->bad_header = *version && connection->uri + connection->uri_len + 1 != version;
+    MHD_get_connection_values_n(connection->mhd, MHD_HEADER_KIND, on_header, job);
+}
+
+static void *on_uri(void *cls, const char *uri, struct MHD_Connection *mhd)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    struct http_connection *connection = info->socket_context;
+    (void)cls;
+    connection->uri = uri ? uri : "";
+    connection->uri_len = strlen(connection->uri);
+    http_exchange_begin(connection, slice_of(connection->uri));
+    return connection;
+}
+
+static void add_header(struct MHD_Response *response, struct arena *arena, struct slice name,
+                       struct slice value)
+{
+    MHD_add_response_header(response, arena_cstr(arena, name), arena_cstr(arena, value));
+}
+
+static void add_headers(struct http_connection *connection, struct MHD_Response *response)
+{
+    struct http_reply *reply = &connection->job->reply;
+    for (size_t i = 0; i < HTTP_CORS_COUNT; i++) {
+        MHD_add_response_header(response, http_cors[i].name, http_cors[i].value);
+    }
+    MHD_add_response_header(response, "X-Request-Id", connection->req_text);
+    if (reply->content_type.len) {
+        add_header(response, connection->arena, LIT("Content-Type"), reply->content_type);
+    } else if (reply->body.len) {
+        MHD_add_response_header(response, "Content-Type", "application/json");
+    }
+    for (size_t i = 0; i < reply->header_count; i++) {
+        add_header(response, connection->arena, reply->headers[i].name, reply->headers[i].value);
+    }
+    if (connection->close_after || connection->home->draining) {
+        MHD_add_response_header(response, "Connection", "close");
+    }
+}
+
+/* The bytes stay in the arena, which lives until the request is completed. */
+static struct MHD_Response *new_response(struct http_connection *connection)
+{
+    struct http_reply *reply = &connection->job->reply;
+    if (reply->file_fd >= 0) {
+        int fd = reply->file_fd;
+        reply->file_fd = -1; /* the response closes it */
+        return MHD_create_response_from_fd_at_offset64((uint64_t)reply->file_bytes, fd,
+                                                       (uint64_t)reply->file_offset);
+    }
+    return MHD_create_response_from_buffer(reply->body.len, reply->body.ptr,
+                                           MHD_RESPMEM_PERSISTENT);
+}
+
+static enum MHD_Result queue_reply(struct http_connection *connection)
+{
+    struct http_loop *home = connection->home;
+    struct http_reply *reply = &connection->job->reply;
+    unsigned status = reply->status ? (unsigned)reply->status : 200;
+    int64_t bytes = (int64_t)reply->body.len + (reply->file_fd >= 0 ? reply->file_bytes : 0);
+    struct MHD_Response *response = new_response(connection);
+    if (!response) {
+        return MHD_NO;
+    }
+    add_headers(connection, response);
+    connection->phase = HTTP_PHASE_SENDING;
+    http_wheel_set(&home->wheel, &connection->deadline,
+                   loop_mono_ms(home->loop) + home->server->config.idle_timeout_ms +
+                       bytes / HTTP_BYTES_PER_MS_MIN);
+    enum MHD_Result queued = MHD_queue_response(connection->mhd, status, response);
+    MHD_destroy_response(response);
+    return queued;
+}
+
+/* The reply by hand, where the library takes none; the connection is closed after it. */
+static void send_raw(struct http_connection *connection)
+{
+    struct http_reply *reply = &connection->job->reply;
+    struct slice body = buf_slice(&reply->body);
+    struct buf out;
+    buf_init_arena(&out, connection->arena, HTTP_REPLY_BYTES_MAX);
+    buf_printf(&out, "HTTP/1.1 %d Refused\r\nConnection: close\r\nContent-Length: %zu\r\n",
+               reply->status, body.len);
+    for (size_t i = 0; i < HTTP_CORS_COUNT; i++) {
+        buf_printf(&out, "%s: %s\r\n", http_cors[i].name, http_cors[i].value);
+    }
+    buf_printf(&out, "X-Request-Id: %s\r\nContent-Type: application/json\r\n\r\n",
+               connection->req_text);
+    buf_add(&out, body);
+    ssize_t sent = send(connection->fd, out.ptr, out.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    (void)sent; /* a peer that does not read loses the explanation, not more */
+    shutdown(connection->fd, SHUT_WR);
+}
+
+static enum MHD_Result on_access(void *cls, struct MHD_Connection *mhd, const char *url,
+                                 const char *method, const char *version, const char *upload,
+                                 size_t *upload_len, void **con_cls)
+{
+    struct http_connection *connection = *con_cls;
+    enum http_step step = HTTP_STEP_DROP;
+    (void)cls;
+    (void)url;
+    if (*upload_len) {
+        size_t taken = 0;
+        step = http_exchange_body(connection, (struct slice){upload, *upload_len}, &taken);
+        *upload_len -= taken;
+    } else if (connection->in_head) {
+        if (connection->phase == HTTP_PHASE_HEAD) {
+            collect_headers(connection, method, version);
+        }
+        step = http_exchange_headers(connection);
+        connection->in_head = step == HTTP_STEP_SUSPEND;
+    } else {
+        step = http_exchange_complete(connection);
+    }
+    switch (step) {
+    case HTTP_STEP_GO_ON:
+        return MHD_YES;
+    case HTTP_STEP_SUSPEND:
+        MHD_suspend_connection(mhd);
+        return MHD_YES;
+    case HTTP_STEP_REPLY:
+        return queue_reply(connection);
+    case HTTP_STEP_DROP:
+        send_raw(connection);
+        return MHD_NO;
+    }
+    return MHD_NO;
+}
+
+static void on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
+                         enum MHD_RequestTerminationCode code)
+{
+    (void)cls;
+    (void)mhd;
+    (void)code;
+    if (*con_cls) {
+        http_exchange_end(*con_cls);
+        *con_cls = NULL;
+    }
+}
+
+static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    struct http_front *front = cls;
+    if (code == MHD_CONNECTION_NOTIFY_STARTED) {
+        front->incoming->mhd = mhd;
+        *context = front->incoming;
+        front->incoming = NULL;
+    } else if (*context) {
+        http_connection_free(*context);
+        *context = NULL;
+    }
+}
+
+/* Paths reach the router as they came: it decodes segment by segment. */
+static size_t keep_escapes(void *cls, struct MHD_Connection *mhd, char *text)
+{
+    (void)cls;
+    (void)mhd;
+    return strlen(text);
+}
+
+static void on_message(void *cls, const char *format, va_list args)
+{
+    struct http_front *front = cls;
+    struct log *log = front->home->server->config.log;
+    char text[256];
+    if (log_wants(log, LOG_LEVEL_DEBUG)) {
+        vsnprintf(text, sizeof text, format, args);
+        log_debug(log, "http_library", .note = slice_trim(slice_of(text)));
+    }
+}
+
+static void on_readable(void *arg, unsigned events)
+{
+    struct http_front *front = arg;
+    (void)events;
+    front->need_run = true;
+}
+
+static void on_timer(void *arg)
+{
+    struct http_front *front = arg;
+    front->need_run = true;
+}
+
+/* One pass per turn of the loop, so that all that became ready meanwhile is one batch. */
+void http_front_run(struct http_front *front)
+{
+    MHD_UNSIGNED_LONG_LONG timeout_ms = 0;
+    if (front->need_run) {
+        front->need_run = false;
+        MHD_run(front->daemon);
+    }
+    if (MHD_get_timeout(front->daemon, &timeout_ms) == MHD_YES || front->need_run) {
+        loop_timer_start(front->timer, front->need_run ? 0 : (int64_t)timeout_ms);
+    }
+}
+
+static struct MHD_Daemon *start_daemon(struct http_front *front)
+{
+    const struct http_server_config *config = &front->home->server->config;
+    size_t pool = config->pool_bytes ? config->pool_bytes : HTTP_POOL_BYTES;
+    return MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE |
+            MHD_USE_ERROR_LOG,
+        0, NULL, NULL, on_access, NULL, MHD_OPTION_EXTERNAL_LOGGER, on_message, front,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, pool, MHD_OPTION_CONNECTION_LIMIT, 1u << 24,
+        MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, front, MHD_OPTION_URI_LOG_CALLBACK, on_uri,
+        NULL, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_SIGPIPE_HANDLED_BY_APP,
+        1, MHD_OPTION_END);
+}
+
+struct http_front *http_front_new(struct http_loop *home)
+{
+    struct http_front *front = mem_alloc(sizeof *front);
+    front->home = home;
+    front->daemon = start_daemon(front);
+    if (!front->daemon) {
+        mem_free(front);
+        return NULL;
+    }
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(front->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    front->watch = loop_watch_new(home->loop, info->epoll_fd, on_readable, front);
+    loop_watch_set(front->watch, LOOP_READ);
+    front->timer = loop_timer_new(home->loop, on_timer, front);
+    front->need_run = true;
+    return front;
+}
+
+void http_front_free(struct http_front **pointer)
+{
+    struct http_front *front = *pointer;
+    if (front) {
+        loop_before_sleep(front->home->loop, NULL, NULL);
+        loop_watch_free(&front->watch);
+        loop_timer_free(&front->timer);
+        MHD_stop_daemon(front->daemon);
+        mem_free(front);
+        *pointer = NULL;
+    }
+}
+
+void http_front_add(struct http_front *front, int fd, const struct sockaddr *peer,
+                    socklen_t peer_len, struct http_connection *connection)
+{
+    connection->fd = fd;
+    front->incoming = connection;
+    enum MHD_Result added = MHD_add_connection(front->daemon, fd, peer, peer_len);
+    if (front->incoming) { /* refused before it was announced */
+        front->incoming = NULL;
+        http_connection_free(connection);
+    }
+    front->need_run |= added == MHD_YES;
+}
+
+void http_front_resume(struct http_connection *connection)
+{
+    MHD_resume_connection(connection->mhd);
+    connection->home->front->need_run = true;
+}
+
+void http_front_cut(struct http_connection *connection, struct err err)
+{
+    if (connection->phase == HTTP_PHASE_BODY && connection->job) {
+        http_reply_error(&connection->job->reply, err, (struct slice){0});
+        send_raw(connection);
+    }
+    shutdown(connection->fd, SHUT_RDWR); /* MHD sees the end and closes */
+}

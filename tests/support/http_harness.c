@@ -1,0 +1,278 @@
+#include "tests/support/http_harness.h"
+
+#include "spec/errcodes.h"
+
+#include <arpa/inet.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { WAIT_MS = 10000 };
+
+static struct err do_echo(void *app, struct ctx *ctx, const struct http_request *request,
+                          struct http_reply *reply)
+{
+    (void)app;
+    (void)ctx;
+    json_write_canonical(&reply->body, &request->json);
+    return OK;
+}
+
+static struct err do_params(void *app, struct ctx *ctx, const struct http_request *request,
+                            struct http_reply *reply)
+{
+    (void)app;
+    struct json_out out = json_out_to(&reply->body);
+    json_out_object(&out);
+    json_out_key_string(&out, LIT("room"), request->params[0]);
+    json_out_key_string(&out, LIT("key"), request->params[1]);
+    json_out_key_string(&out, LIT("q"), http_query_get(ctx, request, LIT("q")));
+    json_out_key_string(&out, LIT("token"), request->token);
+    json_out_key_string(&out, LIT("from"), request->remote_address);
+    json_out_object_end(&out);
+    return OK;
+}
+
+static void on_expired(void *arg);
+
+static struct err answer_empty(void *arg, struct ctx *ctx, struct http_reply *reply)
+{
+    (void)arg;
+    (void)ctx;
+    http_reply_empty(reply);
+    return OK;
+}
+
+static struct err do_park(void *app, struct ctx *ctx, const struct http_request *request,
+                          struct http_reply *reply)
+{
+    struct harness *harness = app;
+    int64_t timeout_ms = 0;
+    TRY(http_query_int(ctx, request, LIT("timeout"), 30000, &timeout_ms));
+    harness->waiting = http_park(ctx, request, reply, timeout_ms, on_expired, harness);
+    harness->parked++;
+    return OK;
+}
+
+static void on_expired(void *arg)
+{
+    struct harness *harness = arg;
+    harness->expired++;
+    http_unpark(harness->waiting, answer_empty, harness);
+}
+
+static struct err stream_begin(void *app, struct ctx *ctx, struct http_request *request,
+                               void **stream_out)
+{
+    struct harness *harness = app;
+    (void)ctx;
+    harness->streamed = 0;
+    *stream_out = harness;
+    if (slice_eq(request->query, LIT("refuse"))) {
+        return err_make(ERR_M_FORBIDDEN, "refused by test");
+    }
+    return OK;
+}
+
+static struct err stream_piece(void *stream, struct slice bytes)
+{
+    ((struct harness *)stream)->streamed += (int64_t)bytes.len;
+    return OK;
+}
+
+static void stream_abort(void *stream)
+{
+    ((struct harness *)stream)->aborted++;
+}
+
+static struct err do_stream(void *app, struct ctx *ctx, const struct http_request *request,
+                            struct http_reply *reply)
+{
+    struct harness *harness = request->stream;
+    (void)app;
+    (void)ctx;
+    buf_printf(&reply->body, "{\"bytes\":%lld}", (long long)harness->streamed);
+    return OK;
+}
+
+static struct err do_slow(void *app, struct ctx *ctx, const struct http_request *request,
+                          struct http_reply *reply)
+{
+    struct harness *harness = app;
+    (void)ctx;
+    (void)request;
+    harness->handled++;
+    nanosleep(&(struct timespec){.tv_nsec = 200 * 1000000L}, NULL);
+    http_reply_empty(reply);
+    return OK;
+}
+
+static struct err do_big(void *app, struct ctx *ctx, const struct http_request *request,
+                         struct http_reply *reply)
+{
+    (void)app;
+    (void)ctx;
+    (void)request;
+    for (int i = 0; i < 1000; i++) {
+        buf_add(&reply->body, LIT("0123456789012345678901234567890123456789"));
+    }
+    return OK;
+}
+
+static const struct http_stream_hooks stream_hooks = {stream_begin, stream_piece, stream_abort};
+
+static const struct http_route routes[] = {
+    {.method = HTTP_PUT,
+     .path = "/_matrix/client/v3/echo",
+     .body = HTTP_BODY_JSON,
+     .body_bytes_max = 10000,
+     .handler = do_echo},
+    {.method = HTTP_POST,
+     .path = "/_matrix/client/v3/echo",
+     .body = HTTP_BODY_OPTIONAL_JSON,
+     .body_bytes_max = 10000,
+     .handler = do_echo},
+    {.method = HTTP_GET,
+     .path = "/_matrix/client/v3/rooms/{room}/state/{key}",
+     .handler = do_params},
+    {.method = HTTP_GET, .path = "/_matrix/client/v3/park", .handler = do_park},
+    {.method = HTTP_POST,
+     .path = "/upload",
+     .body = HTTP_BODY_STREAM,
+     .body_bytes_max = 50000000,
+     .handler = do_stream,
+     .stream = &stream_hooks},
+    {.method = HTTP_GET, .path = "/slow", .handler = do_slow},
+    {.method = HTTP_GET, .path = "/big", .handler = do_big},
+};
+static const struct http_route admin_routes[] = {
+    {.method = HTTP_GET, .path = "/admin", .handler = do_big},
+};
+static const struct http_route_table tables[] = {{routes, COUNT_OF(routes)}};
+static const struct http_route_table admin_tables[] = {{admin_routes, COUNT_OF(admin_routes)}};
+
+int harness_start(void **state)
+{
+    struct harness *harness = calloc(1, sizeof *harness);
+    const struct http_listener listeners[HARNESS_LISTENERS] = {
+        [HARNESS_PLAIN] = {.host = LIT("127.0.0.1")},
+        [HARNESS_ADMIN] = {.host = LIT("127.0.0.1"), .admin = true},
+    };
+    harness->now = now_system();
+    harness->workers = workers_new("work", 4, 1000);
+    harness->log = log_new(getenv("HARNESS_DEBUG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR, 2);
+    const struct http_server_config config = {
+        .listeners = listeners,
+        .listener_count = HARNESS_LISTENERS,
+        .loop_count = 2,
+        .request_timeout_ms = 1500,
+        .idle_timeout_ms = 1500,
+        .connection_max_per_address = 200,
+        .tables = tables,
+        .table_count = 1,
+        .admin_tables = admin_tables,
+        .admin_table_count = 1,
+        .app = harness,
+        .workers = harness->workers,
+        .now = &harness->now,
+        .log = harness->log,
+    };
+    struct err err = http_server_new(&config, &harness->server);
+    assert_int_equal(err.code, 0);
+    err = http_server_start(harness->server);
+    assert_int_equal(err.code, 0);
+    *state = harness;
+    return 0;
+}
+
+int harness_stop(void **state)
+{
+    struct harness *harness = *state;
+    http_server_stop(harness->server, 3000);
+    workers_free(&harness->workers);
+    http_server_free(&harness->server);
+    log_free(&harness->log);
+    free(harness);
+    return 0;
+}
+
+int harness_connect(struct harness *harness, size_t listener)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+                                  .sin_port = htons(http_server_port(harness->server, listener))};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    return fd;
+}
+
+void harness_write(int fd, struct slice bytes)
+{
+    while (bytes.len) {
+        ssize_t sent = send(fd, bytes.ptr, bytes.len, MSG_NOSIGNAL);
+        if (sent <= 0) {
+            return; /* the server may close early; the reply tells */
+        }
+        bytes = slice_from(bytes, (size_t)sent);
+    }
+}
+
+static bool read_byte(int fd, char *byte)
+{
+    struct pollfd wait = {.fd = fd, .events = POLLIN};
+    return poll(&wait, 1, WAIT_MS) == 1 && recv(fd, byte, 1, 0) == 1;
+}
+
+bool harness_read(int fd, struct harness_reply *reply)
+{
+    size_t len = 0;
+    memset(reply, 0, sizeof *reply);
+    while (!strstr(reply->head, "\r\n\r\n")) {
+        if (len + 1 >= sizeof reply->head || !read_byte(fd, reply->head + len++)) {
+            return false;
+        }
+    }
+    reply->status = atoi(reply->head + 9);
+    const char *length = strstr(reply->head, "Content-Length: ");
+    size_t want = length ? (size_t)atol(length + 16) : 0;
+    want = reply->status < 200 || reply->status == 204 || reply->status == 304 ? 0 : want;
+    while (reply->body_len < want && reply->body_len + 1 < sizeof reply->body) {
+        if (!read_byte(fd, reply->body + reply->body_len++)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool harness_closed(int fd)
+{
+    char byte = 0;
+    struct pollfd wait = {.fd = fd, .events = POLLIN};
+    while (poll(&wait, 1, WAIT_MS) == 1) {
+        if (recv(fd, &byte, 1, 0) <= 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int harness_ask(struct harness *harness, struct slice request, struct harness_reply *reply)
+{
+    int fd = harness_connect(harness, HARNESS_PLAIN);
+    harness_write(fd, request);
+    bool answered = harness_read(fd, reply);
+    close(fd);
+    return answered ? reply->status : -1;
+}
+
+bool harness_wait(_Atomic int *counter, int value)
+{
+    for (int i = 0; i < WAIT_MS / 2 && *counter < value; i++) {
+        nanosleep(&(struct timespec){.tv_nsec = 2 * 1000000L}, NULL);
+    }
+    return *counter >= value;
+}
