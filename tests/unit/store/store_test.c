@@ -385,20 +385,22 @@ static void data_survives_closing(void **state)
     assert_string_equal(get(bench, room, "a"), "2");
 }
 
-/* Writes rows until it is killed; tells each one that is durable. */
-static void write_until_killed(struct bench *bench, int fd)
+/* Its own process: writes rows until it is killed, and tells on `fd` which are durable. */
+static int write_until_killed(const char *path, int fd)
 {
+    struct bench bench = {.ctx.arena = arena_new()};
     char key[16];
-    bench_open(bench);
+    snprintf(bench.path, sizeof bench.path, "%s", path);
+    bench_open(&bench);
     for (uint32_t i = 0;; i++) {
         snprintf(key, sizeof key, "k%06u", i);
-        put(bench, room, key, "x");
+        put(&bench, room, key, "x");
         if (i % 16 == 15) {
-            struct err err = store_wait_durable(bench->store, bench->ctx.write_ticket);
+            struct err err = store_wait_durable(bench.store, bench.ctx.write_ticket);
             if (err.code != 0 || write(fd, &i, sizeof i) != sizeof i) {
-                _exit(1);
+                return 1;
             }
-            arena_reset(bench->ctx.arena);
+            arena_reset(bench.ctx.arena);
         }
     }
 }
@@ -411,9 +413,11 @@ static void durable_rows_survive_a_kill(void **state)
     char key[16];
     store_close(&bench->store);
     assert_int_equal(pipe(pipe_fds), 0);
+    snprintf(key, sizeof key, "%d", pipe_fds[1]);
     pid_t child = fork();
     if (child == 0) {
-        write_until_killed(bench, pipe_fds[1]);
+        execl("/proc/self/exe", "writer", bench->path, key, NULL);
+        _exit(1);
     }
     close(pipe_fds[1]);
     for (int i = 0; i < 50; i++) {
@@ -489,8 +493,11 @@ static void a_closed_store_can_be_read_without_changing_it(void **state)
 #define MEMORY(test) cmocka_unit_test_setup_teardown(test, setup_memory, teardown)
 #define ON_DISK(test) cmocka_unit_test_setup_teardown(test, setup_rocksdb, teardown)
 
-int main(void)
+int main(int argc, char **argv)
 {
+    if (argc == 3) {
+        return write_until_killed(argv[1], atoi(argv[2]));
+    }
     const struct CMUnitTest tests[] = {
         BOTH(rows_are_read_back_changed_and_deleted),
         BOTH(ranges_keep_order_limits_and_bounds),
