@@ -4,7 +4,7 @@
 
 import { appendFileSync } from "node:fs";
 import { format, parseArgs } from "node:util";
-import "fake-indexeddb/auto";
+import "./lib/globals.js";
 import { Checks, Stop } from "./lib/checks.js";
 import { account } from "./steps/account_data.js";
 import { accounts } from "./steps/accounts.js";

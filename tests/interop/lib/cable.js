@@ -44,12 +44,22 @@ export class Cable {
 
     async #plainFetch(input, init = {}) {
         const cutter = this.#cutter.signal;
+        const either = new AbortController();
+        const abort = () => either.abort();
         const signals = init.signal ? [init.signal, cutter] : [cutter];
+        for (const signal of signals) {
+            signal.addEventListener("abort", abort);
+        }
+        if (signals.some((signal) => signal.aborted)) {
+            abort();
+        }
         try {
-            return await fetch(input, { ...init, signal: AbortSignal.any(signals) });
+            return await fetch(input, { ...init, signal: either.signal });
         } catch (error) {
             // What the SDK sees is a lost connection, not its own abort.
             throw cutter.aborted ? new TypeError("the cable is cut") : error;
+        } finally {
+            signals.forEach((signal) => signal.removeEventListener("abort", abort));
         }
     }
 
