@@ -37,8 +37,9 @@ struct resolve_input {
     void *arg;                           /* of the three callbacks */
 };
 
-/* The resolved entries for the conflicting keys; a key without an entry has no event in the result.
- * The rest of the state is the unconflicted part, unchanged. */
+/* The resolved entries for the conflicting keys, sorted by type, then state key; a conflicting key
+ * without an entry has no event in the result. The rest of the state is the unconflicted part,
+ * unchanged. (An event of the auth difference may bring a key that no state had.) */
 void resolve_conflicts(const struct resolve_input *input, struct resolve_set *resolved_out);
 
 /* Convenience over whole states: splits them, resolves, and gives the whole resulting state, sorted
