@@ -1,5 +1,5 @@
-/* The low-level functions of OpenSSL: they use the processor's SHA instructions, need no fetch of an
- * algorithm (EVP takes locks for that) and no heap. */
+/* The low-level functions of OpenSSL: they use the processor's SHA instructions, need no fetch of
+ * an algorithm (EVP takes locks for that) and no heap. */
 #define OPENSSL_API_COMPAT 0x10100000L
 #include "crypto/sha256.h"
 

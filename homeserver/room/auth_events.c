@@ -10,8 +10,7 @@ struct keys {
 static void add(struct keys *keys, struct slice type, struct slice state_key)
 {
     for (size_t i = 0; i < keys->count; i++) {
-        if (slice_eq(keys->items[i].type, type) &&
-            slice_eq(keys->items[i].state_key, state_key)) {
+        if (slice_eq(keys->items[i].type, type) && slice_eq(keys->items[i].state_key, state_key)) {
             return;
         }
     }
@@ -21,8 +20,7 @@ static void add(struct keys *keys, struct slice type, struct slice state_key)
 static void add_for_invite(struct keys *keys, const struct event *event)
 {
     const struct json *invite = json_get_object(event->content, LIT("third_party_invite"));
-    struct slice token =
-        json_get_string(json_get_object(invite, LIT("signed")), LIT("token"));
+    struct slice token = json_get_string(json_get_object(invite, LIT("signed")), LIT("token"));
     if (token.ptr) {
         add(keys, LIT("m.room.third_party_invite"), token);
     }
@@ -41,8 +39,7 @@ static void add_for_member(struct keys *keys, const struct event *event)
     if (membership == MEMBERSHIP_INVITE) {
         add_for_invite(keys, event);
     }
-    struct slice voucher =
-        json_get_string(event->content, LIT("join_authorised_via_users_server"));
+    struct slice voucher = json_get_string(event->content, LIT("join_authorised_via_users_server"));
     if (membership == MEMBERSHIP_JOIN && event->rules->restricted && voucher.ptr) {
         add(keys, LIT("m.room.member"), voucher);
     }

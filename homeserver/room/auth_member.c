@@ -284,6 +284,5 @@ struct auth_verdict auth_check_member(const struct auth_check *check)
     case MEMBERSHIP_OTHER:
         break;
     }
-    return auth_refuse_member(check->rules, AUTH_MEMBER_UNKNOWN, "",
-                              "the membership is not known");
+    return auth_refuse_member(check->rules, AUTH_MEMBER_UNKNOWN, "", "the membership is not known");
 }

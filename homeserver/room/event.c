@@ -173,8 +173,8 @@ struct err event_fill(struct arena *arena, const struct room_rules *rules, const
     TRY(fill_type(tree, event_out));
     TRY(fill_ids(tree, event_out));
     TRY(fill_graph(arena, tree, event_out));
-    if (completeness == EVENT_WHOLE && (!json_get_object(tree, LIT("hashes")) ||
-                                        !json_get_object(tree, LIT("signatures")))) {
+    if (completeness == EVENT_WHOLE &&
+        (!json_get_object(tree, LIT("hashes")) || !json_get_object(tree, LIT("signatures")))) {
         return bad("hashes and signatures must be objects");
     }
     event_out->redacts = find_redacts(event_out, tree);
@@ -280,9 +280,9 @@ struct json event_draft_tree(struct arena *arena, const struct event_draft *draf
     struct json tree = json_object();
     struct json_member *members = arena_array(arena, 12, sizeof *members);
     uint32_t count = 0;
-    members[count++] = (struct json_member){
-        LIT("auth_events"),
-        references_json(arena, rules, draft->auth_events, draft->auth_event_count)};
+    members[count++] =
+        (struct json_member){LIT("auth_events"), references_json(arena, rules, draft->auth_events,
+                                                                 draft->auth_event_count)};
     members[count++] = (struct json_member){LIT("content"), draft_content(arena, draft)};
     members[count++] = (struct json_member){
         LIT("depth"), json_int(draft->depth < depth_max ? draft->depth : depth_max)};
@@ -291,9 +291,9 @@ struct json event_draft_tree(struct arena *arena, const struct event_draft *draf
     }
     members[count++] =
         (struct json_member){LIT("origin_server_ts"), json_int(draft->origin_server_ts)};
-    members[count++] = (struct json_member){
-        LIT("prev_events"),
-        references_json(arena, rules, draft->prev_events, draft->prev_event_count)};
+    members[count++] =
+        (struct json_member){LIT("prev_events"), references_json(arena, rules, draft->prev_events,
+                                                                 draft->prev_event_count)};
     if (draft->redacts.s.len && !rules->redacts_in_content) {
         members[count++] = (struct json_member){LIT("redacts"), json_string(draft->redacts.s)};
     }

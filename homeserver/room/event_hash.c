@@ -7,8 +7,7 @@
 
 #include <string.h>
 
-static struct slice hash_text(struct arena *arena, struct slice data,
-                              enum base64_alphabet alphabet)
+static struct slice hash_text(struct arena *arena, struct slice data, enum base64_alphabet alphabet)
 {
     struct sha256 hash = sha256_of(data);
     return base64_encode(arena, sha256_slice(&hash), alphabet);
@@ -110,8 +109,8 @@ static struct parts split_draft(struct arena *arena, const struct json *draft, s
     json_out_object_end(&json);
     size_t start = 1;
     for (uint32_t i = 0; i < draft->count; i++) {
-        parts.items[parts.count++] = (struct part){
-            draft->members[i].key, slice_sub(buf_slice(out), start, ends[i] - start)};
+        parts.items[parts.count++] =
+            (struct part){draft->members[i].key, slice_sub(buf_slice(out), start, ends[i] - start)};
         start = ends[i] + 1;
     }
     return parts;
@@ -152,8 +151,7 @@ static struct slice redacted_bytes(struct arena *arena, const struct event *even
         }
         if (slice_eq(part.key, LIT("content"))) {
             struct json content = redact_content(arena, event->rules, event->type, event->content);
-            part.json =
-                arena_concat(arena, LIT("\"content\":"), json_canonical(arena, &content));
+            part.json = arena_concat(arena, LIT("\"content\":"), json_canonical(arena, &content));
         }
         kept.items[kept.count++] = part;
     }
@@ -203,8 +201,8 @@ struct err event_seal(struct arena *arena, const struct room_rules *rules, const
     buf_init_arena(&hashed, arena, SIZE_MAX / 2);
     struct parts parts = split_draft(arena, kept, &hashed);
     struct slice hash = hash_text(arena, buf_slice(&hashed), BASE64_STANDARD);
-    struct slice hashes = arena_printf(arena, "\"hashes\":{\"sha256\":\"%.*s\"}", (int)hash.len,
-                                       hash.ptr);
+    struct slice hashes =
+        arena_printf(arena, "\"hashes\":{\"sha256\":\"%.*s\"}", (int)hash.len, hash.ptr);
     insert_part(&parts, (struct part){LIT("hashes"), hashes});
 
     struct slice payload = redacted_bytes(arena, event_out, &parts);

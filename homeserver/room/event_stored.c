@@ -211,8 +211,8 @@ static void fill_redacts(struct arena *arena, const struct slice *fields, struct
     }
 }
 
-struct err event_scan_stored(struct arena *arena, const struct room_rules *rules,
-                             struct slice json, struct event_id id, struct event *event_out)
+struct err event_scan_stored(struct arena *arena, const struct room_rules *rules, struct slice json,
+                             struct event_id id, struct event *event_out)
 {
     struct slice fields[FIELD_COUNT] = {0};
     *event_out = (struct event){.rules = rules, .json = json, .id = id};

@@ -1,9 +1,12 @@
 #include "homeserver/room/membership.h"
 
 static const struct slice words[] = {
-    [MEMBERSHIP_NONE] = {0},          [MEMBERSHIP_JOIN] = LIT("join"),
-    [MEMBERSHIP_INVITE] = LIT("invite"), [MEMBERSHIP_LEAVE] = LIT("leave"),
-    [MEMBERSHIP_BAN] = LIT("ban"),    [MEMBERSHIP_KNOCK] = LIT("knock"),
+    [MEMBERSHIP_NONE] = {0},
+    [MEMBERSHIP_JOIN] = LIT("join"),
+    [MEMBERSHIP_INVITE] = LIT("invite"),
+    [MEMBERSHIP_LEAVE] = LIT("leave"),
+    [MEMBERSHIP_BAN] = LIT("ban"),
+    [MEMBERSHIP_KNOCK] = LIT("knock"),
     [MEMBERSHIP_OTHER] = {0},
 };
 

@@ -20,9 +20,8 @@ bool push_kind_parse(struct slice word, enum push_kind *kind_out);
  * their order, and all default rules, with `enabled` and `actions` taken from `stored` where it has
  * them. `stored` has the same form and may be NULL or partly malformed (bad rules are dropped). */
 struct json push_rules_merge(struct arena *arena, struct user_id user, const struct json *stored);
-/* A default rule's row as JSON, or NULL-typed when there is none of that kind and id. */
-bool push_rules_default(struct arena *arena, struct user_id user, enum push_kind kind,
-                        struct slice rule_id, struct json *rule_out);
+/* Whether there is a default rule of that kind and id. */
+bool push_rules_has_default(enum push_kind kind, struct slice rule_id);
 
 /* Compiled rules; immutable, so threads may share them while the arena lives. */
 struct push_rules;
@@ -42,6 +41,7 @@ struct push_verdict {
     bool highlight;
     struct slice sound;   /* empty: none */
     struct slice rule_id; /* the rule that matched; empty: none did */
+    struct slice actions; /* its actions as JSON, without historical ones; for tweaks */
     enum push_kind kind;
 };
 
@@ -49,6 +49,3 @@ struct push_verdict {
  * content tree. Result borrows from the rules. */
 struct push_verdict push_rules_evaluate(const struct push_rules *rules, const struct event *event,
                                         const struct push_target *target);
-
-/* Case-folded glob over the whole text: '*' any run, '?' one character. */
-bool push_glob_matches(struct slice pattern, struct slice text);

@@ -32,9 +32,9 @@ static const struct keep kept_content[] = {
 };
 
 static const struct slice kept_members[] = {
-    LIT("auth_events"), LIT("content"), LIT("depth"),       LIT("event_id"),
+    LIT("auth_events"), LIT("content"),          LIT("depth"),       LIT("event_id"),
     LIT("hashes"),      LIT("origin_server_ts"), LIT("prev_events"), LIT("room_id"),
-    LIT("sender"),      LIT("signatures"), LIT("state_key"), LIT("type"),
+    LIT("sender"),      LIT("signatures"),       LIT("state_key"),   LIT("type"),
 };
 /* Kept too before version 11. */
 static const struct slice kept_members_old[] = {LIT("membership"), LIT("origin"),
@@ -124,7 +124,8 @@ bool redact_is_allowed(const struct event *redaction, const struct event *target
     if (power_of_user(levels, redaction->sender) >= levels->redact) {
         return true;
     }
-    /* Versions 1 and 2 compare the domains of the event ids (rule 11.2), later ones the senders'. */
+    /* Versions 1 and 2 compare the domains of the event ids (rule 11.2), later ones the senders'.
+     */
     if (redaction->rules->redaction_auth) {
         return ids_server_eq(ids_event_domain(redaction->id), ids_event_domain(target->id));
     }

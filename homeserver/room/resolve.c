@@ -97,8 +97,7 @@ static void add_common(struct whole *whole, struct event_id id, struct resolve_s
     map_set(whole->common, id.s, 1);
     if (queue->count == *cap) {
         size_t grown = *cap ? *cap * 2 : 64;
-        items = arena_grow(whole->input->arena, items, *cap * sizeof *items,
-                           grown * sizeof *items);
+        items = arena_grow(whole->input->arena, items, *cap * sizeof *items, grown * sizeof *items);
         *cap = grown;
     }
     items[queue->count++] = (struct resolve_entry){.event = id};
@@ -154,8 +153,7 @@ static void load_columns(struct whole *whole)
                 map_set_ptr(whole->by_key, key, column);
             }
             column->present++;
-            column->differs =
-                column->differs || !ids_event_eq(column->first.event, entry->event);
+            column->differs = column->differs || !ids_event_eq(column->first.event, entry->event);
         }
     }
 }

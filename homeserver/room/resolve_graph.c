@@ -2,8 +2,7 @@
 
 #include <string.h>
 
-void resolve_nodes_add(struct arena *arena, struct resolve_nodes *nodes,
-                       struct resolve_node *node)
+void resolve_nodes_add(struct arena *arena, struct resolve_nodes *nodes, struct resolve_node *node)
 {
     if (nodes->count == nodes->cap) {
         size_t cap = nodes->cap ? nodes->cap * 2 : 32;

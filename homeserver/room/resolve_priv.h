@@ -16,10 +16,10 @@ struct resolve_node {
     uint32_t visit;       /* number of the walk that met it last */
     uint32_t reach_count; /* how many states' auth chains hold it */
     int64_t sender_power;
-    size_t waiting;       /* cited events not yet emitted by the topological sort */
+    size_t waiting;               /* cited events not yet emitted by the topological sort */
     struct resolve_node **citing; /* events of the sort that wait for this one */
     size_t citing_count;
-    int64_t mainline;     /* position + 1; 0 = not computed; -1 = being computed */
+    int64_t mainline; /* position + 1; 0 = not computed; -1 = being computed */
 };
 
 struct resolve_nodes {
@@ -28,8 +28,7 @@ struct resolve_nodes {
     size_t cap;
 };
 
-void resolve_nodes_add(struct arena *arena, struct resolve_nodes *nodes,
-                       struct resolve_node *node);
+void resolve_nodes_add(struct arena *arena, struct resolve_nodes *nodes, struct resolve_node *node);
 
 struct resolve_graph {
     const struct resolve_input *input;

@@ -91,8 +91,7 @@ static const struct event *pick_auth_event(const struct resolve_input *input,
 
 /* The highest depth that is allowed; the lowest depth when none is. */
 static const struct event *pick_other(const struct resolve_input *input,
-                                      struct resolve_state *state,
-                                      const struct conflict *conflict)
+                                      struct resolve_state *state, const struct conflict *conflict)
 {
     for (size_t i = conflict->count; i > 0; i--) {
         if (is_allowed(input, state, conflict->items[i - 1].event)) {

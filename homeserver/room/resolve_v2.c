@@ -90,8 +90,7 @@ static void link_citing(struct resolve_graph *graph, struct resolve_nodes *nodes
     count_citing(nodes);
     for (size_t i = 0; i < graph->nodes.count; i++) {
         struct resolve_node *node = graph->nodes.items[i];
-        node->citing =
-            arena_array(graph->arena, node->citing_count, sizeof(struct resolve_node *));
+        node->citing = arena_array(graph->arena, node->citing_count, sizeof(struct resolve_node *));
         node->citing_count = 0;
     }
     for (size_t i = 0; i < nodes->count; i++) {
@@ -377,8 +376,7 @@ void resolve_v2(const struct resolve_input *input, struct resolve_state *state)
     struct resolve_nodes power_events = select_power_events(&graph);
     struct resolve_nodes order = sort_by_power(&graph, &power_events);
     apply_in_order(&graph, &order, state);
-    order = sort_by_mainline(&graph,
-                             resolve_state_get(state, LIT("m.room.power_levels"), LIT("")));
+    order = sort_by_mainline(&graph, resolve_state_get(state, LIT("m.room.power_levels"), LIT("")));
     apply_in_order(&graph, &order, state);
     map_free(&graph.by_id);
 }

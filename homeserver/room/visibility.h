@@ -24,7 +24,6 @@ struct visibility_input {
     bool joined_later; /* the viewer is joined now or was at any time after the event */
 };
 
+/* The same serves for a server: memberships are then the best of any of its users, and
+ * `joined_later` holds while one of them is in the room. */
 bool visibility_allows_user(const struct visibility_input *input);
-/* The same question for a server: memberships are the best of any of its users at the event.
- * Spec: server-server, backfill and missing events serve what the asking server may see. */
-bool visibility_allows_server(const struct visibility_input *input);
