@@ -361,6 +361,58 @@ struct err state_eq(struct state_store *states, struct ctx *ctx, uint64_t room, 
     return OK;
 }
 
+/* --- checking --- */
+
+struct err state_check(struct state_store *states, struct ctx *ctx, uint64_t room, uint64_t root)
+{
+    struct state_reader reader = {.states = states, .ctx = ctx, .room = room};
+    struct state_root loaded;
+    struct state_entries entries;
+    struct state_hash hash = {0};
+    TRY(state_tree_load_root(&reader, root, &loaded));
+    TRY(state_read(states, ctx, room, root, &entries));
+    for (size_t i = 0; i < entries.count; i++) {
+        hash_add(&hash, entries.items[i].key, entries.items[i].event);
+    }
+    return hash_eq(hash, loaded.hash)
+               ? OK
+               : err_make(ERR_CORRUPT, "a state snapshot does not have its hash");
+}
+
+enum { ROOTS_PER_PAGE = 1000 };
+
+/* The roots from `from` on, at most ROOTS_PER_PAGE. */
+static struct err read_roots(struct state_store *states, struct ctx *ctx, uint64_t room,
+                             uint64_t from, struct store_rows *rows_out)
+{
+    char bytes[STATE_ROW_KEY_BYTES_MAX];
+    const char behind = STATE_RECORD_ROOT + 1;
+    struct store_range range = {
+        .from = state_record_key(STATE_RECORD_ROOT, from, bytes),
+        .to = {&behind, 1},
+        .limit = ROOTS_PER_PAGE,
+    };
+    return store_read_range(states->store, ctx, state_object(ctx, room), range, rows_out);
+}
+
+struct err state_each_root(struct state_store *states, struct ctx *ctx, uint64_t room,
+                           struct err (*visit)(void *arg, uint64_t root), void *arg)
+{
+    struct store_rows rows = {.count = ROOTS_PER_PAGE};
+    uint64_t root = 0;
+    while (rows.count == ROOTS_PER_PAGE) {
+        TRY(read_roots(states, ctx, room, root + 1, &rows));
+        for (size_t i = 0; i < rows.count; i++) {
+            enum state_record_kind kind = STATE_RECORD_ROOT;
+            if (!state_record_parse_key(rows.rows[i].key, &kind, &root)) {
+                return err_make(ERR_CORRUPT, "a state record has a malformed key");
+            }
+            TRY(visit(arg, root));
+        }
+    }
+    return OK;
+}
+
 void state_forget(struct state_store *states, uint64_t room)
 {
     state_cache_forget(states->cache, room);

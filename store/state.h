@@ -51,5 +51,12 @@ struct err state_eq(struct state_store *states, struct ctx *ctx, uint64_t room, 
  * of updates that are not written yet must be among them. removed_out counts records. */
 struct err state_sweep(struct state_store *states, struct ctx *ctx, uint64_t room,
                        const uint64_t *roots, size_t count, uint64_t *removed_out) MUST_USE;
+/* ERR_CORRUPT when the snapshot cannot be read whole or its set hash is not that of its entries. */
+struct err state_check(struct state_store *states, struct ctx *ctx, uint64_t room,
+                       uint64_t root) MUST_USE;
+/* Calls visit for each stored root of the room, ascending. Stops with the first error. For check.
+ */
+struct err state_each_root(struct state_store *states, struct ctx *ctx, uint64_t room,
+                           struct err (*visit)(void *arg, uint64_t root), void *arg) MUST_USE;
 /* Forgets cached nodes of a room (after purge). */
 void state_forget(struct state_store *states, uint64_t room);

@@ -489,3 +489,9 @@ struct err store_compact(struct store *store, enum store_kind kind)
     const char to = (char)(kind + 1);
     return store->kv->ops->compact_fn(store->kv, (struct slice){&from, 1}, (struct slice){&to, 1});
 }
+
+struct err store_compact_object(struct store *store, struct ctx *ctx, struct store_object object)
+{
+    struct slice from = prefix_of(ctx->arena, object);
+    return store->kv->ops->compact_fn(store->kv, from, prefix_end(ctx->arena, from));
+}

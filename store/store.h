@@ -139,3 +139,6 @@ struct store_stats {
 void store_get_stats(struct store *store, struct store_stats *stats_out);
 /* Gives disk space of deleted ranges back (RocksDB compaction of the kind). Slow. */
 struct err store_compact(struct store *store, enum store_kind kind) MUST_USE;
+/* The same for one object, after it was purged. */
+struct err store_compact_object(struct store *store, struct ctx *ctx,
+                                struct store_object object) MUST_USE;

@@ -86,36 +86,52 @@ static void report(struct bench *bench, size_t thread_count, double seconds)
            bench->latencies_us[count / 2], bench->latencies_us[count * 99 / 100]);
 }
 
-int main(int argc, char **argv)
+/* Argument number `at`, or the fallback when it is not given; 0 when it is no number. */
+static size_t number_arg(int argc, char **argv, int at, size_t fallback)
+{
+    uint64_t number = 0;
+    if (at >= argc) {
+        return fallback;
+    }
+    return slice_parse_u64(slice_of(argv[at]), &number) ? (size_t)number : 0;
+}
+
+static int measure(struct bench *bench, size_t thread_count, size_t seconds)
 {
     static pthread_t threads[THREADS_MAX];
-    size_t thread_count = argc > 2 ? (size_t)atoi(argv[2]) : 64;
-    unsigned seconds = argc > 3 ? (unsigned)atoi(argv[3]) : 5;
-    if (argc < 2 || thread_count == 0 || thread_count > THREADS_MAX || seconds == 0) {
+    int64_t start_us = now_mono_us();
+    for (size_t i = 0; i < thread_count; i++) {
+        if (pthread_create(&threads[i], NULL, run, bench) != 0) {
+            return 1;
+        }
+    }
+    sleep((unsigned)seconds);
+    atomic_store(&bench->stop, true);
+    for (size_t i = 0; i < thread_count; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    report(bench, thread_count, (double)(now_mono_us() - start_us) / 1e6);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    size_t thread_count = number_arg(argc, argv, 2, 64);
+    size_t seconds = number_arg(argc, argv, 3, 5);
+    size_t cache_mb = number_arg(argc, argv, 4, 32);
+    if (argc < 2 || !thread_count || thread_count > THREADS_MAX || !seconds || !cache_mb) {
         fprintf(stderr, "usage: bench_store FOLDER [THREADS] [SECONDS] [CACHE_MB]\n");
         return 2;
     }
     struct bench bench = {.latencies_us = calloc(LATENCIES_MAX, sizeof(uint32_t))};
-    struct store_config config = {.path = slice_of(argv[1]),
-                                  .cache_bytes = (argc > 4 ? (size_t)atoi(argv[4]) : 32) << 20};
+    struct store_config config = {.path = slice_of(argv[1]), .cache_bytes = cache_mb << 20};
     struct err err = store_open(&config, &bench.store);
     if (err.code != 0) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
-    int64_t start_us = now_mono_us();
-    for (size_t i = 0; i < thread_count; i++) {
-        if (pthread_create(&threads[i], NULL, run, &bench) != 0) {
-            return 1;
-        }
-    }
-    sleep(seconds);
-    atomic_store(&bench.stop, true);
-    for (size_t i = 0; i < thread_count; i++) {
-        pthread_join(threads[i], NULL);
-    }
-    report(&bench, thread_count, (double)(now_mono_us() - start_us) / 1e6);
+    int code = measure(&bench, thread_count, seconds);
     store_close(&bench.store);
     free(bench.latencies_us);
-    return 0;
+    return code;
 }

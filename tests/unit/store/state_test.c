@@ -229,6 +229,27 @@ static void unwritten_roots_can_be_built_upon(void **state)
     check_snapshot(bench, 0);
 }
 
+static struct err check_root(void *arg, uint64_t root)
+{
+    struct bench *bench = arg;
+    bench->next_event--; /* counts */
+    return state_check(bench->states, &bench->ctx, ROOM, root);
+}
+
+static void all_stored_roots_have_their_hashes(void **state)
+{
+    struct bench *bench = *state;
+    uint64_t root = 0;
+    for (int64_t i = 0; i < 2500; i++) {
+        struct state_entry change = {1 + draw(bench, KEYS), i + 1};
+        root = apply(bench, root, &change, 1);
+    }
+    bench->next_event = 2500;
+    struct err err = state_each_root(bench->states, &bench->ctx, ROOM, check_root, bench);
+    assert_int_equal(err.code, 0);
+    assert_int_equal(bench->next_event, 0);
+}
+
 static void sweeping_keeps_what_roots_reach(void **state)
 {
     struct bench *bench = *state;
@@ -366,6 +387,7 @@ int main(void)
         TEST(equal_states_by_two_roads_are_equal),
         TEST(idle_changes_give_the_root_back),
         TEST(unwritten_roots_can_be_built_upon),
+        TEST(all_stored_roots_have_their_hashes),
         TEST(sweeping_keeps_what_roots_reach),
         TEST(storage_stays_a_fifth_of_the_events),
         TEST(forks_of_a_large_room_compare_by_what_differs),
