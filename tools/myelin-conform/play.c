@@ -158,6 +158,26 @@ static void add_user(struct parser *p, struct slice actor)
     p->scene->users[p->scene->user_count++] = user;
 }
 
+/* Registers those of the usual cast whom the text mentions as `$alice`, `$bob.device`, ... */
+static void add_cast(struct parser *p, struct slice text)
+{
+    static const struct slice cast[] = {LIT("alice"), LIT("bob"),  LIT("carol"),
+                                        LIT("dave"),  LIT("erin"), LIT("frank")};
+    for (size_t at = slice_find(text, '$'); at < text.len; at = slice_find(text, '$')) {
+        struct slice after = slice_from(text, at + 1);
+        struct slice name = term_var_name(slice_from(text, at), &text);
+        struct slice user;
+        slice_cut(name, '.', &user);
+        slice_cut(user, '/', &user);
+        for (size_t i = 0; i < COUNT_OF(cast); i++) {
+            if (slice_eq(user, cast[i])) {
+                add_user(p, user);
+            }
+        }
+        text = name.len > 0 ? text : after;
+    }
+}
+
 /* One step of a path such as rooms.join.$room.timeline or "m.tag".0 */
 static struct err parse_path_part(struct parser *p, struct slice *text, struct term *out)
 {
@@ -500,6 +520,9 @@ static struct err parse_users(struct parser *p, struct slice text)
 static struct err parse_statement(struct parser *p, struct slice line)
 {
     struct slice text = line;
+    if (p->scene && !slice_has_prefix(line, LIT(">"))) {
+        add_cast(p, line);
+    }
     if (slice_has_prefix(line, LIT(">"))) {
         p->quotes = append(p, p->quotes, p->quote_count, sizeof(struct slice));
         p->quotes[p->quote_count++] = slice_trim(slice_from(line, 1));

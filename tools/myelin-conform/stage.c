@@ -50,11 +50,27 @@ static struct slice full_path(struct arena *arena, struct slice path)
     return path;
 }
 
+/* A value that begins with a bracket is a term; anything else is text with variables. */
+static struct err query_value(struct stage *stage, struct slice text, struct slice *value_out)
+{
+    bool is_term = text.len > 0 && (text.ptr[0] == '{' || text.ptr[0] == '[');
+    if (!is_term) {
+        return vars_expand(&stage->vars, text, value_out);
+    }
+    struct term term;
+    struct json value;
+    struct slice rest;
+    TRY(term_parse(stage->arena, text, &term, &rest));
+    TRY(vars_value(&stage->vars, &term, &value));
+    *value_out = json_canonical(stage->arena, &value);
+    return OK;
+}
+
 static struct err add_queries(struct stage *stage, const struct step *step, struct buf *url)
 {
     for (size_t i = 0; i < step->query_count; i++) {
         struct slice value;
-        TRY(vars_expand(&stage->vars, step->queries[i].value, &value));
+        TRY(query_value(stage, step->queries[i].value, &value));
         bool is_first = slice_find(buf_slice(url), '?') == url->len;
         buf_add_byte(url, is_first ? '?' : '&');
         vars_percent_encode(url, step->queries[i].name);

@@ -52,13 +52,30 @@ void vars_percent_encode(struct buf *out, struct slice text)
     }
 }
 
+/* Bytes of a written path that a URL cannot hold as they are: `#`, quotes, braces, non-ASCII. */
+static void add_path_text(struct buf *out, struct slice text)
+{
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned char byte = (unsigned char)text.ptr[i];
+        if (byte >= 0x80 || (byte && strchr("#\"<>{}|^`", byte))) {
+            buf_printf(out, "%%%02X", byte);
+        } else {
+            buf_add_byte(out, (char)byte);
+        }
+    }
+}
+
 static struct err expand(struct vars *vars, struct slice text, bool is_path, struct slice *out)
 {
     struct buf buf;
     buf_init_arena(&buf, vars->arena, TEXT_BYTES_MAX);
     while (text.len > 0) {
         size_t dollar = slice_find(text, '$');
-        buf_add(&buf, slice_sub(text, 0, dollar));
+        if (is_path) {
+            add_path_text(&buf, slice_sub(text, 0, dollar));
+        } else {
+            buf_add(&buf, slice_sub(text, 0, dollar));
+        }
         text = slice_from(text, dollar);
         if (text.len == 0) {
             break;
