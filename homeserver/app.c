@@ -1,0 +1,210 @@
+#include "homeserver/app.h"
+
+#include "crypto/signing_key.h"
+#include "federation/routes.h"
+#include "homeserver/base/mem.h"
+#include "homeserver/client/routes.h"
+#include "homeserver/http/server.h"
+#include "homeserver/service/device_keys.h"
+#include "homeserver/service/ephemeral.h"
+#include "homeserver/service/memberships.h"
+#include "homeserver/service/prefs.h"
+#include "homeserver/service/requester.h"
+#include "homeserver/service/rooms.h"
+#include "homeserver/service/to_device.h"
+#include "homeserver/service/tokens.h"
+#include "homeserver/service/uia.h"
+#include "homeserver/service/users.h"
+
+#include <unistd.h>
+
+enum { ROOMS_CACHED_MAX = 20000, WORK_QUEUE_MAX = 100000 };
+
+struct app {
+    struct arena *arena;
+    struct app_options options;
+    struct now now;
+    struct hs hs;
+    struct ctx ctx; /* of start and stop */
+    struct http_server *server;
+    struct http_route_table tables[CS_TABLES_MAX + 8];
+    size_t table_count;
+};
+
+static struct slice data_path(struct app *app, const char *name)
+{
+    struct slice dir = app->options.conf->data_dir;
+    return arena_printf(app->arena, "%.*s/%s", (int)dir.len, dir.ptr, name);
+}
+
+static struct err open_store(struct app *app)
+{
+    const struct conf *conf = app->options.conf;
+    bool on_disk = app->options.storage == APP_ON_DISK;
+    struct store_config config = {.path = on_disk ? data_path(app, "store") : (struct slice){0},
+                                  .cache_bytes = (size_t)conf->memory_store_cache,
+                                  .fail_after_calls = app->options.fail_after_calls,
+                                  .log = app->options.log};
+    TRY(store_open(&config, &app->hs.store));
+    TRY(positions_open(app->hs.store, &app->ctx, &app->hs.positions));
+    app->hs.states = state_store_new(app->hs.store, (size_t)conf->memory_state_cache);
+    return OK;
+}
+
+static struct err load_keys(struct app *app)
+{
+    struct slice path = data_path(app, "signing.key");
+    if (app->options.storage == APP_IN_MEMORY) {
+        path = arena_printf(app->arena, "/tmp/myelin-%ld.key", (long)getpid());
+    }
+    TRY(signing_key_load(path, &app->hs.signing_key));
+    app->hs.signer =
+        signing_key_signer(app->hs.signing_key, ids_trust_server(app->hs.server_name));
+    return OK;
+}
+
+static size_t worker_count(const struct conf *conf)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    size_t wanted = (size_t)(cores > 0 ? cores : 1) * 2;
+    return conf->threads_workers ? (size_t)conf->threads_workers : wanted;
+}
+
+static void build_services(struct app *app)
+{
+    struct hs *hs = &app->hs;
+    hs->users = hs_users_new(hs);
+    hs->tokens = hs_tokens_new(hs);
+    hs->uia = hs_uia_new(hs);
+    hs->rooms = hs_rooms_new(hs, ROOMS_CACHED_MAX);
+    hs->keys = hs_keys_new(hs);
+    hs->inbox = hs_inbox_new(hs);
+    hs->ephemeral = hs_ephemeral_new(hs);
+    hs->prefs = hs_prefs_new(hs);
+    hs_memberships_hook(hs);
+}
+
+static void free_services(struct app *app)
+{
+    struct hs *hs = &app->hs;
+    hs_prefs_free(&hs->prefs);
+    hs_ephemeral_free(&hs->ephemeral);
+    hs_inbox_free(&hs->inbox);
+    hs_keys_free(&hs->keys);
+    hs_rooms_free(&hs->rooms);
+    hs_uia_free(&hs->uia);
+    hs_tokens_free(&hs->tokens);
+    hs_users_free(&hs->users);
+}
+
+static struct err build_server(struct app *app)
+{
+    const struct conf *conf = app->options.conf;
+    struct http_listener *listeners =
+        arena_array(app->arena, conf->listen.count, sizeof *listeners);
+    for (size_t i = 0; i < conf->listen.count; i++) {
+        const struct conf_listener *from = &conf->listen.items[i];
+        listeners[i] =
+            (struct http_listener){.host = from->host, .port = from->port, .tls = from->tls};
+    }
+    app->table_count = cs_routes_collect(app->tables);
+    app->tables[app->table_count++] = ss_keys_routes;
+    struct http_server_config config = {
+        .listeners = listeners,
+        .listener_count = conf->listen.count,
+        .tls_certificate = conf->tls_certificate,
+        .tls_key = conf->tls_key,
+        .loop_count = (size_t)conf->threads_loops,
+        .connection_max = (size_t)conf->limits_connections,
+        .connection_max_per_address = (size_t)conf->limits_connections_per_address,
+        .idle_timeout_ms = conf->limits_idle_timeout,
+        .request_timeout_ms = conf->limits_request_timeout,
+        .trusted_proxies = conf->network_trusted_proxies.items,
+        .trusted_proxy_count = conf->network_trusted_proxies.count,
+        .tables = app->tables,
+        .table_count = app->table_count,
+        .app = &app->hs,
+        .authenticate = hs_authenticate,
+        .lane_of = hs_lane_of_requester,
+        .when_durable = (void (*)(void *, uint64_t, void (*)(void *, struct err), void *))
+            store_when_durable,
+        .store = app->hs.store,
+        .workers = app->hs.workers,
+        .now = app->hs.now,
+        .log = app->hs.log,
+    };
+    return http_server_new(&config, &app->server);
+}
+
+static struct err open_all(struct app *app)
+{
+    TRY(open_store(app));
+    TRY(load_keys(app));
+    app->hs.workers = workers_new("worker", worker_count(app->options.conf), WORK_QUEUE_MAX);
+    build_services(app);
+    return app->options.mode == APP_SERVE ? build_server(app) : OK;
+}
+
+struct err app_new(const struct app_options *options, struct app **app_out)
+{
+    struct app *app = mem_alloc(sizeof *app);
+    app->arena = arena_new();
+    app->options = *options;
+    app->now = options->now ? *options->now : now_system();
+    app->ctx = (struct ctx){.arena = app->arena, .now = &app->now, .log = options->log};
+    app->hs = (struct hs){.server_name = options->conf->server_name,
+                          .conf = options->conf,
+                          .now = &app->now,
+                          .log = options->log};
+    struct err err = open_all(app);
+    if (err.code != 0) {
+        app_free(&app);
+        return err;
+    }
+    *app_out = app;
+    return OK;
+}
+
+struct hs *app_hs(struct app *app)
+{
+    return &app->hs;
+}
+
+struct err app_start(struct app *app)
+{
+    return http_server_start(app->server);
+}
+
+uint16_t app_port(const struct app *app, size_t listener)
+{
+    return http_server_port(app->server, listener);
+}
+
+struct err app_reload(struct app *app)
+{
+    return http_server_reload(app->server);
+}
+
+void app_free(struct app **app)
+{
+    struct app *a = *app;
+    if (!a) {
+        return;
+    }
+    if (a->server) {
+        http_server_stop(a->server, a->options.conf->limits_drain_timeout);
+    }
+    workers_free(&a->hs.workers);
+    if (a->server) {
+        http_server_free(&a->server);
+    }
+    free_services(a);
+    signing_key_free(&a->hs.signing_key);
+    positions_close(&a->hs.positions);
+    state_store_free(&a->hs.states);
+    store_close(&a->hs.store);
+    ctx_finish(&a->ctx);
+    arena_free(&a->arena);
+    mem_free(a);
+    *app = NULL;
+}

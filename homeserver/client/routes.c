@@ -1,0 +1,17 @@
+#include "homeserver/client/routes.h"
+
+#include "homeserver/client/routes_priv.h"
+
+static const struct http_route_table *const tables[] = {
+    &cs_rooms_routes,    &cs_membership_routes, &cs_send_routes,      &cs_state_routes,
+    &cs_messages_routes, &cs_relations_routes,  &cs_directory_routes,
+};
+
+size_t cs_routes_collect(struct http_route_table tables_out[CS_TABLES_MAX])
+{
+    _Static_assert(COUNT_OF(tables) <= CS_TABLES_MAX, "more tables than callers have room for");
+    for (size_t i = 0; i < COUNT_OF(tables); i++) {
+        tables_out[i] = *tables[i];
+    }
+    return COUNT_OF(tables);
+}
