@@ -105,7 +105,9 @@ struct err hs_write_event(struct hs *hs, struct ctx *ctx, struct room *room,
     TRY(write_unsigned(&view, event, flags, &unsigned_out));
     struct client_event_options options = {
         .room_id = flags & VIEW_ROOM_ID ? CLIENT_EVENT_WITH_ROOM_ID : CLIENT_EVENT_WITHOUT_ROOM_ID,
-        .unsigned_json = buf_slice(&more)};
+        .unsigned_json = buf_slice(&more),
+        .fields = viewer->fields,
+        .field_count = viewer->field_count};
     client_event_write(ctx->arena, out, &event->event, &options);
     return OK;
 }

@@ -76,6 +76,40 @@ struct err room_state_key_intern(struct hs *hs, struct ctx *ctx, struct room *ro
     return OK;
 }
 
+/* Rows of names in [from, to); the pairs stand sorted by type, so members are one run. */
+static struct err read_keys(struct hs *hs, struct ctx *ctx, struct room *room,
+                            struct store_range range, struct store_rows *rows_out)
+{
+    return store_read_range(hs->store, ctx, room_object(ctx, room->number), range, rows_out);
+}
+
+struct err hs_state_keys_without_members(struct hs *hs, struct ctx *ctx, struct room *room,
+                                         uint64_t **keys_out, size_t *count_out)
+{
+    struct slice members = state_pair(ctx, LIT("m.room.member"), LIT(""));
+    struct slice behind = arena_copy(ctx->arena, members);
+    ((char *)(uintptr_t)behind.ptr)[behind.len - 1] = '\1';
+    struct store_range ranges[2] = {
+        {.from = key_bytes(ctx, ROOM_KEY_STATE_KEY, (struct slice){0}),
+         .to = key_bytes(ctx, ROOM_KEY_STATE_KEY, members)},
+        {.from = key_bytes(ctx, ROOM_KEY_STATE_KEY, behind),
+         .to = key_bytes(ctx, ROOM_KEY_STATE_KEY + 1, (struct slice){0})},
+    };
+    struct store_rows rows[2];
+    *count_out = 0;
+    TRY(read_keys(hs, ctx, room, ranges[0], &rows[0]));
+    TRY(read_keys(hs, ctx, room, ranges[1], &rows[1]));
+    *keys_out = arena_array(ctx->arena, rows[0].count + rows[1].count, sizeof **keys_out);
+    for (size_t part = 0; part < 2; part++) {
+        for (size_t i = 0; i < rows[part].count; i++) {
+            struct unpack in = unpack_of(rows[part].rows[i].value);
+            (*keys_out)[(*count_out)++] = unpack_u64(&in);
+            TRY(unpack_check(&in));
+        }
+    }
+    return OK;
+}
+
 /* --- state of a snapshot --- */
 
 struct err hs_state_event(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t root,

@@ -58,6 +58,7 @@ enum event_flag {
     EVENT_SOFT_FAILED = 8,
     EVENT_REDACTED = 16, /* json is the pruned form */
     EVENT_RELATED = 32,  /* other events relate to it */
+    EVENT_AFTER_GAP = 64, /* came when events before it were not known here: /sync is limited */
 };
 
 struct stored_event {
@@ -110,6 +111,10 @@ struct err hs_state_key_find(struct hs *hs, struct ctx *ctx, struct room *room, 
                              struct slice state_key, uint64_t *key_out, bool *found_out) MUST_USE;
 struct err hs_state_key_name(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t key,
                              struct slice *type_out, struct slice *state_key_out) MUST_USE;
+/* Numbers of all state keys that the room ever had but those of m.room.member, ascending by name:
+ * what a client that loads members lazily needs, at a cost that members do not raise. */
+struct err hs_state_keys_without_members(struct hs *hs, struct ctx *ctx, struct room *room,
+                                         uint64_t **keys_out, size_t *count_out) MUST_USE;
 
 /* --- members --- */
 /* A user's membership in a snapshot (root 0: none). */

@@ -19,6 +19,8 @@ struct viewer {
     struct slice user_id;
     struct slice device_id;
     struct view_memo *memo; /* optional; zero-initialised by the caller, of one job */
+    const struct slice *fields; /* event_fields of a filter; count 0 = everything */
+    size_t field_count;
 };
 
 /* Whether the viewer may see the event, judged with the state at the event. */

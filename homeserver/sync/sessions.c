@@ -276,6 +276,16 @@ static void mark_membership(struct sync_sessions *sessions, const struct change 
     mark_room(sessions, change);
 }
 
+/* A member event names the local user whose membership it changes. */
+static void mark_event(struct sync_sessions *sessions, const struct change *change)
+{
+    if (change->user != 0) {
+        mark_membership(sessions, change);
+    } else {
+        mark_room(sessions, change);
+    }
+}
+
 static void mark_account(struct sync_sessions *sessions, const struct change *change)
 {
     struct sync_user *user = find_user(sessions, change->user);
@@ -324,6 +334,8 @@ static void on_change(void *arg, const struct change *change)
     sessions->seen_pos = change->pos;
     switch (change->kind) {
     case CHANGE_EVENT:
+        mark_event(sessions, change);
+        break;
     case CHANGE_STATE_ONLY:
     case CHANGE_RECEIPT:
     case CHANGE_TYPING:

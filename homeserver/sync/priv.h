@@ -1,0 +1,124 @@
+/* Inside of the sync engine: one job computes one answer. */
+#pragma once
+#include "homeserver/service/device_keys.h"
+#include "homeserver/service/ephemeral.h"
+#include "homeserver/service/prefs.h"
+#include "homeserver/service/to_device.h"
+#include "homeserver/sync/lazy.h"
+#include "homeserver/sync/sync.h"
+
+struct sync {
+    struct hs *hs;
+    struct sync_sessions *sessions;
+    struct sync_lazy *lazy;
+};
+
+/* Users by number, in the arena; duplicates allowed until sync_users_finish. */
+struct sync_users {
+    uint64_t *items;
+    size_t count, cap;
+};
+void sync_users_add(struct ctx *ctx, struct sync_users *users, uint64_t user);
+/* Sorts and drops duplicates. */
+void sync_users_finish(struct sync_users *users);
+bool sync_users_has(const struct sync_users *users, uint64_t user); /* finished ones */
+
+struct sync_job {
+    struct sync *sync;
+    struct hs *hs;
+    struct ctx *ctx;
+    const struct sync_request *request;
+    const struct sync_filter *filter;
+    struct viewer viewer;
+    struct view_memo memo;
+    struct sync_look look;
+    uint64_t since; /* 0 when initial */
+    uint64_t upto;
+    struct sync_token next;
+    bool news;
+    struct user_rooms rooms;     /* where to look */
+    struct account_data account; /* changed since; everything when initial */
+    bool account_read;
+    struct to_device_messages inbox;
+    struct sync_users arrived; /* began to share a room */
+    struct sync_users gone;    /* stopped sharing one */
+    struct sync_users sharing; /* everybody sharing a room now; read when asked for */
+    bool sharing_read;
+};
+
+/* One top-level member of the answer. It writes its key itself, or nothing. */
+struct sync_section {
+    const char *name;
+    struct err (*write)(struct sync_job *job, struct json_out *out);
+};
+struct err sync_write_rooms(struct sync_job *job, struct json_out *out) MUST_USE;
+struct err sync_write_presence(struct sync_job *job, struct json_out *out) MUST_USE;
+struct err sync_write_account_data(struct sync_job *job, struct json_out *out) MUST_USE;
+struct err sync_write_to_device(struct sync_job *job, struct json_out *out) MUST_USE;
+struct err sync_write_device_lists(struct sync_job *job, struct json_out *out) MUST_USE;
+struct err sync_write_key_counts(struct sync_job *job, struct json_out *out) MUST_USE;
+
+/* Whether another user shares a room with the caller now. */
+struct err sync_job_shares(struct sync_job *job, uint64_t user, bool *shares_out) MUST_USE;
+
+/* What was written after a mark can be taken back. */
+struct sync_undo {
+    size_t len;
+    bool need_comma;
+};
+struct sync_undo sync_undo_mark(const struct json_out *out);
+void sync_undo_to(struct json_out *out, struct sync_undo undo);
+
+/* --- one room --- */
+enum sync_standing {
+    SYNC_NOT_SHOWN,
+    SYNC_JOINED,
+    SYNC_INVITED,
+    SYNC_KNOCKED,
+    SYNC_LEFT,        /* a stay ended: timeline up to it */
+    SYNC_TURNED_AWAY, /* left without having been in: own event only */
+};
+
+struct sync_room {
+    struct room *room;
+    struct room_info info;
+    struct user_room entry;
+    enum sync_standing standing;
+    struct room_head head;
+    bool fresh;      /* shown as if for the first time */
+    bool full_state; /* fresh, or asked for */
+    /* timeline.c */
+    int64_t end_number, since_number;
+    uint64_t end_root, since_root;
+    struct stored_events timeline; /* oldest first */
+    bool limited;
+    /* state.c */
+    struct stored_events state;
+    bool members_changed;
+};
+
+/* Fills the timeline part. */
+struct err sync_room_timeline(struct sync_job *job, struct sync_room *room) MUST_USE;
+/* Fills state; notes who came and went in job->arrived and job->gone. */
+struct err sync_room_state(struct sync_job *job, struct sync_room *room) MUST_USE;
+struct err sync_write_summary(struct sync_job *job, struct sync_room *room,
+                              struct json_out *out) MUST_USE;
+/* User ids for a room's name: at most five, never the caller's. */
+struct sync_heroes {
+    struct slice user_ids[5];
+    size_t count;
+    bool wanted; /* the room has neither name nor alias */
+};
+struct err sync_room_heroes(struct sync_job *job, struct sync_room *room,
+                            struct sync_heroes *heroes_out) MUST_USE;
+/* Each writes its members; *news_out is set (never cleared) when they carry something. */
+struct err sync_write_ephemeral(struct sync_job *job, struct sync_room *room, struct json_out *out,
+                                bool *news_out) MUST_USE;
+struct err sync_write_room_account_data(struct sync_job *job, struct sync_room *room,
+                                        struct json_out *out, bool *news_out) MUST_USE;
+struct err sync_write_unread(struct sync_job *job, struct sync_room *room,
+                             struct json_out *out) MUST_USE;
+/* A list of events as clients see them. */
+struct err sync_write_events(struct sync_job *job, struct sync_room *room,
+                             const struct stored_events *events, uint32_t flags,
+                             struct json_out *out) MUST_USE;

@@ -1,0 +1,304 @@
+/* The state a client needs besides the timeline. What the client holds afterwards, timeline
+ * included, must be the room's state: so what changed is the difference of two snapshots, whatever
+ * way the change took (forks, filters), less what the timeline shows.
+ * Spec: client-server, "Syncing" and "Lazy-loading room members". */
+#include "homeserver/sync/priv.h"
+
+#include "homeserver/service/users.h"
+
+struct picking {
+    struct sync_job *job;
+    struct sync_room *room;
+    size_t cap;
+    uint64_t start_root; /* state at the start of the timeline */
+    uint64_t base_root;  /* what the client has: 0 = nothing */
+    bool lazy;
+};
+
+static int64_t first_number(const struct sync_room *room)
+{
+    return room->timeline.count > 0 ? room->timeline.items[0].number : INT64_MAX;
+}
+
+/* The timeline event of that number, or NULL. */
+static const struct stored_event *in_timeline(const struct sync_room *room, int64_t number)
+{
+    if (number < first_number(room)) {
+        return NULL;
+    }
+    for (size_t i = room->timeline.count; i > 0; i--) {
+        if (room->timeline.items[i - 1].number == number) {
+            return &room->timeline.items[i - 1];
+        }
+    }
+    return NULL;
+}
+
+static void push(struct picking *p, const struct stored_event *event)
+{
+    struct stored_events *state = &p->room->state;
+    if (state->count == p->cap) {
+        size_t cap = p->cap ? p->cap * 2 : 32;
+        state->items = arena_grow(p->job->ctx->arena, state->items, p->cap * sizeof *state->items,
+                                  cap * sizeof *state->items);
+        p->cap = cap;
+    }
+    state->items[state->count++] = *event;
+}
+
+static bool has_number(const struct sync_room *room, int64_t number)
+{
+    for (size_t i = 0; i < room->state.count; i++) {
+        if (room->state.items[i].number == number) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_member(const struct stored_event *event)
+{
+    return slice_eq(event->event.type, LIT("m.room.member"));
+}
+
+static struct sync_lazy_key lazy_key(const struct picking *p, int64_t number)
+{
+    return (struct sync_lazy_key){.user = p->job->viewer.user,
+                                  .device_id = p->job->viewer.device_id,
+                                  .room = p->room->info.number,
+                                  .member_event = number};
+}
+
+/* Adds an event if the filter takes it. */
+static void offer(struct picking *p, const struct stored_event *event)
+{
+    const struct sync_event_filter *filter = &p->job->filter->room_state;
+    if (!sync_filter_takes_event(filter, event->event.type, event->event.sender.s,
+                                 event->event.content)) {
+        return;
+    }
+    push(p, event);
+    if (p->lazy && is_member(event)) {
+        struct sync_lazy_key key = lazy_key(p, event->number);
+        sync_lazy_sent(p->job->sync->lazy, &key, p->job->upto);
+    }
+}
+
+static struct err load(struct picking *p, int64_t number, struct stored_event *event_out,
+                       bool *found_out)
+{
+    const struct stored_event *shown = in_timeline(p->room, number);
+    *found_out = shown != NULL;
+    if (shown) {
+        *event_out = *shown;
+        return OK;
+    }
+    return hs_event_load(p->job->hs, p->job->ctx, p->room->room, number, event_out, found_out);
+}
+
+/* --- who came, who went --- */
+
+/* Spec: client-server, "Tracking the device list for a user": those who begin to share a room are
+ * reported as changed, those who share none any more as left. */
+static struct err note_member(struct picking *p, const struct stored_event *event, int64_t before)
+{
+    struct stored_event old;
+    bool found = false;
+    bool known = false;
+    uint64_t user = 0;
+    p->room->members_changed = true;
+    if (p->room->fresh) {
+        return OK; /* everybody in the room is new to the client */
+    }
+    if (before) {
+        TRY(load(p, before, &old, &found));
+    }
+    bool was = found && membership_of(&old.event) == MEMBERSHIP_JOIN;
+    bool is = membership_of(&event->event) == MEMBERSHIP_JOIN;
+    if (was == is) {
+        return OK;
+    }
+    TRY(hs_user_find(p->job->hs, p->job->ctx, event->event.state_key, &user, &known));
+    if (known) {
+        sync_users_add(p->job->ctx, is ? &p->job->arrived : &p->job->gone, user);
+    }
+    return OK;
+}
+
+/* --- differences --- */
+
+/* A key that the timeline shows changing: its value at the start of the timeline, if the client
+ * has another. */
+static struct err offer_start_value(struct picking *p, const struct state_difference *change)
+{
+    struct stored_event event;
+    int64_t number = 0;
+    bool found = false;
+    TRY(state_get(p->job->hs->states, p->job->ctx, p->room->info.number, p->start_root, change->key,
+                  &number, &found));
+    if (!found || number == change->left || in_timeline(p->room, number)) {
+        return OK;
+    }
+    TRY(load(p, number, &event, &found));
+    if (found && !(p->lazy && p->room->full_state && is_member(&event))) {
+        offer(p, &event);
+    }
+    return OK;
+}
+
+static struct err offer_change(struct picking *p, const struct state_difference *change)
+{
+    struct stored_event event;
+    bool found = false;
+    if (change->right == 0) {
+        return OK;
+    }
+    bool shown = in_timeline(p->room, change->right) != NULL;
+    TRY(load(p, change->right, &event, &found));
+    if (!found) {
+        return err_make(ERR_CORRUPT, "an event of the room's state is missing");
+    }
+    if (is_member(&event) && !p->room->full_state) {
+        TRY(note_member(p, &event, change->left));
+    } else if (is_member(&event) && p->lazy) {
+        return OK; /* members are chosen by need */
+    }
+    if (!shown || p->job->request->use_state_after) {
+        offer(p, &event);
+        return OK;
+    }
+    return p->room->limited || p->room->full_state ? offer_start_value(p, change) : OK;
+}
+
+static struct err offer_changes(struct picking *p)
+{
+    struct state_difference *changes = NULL;
+    size_t count = 0;
+    if (p->base_root == p->room->end_root) {
+        return OK;
+    }
+    TRY(state_diff(p->job->hs->states, p->job->ctx, p->room->info.number, p->base_root,
+                   p->room->end_root, &changes, &count));
+    for (size_t i = 0; i < count; i++) {
+        TRY(offer_change(p, &changes[i]));
+    }
+    return OK;
+}
+
+/* full_state asks for all of the state, but who came and went since is a difference all the same.
+ */
+static struct err note_changes(struct picking *p)
+{
+    struct state_difference *changes = NULL;
+    size_t count = 0;
+    TRY(state_diff(p->job->hs->states, p->job->ctx, p->room->info.number, p->room->since_root,
+                   p->room->end_root, &changes, &count));
+    for (size_t i = 0; i < count; i++) {
+        struct stored_event event;
+        bool found = false;
+        if (changes[i].right) {
+            TRY(load(p, changes[i].right, &event, &found));
+        }
+        if (found && is_member(&event)) {
+            TRY(note_member(p, &event, changes[i].left));
+        }
+    }
+    return OK;
+}
+
+/* Everything but members, without looking at members. */
+static struct err offer_all_but_members(struct picking *p)
+{
+    struct sync_job *job = p->job;
+    uint64_t *keys = NULL;
+    size_t count = 0;
+    TRY(hs_state_keys_without_members(job->hs, job->ctx, p->room->room, &keys, &count));
+    for (size_t i = 0; i < count; i++) {
+        struct state_difference change = {.key = keys[i]};
+        bool found = false;
+        TRY(state_get(job->hs->states, job->ctx, p->room->info.number, p->room->end_root, keys[i],
+                      &change.right, &found));
+        if (found) {
+            TRY(offer_change(p, &change));
+        }
+    }
+    return OK;
+}
+
+/* --- members by need --- */
+
+static struct err offer_member(struct picking *p, struct slice user_id)
+{
+    struct sync_job *job = p->job;
+    struct stored_event event;
+    uint64_t root = job->request->use_state_after ? p->room->end_root : p->start_root;
+    bool found = false;
+    TRY(hs_state_event(job->hs, job->ctx, p->room->room, root, LIT("m.room.member"), user_id,
+                       &event, &found));
+    if (!found || has_number(p->room, event.number) ||
+        (!job->request->use_state_after && in_timeline(p->room, event.number))) {
+        return OK;
+    }
+    struct sync_lazy_key key = lazy_key(p, event.number);
+    bool redundant = !p->room->full_state && !job->filter->room_state.include_redundant_members &&
+                     sync_lazy_has(job->sync->lazy, &key, job->since);
+    if (!redundant) {
+        offer(p, &event);
+    }
+    return OK;
+}
+
+static bool sent_before(const struct stored_events *timeline, size_t at)
+{
+    for (size_t i = at; i > 0; i--) {
+        if (timeline->items[i - 1].sender == timeline->items[at].sender) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct err offer_needed_members(struct picking *p)
+{
+    const struct stored_events *timeline = &p->room->timeline;
+    struct sync_heroes heroes;
+    for (size_t i = 0; i < timeline->count; i++) {
+        const struct stored_event *event = &timeline->items[i];
+        if (!sent_before(timeline, i)) {
+            TRY(offer_member(p, event->event.sender.s));
+        }
+        if (p->job->request->use_state_after && is_member(event) && event->event.has_state_key) {
+            TRY(offer_member(p, event->event.state_key));
+        }
+    }
+    if (p->room->full_state) {
+        TRY(offer_member(p, p->job->viewer.user_id));
+    }
+    if (p->room->full_state || p->room->members_changed) {
+        TRY(sync_room_heroes(p->job, p->room, &heroes));
+        for (size_t i = 0; heroes.wanted && i < heroes.count; i++) {
+            TRY(offer_member(p, heroes.user_ids[i]));
+        }
+    }
+    return OK;
+}
+
+struct err sync_room_state(struct sync_job *job, struct sync_room *room)
+{
+    struct picking p = {.job = job, .room = room};
+    p.start_root = room->timeline.count > 0 ? room->timeline.items[0].state_before : room->end_root;
+    p.base_root = room->full_state ? 0 : room->since_root;
+    p.lazy = job->filter->room_state.lazy_load_members;
+    if (!sync_filter_takes_room(&job->filter->room_state, room->info.room_id)) {
+        return OK;
+    }
+    if (room->full_state && !room->fresh) {
+        TRY(note_changes(&p));
+    }
+    if (p.lazy && room->full_state) {
+        TRY(offer_all_but_members(&p));
+    } else {
+        TRY(offer_changes(&p));
+    }
+    return p.lazy ? offer_needed_members(&p) : OK;
+}

@@ -1,0 +1,168 @@
+/* Which events of a room's timeline an answer shows. Read newest first, so that the cost is what is
+ * shown, not what the room holds. Spec: client-server, "Syncing". */
+#include "homeserver/sync/priv.h"
+
+enum {
+    PAGE_MIN = 8,
+    SCAN_EXTRA = 400, /* events read beyond the limit to find ones that a filter takes */
+};
+
+struct scan {
+    struct sync_job *job;
+    struct sync_room *room;
+    size_t limit;
+    size_t scanned;
+    struct stored_event *kept; /* newest first, limit + 1 places */
+    size_t kept_count;
+    bool has_end;
+    bool reached;                              /* met the last event that the client knows */
+    bool stopped;                              /* no need to read on */
+    bool at_create;                            /* the oldest event read is the room's first */
+    struct slice ignored_sender, heard_sender; /* last answers of hs_is_ignored */
+};
+
+/* Events during the caller's stay need no look at the state. */
+static struct err is_visible(struct scan *scan, const struct stored_event *event, bool *visible_out)
+{
+    const struct user_room *entry = &scan->room->entry;
+    bool in_stay = entry->joined_number > 0 && event->number >= entry->joined_number;
+    if (scan->room->standing == SYNC_LEFT && event->number > entry->number) {
+        *visible_out = false;
+        return OK;
+    }
+    *visible_out = in_stay;
+    if (in_stay) {
+        return OK;
+    }
+    return hs_can_see(scan->job->hs, scan->job->ctx, scan->room->room, &scan->job->viewer, event,
+                      visible_out);
+}
+
+/* Spec: client-server, "Ignoring Users": their state events are shown all the same. */
+static struct err is_ignored(struct scan *scan, const struct stored_event *event, bool *ignored_out)
+{
+    struct slice sender = event->event.sender.s;
+    *ignored_out = false;
+    if ((event->flags & EVENT_STATE) || event->sender == scan->job->viewer.user ||
+        slice_eq(sender, scan->heard_sender)) {
+        return OK;
+    }
+    *ignored_out = slice_eq(sender, scan->ignored_sender);
+    if (*ignored_out) {
+        return OK;
+    }
+    TRY(hs_is_ignored(scan->job->hs, scan->job->ctx, scan->job->viewer.user, sender, ignored_out));
+    *(*ignored_out ? &scan->ignored_sender : &scan->heard_sender) = sender;
+    return OK;
+}
+
+static struct err is_shown(struct scan *scan, const struct stored_event *event, bool *shown_out)
+{
+    const struct sync_event_filter *filter = &scan->job->filter->room_timeline;
+    bool ignored = false;
+    bool own_end = scan->room->standing == SYNC_LEFT && event->number == scan->room->entry.number;
+    *shown_out = own_end;
+    /* The event that ended the stay is shown whatever the filter says. */
+    if (own_end || !sync_filter_takes_room(filter, scan->room->info.room_id) ||
+        !sync_filter_takes_event(filter, event->event.type, event->event.sender.s,
+                                 event->event.content)) {
+        return OK;
+    }
+    TRY(is_visible(scan, event, shown_out));
+    if (*shown_out) {
+        TRY(is_ignored(scan, event, &ignored));
+        *shown_out = !ignored;
+    }
+    return OK;
+}
+
+static void note_end(struct scan *scan, const struct stored_event *event)
+{
+    struct sync_room *room = scan->room;
+    scan->has_end = true;
+    room->end_number = event->number;
+    room->end_root = event->number == room->head.number ? room->head.root : event->state_after;
+}
+
+static struct err take(struct scan *scan, const struct stored_event *event)
+{
+    struct sync_room *room = scan->room;
+    bool shown = false;
+    if (event->pos > scan->job->upto) {
+        return OK;
+    }
+    if (!scan->has_end) {
+        note_end(scan, event);
+    }
+    if (!room->fresh && event->pos <= scan->job->since) {
+        room->since_number = event->number;
+        room->since_root =
+            event->number == room->head.number ? room->head.root : event->state_after;
+        scan->reached = true;
+        scan->stopped = true;
+        return OK;
+    }
+    TRY(is_shown(scan, event, &shown));
+    if (shown) {
+        scan->kept[scan->kept_count++] = *event;
+    }
+    scan->scanned++;
+    scan->at_create = event_is(&event->event, LIT("m.room.create"), LIT(""));
+    /* Spec: client-server, "Syncing": a gap in what the server knows is a limited timeline. */
+    bool gap = (event->flags & EVENT_AFTER_GAP) != 0 && !room->fresh;
+    if (gap || scan->kept_count > scan->limit || scan->scanned > scan->limit + SCAN_EXTRA) {
+        room->limited = true;
+        scan->stopped = true;
+    }
+    return OK;
+}
+
+static struct err read_pages(struct scan *scan)
+{
+    struct sync_job *job = scan->job;
+    struct sync_room *room = scan->room;
+    int64_t from = room->standing == SYNC_LEFT ? room->entry.number + 1 : room->head.number + 1;
+    size_t page = room->fresh ? scan->limit + 2 : PAGE_MIN;
+    while (!scan->stopped) {
+        struct stored_events events;
+        struct event_range range = {.from = from, .limit = page, .order = EVENTS_REVERSE};
+        TRY(hs_events_read(job->hs, job->ctx, room->room, range, &events));
+        for (size_t i = 0; i < events.count && !scan->stopped; i++) {
+            TRY(take(scan, &events.items[i]));
+            from = events.items[i].number;
+        }
+        if (events.count < page) {
+            break;
+        }
+        page = page < 128 ? page * 2 : page;
+    }
+    return OK;
+}
+
+static void reverse(struct stored_events *events)
+{
+    for (size_t i = 0; i < events->count / 2; i++) {
+        struct stored_event event = events->items[i];
+        events->items[i] = events->items[events->count - 1 - i];
+        events->items[events->count - 1 - i] = event;
+    }
+}
+
+struct err sync_room_timeline(struct sync_job *job, struct sync_room *room)
+{
+    const struct sync_event_filter *filter = &job->filter->room_timeline;
+    struct scan scan = {.job = job, .room = room};
+    scan.limit = filter->limit_given ? filter->limit : SYNC_TIMELINE_DEFAULT;
+    scan.kept = arena_array(job->ctx->arena, scan.limit + 2, sizeof *scan.kept);
+    TRY(read_pages(&scan));
+    if (!room->fresh && !scan.reached) {
+        TRY(hs_room_at(job->hs, job->ctx, room->room, job->since, &room->since_number,
+                       &room->since_root));
+    }
+    /* A room joined elsewhere begins here with the join: there is more to be had from others. */
+    room->limited = room->limited || (room->fresh && !scan.at_create);
+    size_t count = scan.kept_count > scan.limit ? scan.limit : scan.kept_count;
+    room->timeline = (struct stored_events){scan.kept, count};
+    reverse(&room->timeline);
+    return OK;
+}
