@@ -20,6 +20,7 @@ struct hs_keys;      /* end-to-end keys, device_keys.h */
 struct hs_inbox;     /* to-device messages, to_device.h */
 struct hs_ephemeral; /* typing, presence, receipts, ephemeral.h */
 struct hs_prefs;     /* account data, push rules, filters, prefs.h */
+struct sync;         /* the sync engine, sync/sync.h */
 struct signing_key;  /* crypto/signing_key.h */
 
 struct hs {
@@ -41,6 +42,7 @@ struct hs {
     struct hs_inbox *inbox;
     struct hs_ephemeral *ephemeral;
     struct hs_prefs *prefs;
+    struct sync *sync; /* for the routes alone: the service layer does not know it */
 };
 
 /* Whether a server name is this server's (compared case-sensitively, as the spec asks). */
