@@ -10,7 +10,12 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { ACCEPTS_AT_ONCE = 64, BACKLOG = 4096, PAUSE_MS = 100 };
+enum {
+    ACCEPTS_AT_ONCE = 64,
+    BACKLOG = 4096,
+    PAUSE_MS = 100,
+    WEIGHT_TLS = 3, /* its socket and both ends of a socket pair */
+};
 
 struct acceptor {
     struct http_loop *home;
@@ -30,22 +35,16 @@ static void on_deadline(void *arg)
     }
 }
 
-/* A TLS connection takes its socket and both ends of a socket pair. */
-static size_t weight_of(const struct http_connection *connection)
-{
-    return connection->is_tls ? 3 : 1;
-}
-
 static struct http_connection *new_connection(struct http_loop *home, const struct sockaddr *peer,
                                               const struct http_listener *listener)
 {
     struct http_connection *connection = mem_alloc(sizeof *connection);
     connection->home = home;
     connection->fd = -1;
-    connection->is_tls = listener->tls;
+    connection->place.weight = listener->tls ? WEIGHT_TLS : 1;
     connection->is_admin = listener->admin;
     connection->address_len =
-        (uint8_t)http_address_text(peer, connection->address, connection->address_key);
+        (uint8_t)http_address_text(peer, connection->address, connection->place.key);
     connection->deadline = (struct http_wheel_entry){.fn = on_deadline, .arg = connection};
     return connection;
 }
@@ -64,25 +63,23 @@ static bool is_proxy(const struct http_server_config *config, struct slice addre
 static bool admit(struct http_connection *connection)
 {
     struct http_server *server = connection->home->server;
-    struct slice address = {connection->address, connection->address_len};
-    size_t weight = weight_of(connection);
-    size_t before = atomic_fetch_add(&server->connection_count, weight);
-    connection->is_proxy = is_proxy(&server->config, address);
-    bool room = before + weight <= server->config.connection_max;
-    room = room && (connection->is_proxy ||
-                    http_addresses_enter(server->addresses, connection->address_key));
+    struct http_place *place = &connection->place;
+    size_t before = atomic_fetch_add(&server->connection_count, place->weight);
+    bool room = before + place->weight <= server->config.connection_max;
+    place->by_address =
+        !is_proxy(&server->config, (struct slice){connection->address, connection->address_len});
+    room = room && (!place->by_address || http_addresses_enter(server->addresses, place->key));
     if (!room) {
-        atomic_fetch_sub(&server->connection_count, weight);
+        atomic_fetch_sub(&server->connection_count, place->weight);
     }
     return room;
 }
 
-void http_connection_leave(struct http_connection *connection)
+void http_place_leave(struct http_server *server, const struct http_place *place)
 {
-    struct http_server *server = connection->home->server;
-    atomic_fetch_sub(&server->connection_count, weight_of(connection));
-    if (!connection->is_proxy) {
-        http_addresses_leave(server->addresses, connection->address_key);
+    atomic_fetch_sub(&server->connection_count, place->weight);
+    if (place->by_address) {
+        http_addresses_leave(server->addresses, place->key);
     }
 }
 
@@ -101,7 +98,7 @@ void http_connection_free(struct http_connection *connection)
         connection->next->prev = connection->prev;
     }
     if (!connection->upgraded) {
-        http_connection_leave(connection);
+        http_place_leave(home->server, &connection->place);
     }
     mem_free(connection);
 }

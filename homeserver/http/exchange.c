@@ -601,6 +601,10 @@ void http_exchange_end(struct http_connection *connection)
     if (connection->begun) {
         abandon_stream(connection);
     }
+    if (connection->ws) {
+        http_ws_abandon(connection->ws);
+        connection->ws = NULL;
+    }
     mem_free(connection->piece);
     connection->piece = NULL;
     connection->piece_len = 0;

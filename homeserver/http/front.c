@@ -152,7 +152,8 @@ static void add_headers(struct http_connection *connection, struct MHD_Response 
     for (size_t i = 0; i < reply->header_count; i++) {
         add_header(response, connection->arena, reply->headers[i].name, reply->headers[i].value);
     }
-    if (connection->close_after || connection->home->draining) {
+    bool close_after = connection->close_after || connection->home->draining;
+    if (close_after && reply->status != 101) {
         MHD_add_response_header(response, "Connection", "close");
     }
 }
@@ -171,13 +172,27 @@ static struct MHD_Response *new_response(struct http_connection *connection)
                                            MHD_RESPMEM_PERSISTENT);
 }
 
+static void on_upgrade(void *cls, struct MHD_Connection *mhd, void *con_cls, const char *extra,
+                       size_t extra_len, MHD_socket fd, struct MHD_UpgradeResponseHandle *handle)
+{
+    struct http_connection *connection = con_cls;
+    (void)cls;
+    (void)mhd;
+    http_wheel_cancel(&connection->home->wheel, &connection->deadline);
+    http_ws_open(connection, fd, (struct slice){extra, extra_len});
+    MHD_upgrade_action(handle, MHD_UPGRADE_ACTION_CLOSE); /* closes the library's descriptor */
+    connection->home->front->need_run = true;
+}
+
 static enum MHD_Result queue_reply(struct http_connection *connection)
 {
     struct http_loop *home = connection->home;
     struct http_reply *reply = &connection->job->reply;
     unsigned status = reply->status ? (unsigned)reply->status : 200;
     int64_t bytes = (int64_t)reply->body.len + (reply->file_fd >= 0 ? reply->file_bytes : 0);
-    struct MHD_Response *response = new_response(connection);
+    bool upgrade = connection->ws && status == 101;
+    struct MHD_Response *response =
+        upgrade ? MHD_create_response_for_upgrade(on_upgrade, NULL) : new_response(connection);
     if (!response) {
         return MHD_NO;
     }
@@ -384,6 +399,9 @@ void http_front_resume(struct http_connection *connection)
 
 void http_front_cut(struct http_connection *connection, struct err err)
 {
+    if (connection->upgraded) {
+        return; /* MHD has closed its descriptor; the number may be another's */
+    }
     if (connection->phase == HTTP_PHASE_BODY && connection->job) {
         http_reply_error(&connection->job->reply, err, (struct slice){0});
         send_raw(connection);

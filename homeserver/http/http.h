@@ -152,7 +152,10 @@ struct http_route_table {
 struct http_parked;
 /* fn runs once when the client hangs up, the time is over or the server drains, on a worker, unless
  * http_unpark came first. It must answer through http_unpark too (the answer of a poll that found
- * nothing); after a hang-up the answer is discarded. */
+ * nothing); after a hang-up the answer is discarded. When both race, `expired` has returned before
+ * the resume function of the winner starts, so `arg` need live no longer than until then. The
+ * handle is valid until the winner's resume function starts: who may lose must know (by the lock
+ * that guards its registration) that the other has not begun. */
 struct http_parked *http_park(struct ctx *ctx, const struct http_request *request,
                               struct http_reply *reply, int64_t timeout_ms,
                               void (*expired)(void *arg), void *arg);
@@ -175,6 +178,9 @@ struct err http_ws_accept(struct ctx *ctx, const struct http_request *request,
                           struct http_ws **ws_out) MUST_USE;
 /* Queues a text frame; any thread. The bytes are copied. */
 void http_ws_send(struct http_ws *ws, struct slice text);
+/* The same, but the frame leaves only when the writes of ctx (ctx->write_ticket) are durable; for
+ * results. Frames sent meanwhile may overtake it. */
+void http_ws_send_durable(struct http_ws *ws, struct ctx *ctx, struct slice text);
 /* Bytes queued and not yet taken by the socket. */
 size_t http_ws_pending_bytes(struct http_ws *ws);
 /* Closes with a code after what is queued; any thread; ws is gone after on_close returned. */

@@ -15,6 +15,7 @@ struct MHD_Daemon;
 struct http_front;
 struct http_loop;
 struct http_tls;
+struct acceptor;
 
 enum {
     HTTP_POOL_BYTES = 8192,         /* MHD's memory per connection */
@@ -67,6 +68,13 @@ struct http_parked {
     bool watched;        /* in the hang-up epoll */
 };
 
+/* What a connection is counted as. */
+struct http_place {
+    bool by_address; /* not for trusted proxies */
+    uint8_t weight;  /* descriptors */
+    unsigned char key[8];
+};
+
 /* One TCP connection and the request on it. All fields belong to the loop, except that job and
  * what it holds belong to the worker while phase is WORK. */
 struct http_connection {
@@ -93,13 +101,11 @@ struct http_connection {
     bool refused; /* reply is an error made before the body was read */
     bool close_after;
     bool begun; /* stream hooks: begin was called */
-    bool is_tls;
     bool is_admin;
-    bool is_proxy; /* not counted by address */
-    bool upgraded; /* the descriptor has gone to job->ws */
+    bool upgraded; /* the descriptor and the place are the WebSocket's */
     uint8_t address_len;
     char address[HTTP_ADDRESS_BYTES]; /* of the peer */
-    unsigned char address_key[8];     /* counted under this key */
+    struct http_place place;
 };
 
 /* Counts connections per address; shared by the loops. */
@@ -153,8 +159,7 @@ struct err http_accept_listen(struct http_server *server) MUST_USE;
 void http_accept_init(struct http_loop *home);
 void http_accept_start(struct http_loop *home);
 void http_accept_stop(struct http_loop *home);
-/* Gives the place of a connection back. */
-void http_connection_leave(struct http_connection *connection);
+void http_place_leave(struct http_server *server, const struct http_place *place);
 void http_connection_free(struct http_connection *connection);
 
 /* --- exchange.c: from headers to reply; on the loop thread unless stated --- */
@@ -201,9 +206,12 @@ struct err http_park_init(struct http_loop *home) MUST_USE;
 void http_park_deinit(struct http_loop *home);
 
 /* --- ws.c --- */
-void http_ws_open(struct http_ws *ws, int fd, struct slice early);
+/* After the 101 has been sent. Duplicates fd and takes the connection's place. */
+void http_ws_open(struct http_connection *connection, int fd, struct slice early);
+/* The 101 was never sent. */
 void http_ws_abandon(struct http_ws *ws);
-void http_ws_drain(struct http_loop *home);
+void http_ws_drain(struct http_loop *home); /* closes all with 1001 */
+void http_ws_cut(struct http_loop *home);   /* at once */
 
 /* --- address.c --- */
 struct http_addresses *http_addresses_new(size_t max_per_address);

@@ -170,6 +170,7 @@ static void on_drain(void *arg)
     struct http_loop *home = arg;
     home->draining = true;
     http_accept_stop(home);
+    http_ws_drain(home);
     struct http_connection *next = NULL;
     for (struct http_connection *at = home->connections; at; at = next) {
         next = at->next;
@@ -184,6 +185,7 @@ static void on_drain(void *arg)
 static void on_hard_stop(void *arg)
 {
     struct http_loop *home = arg;
+    http_ws_cut(home);
     for (struct http_connection *at = home->connections; at; at = at->next) {
         http_front_cut(at, OK);
     }
@@ -201,7 +203,8 @@ static void post_to_loops(struct http_server *server, void (*fn)(void *arg))
 
 static bool is_quiet(struct http_server *server)
 {
-    return atomic_load(&server->running) == 0 && atomic_load(&server->connection_count) == 0;
+    return atomic_load(&server->running) == 0 && atomic_load(&server->connection_count) == 0 &&
+           atomic_load(&server->sockets) == 0;
 }
 
 static void wait_quiet(struct http_server *server, int64_t at_most_ms)

@@ -123,6 +123,35 @@ static struct err do_big(void *app, struct ctx *ctx, const struct http_request *
     return OK;
 }
 
+static void on_text(void *arg, struct ctx *ctx, struct slice text)
+{
+    struct harness *harness = arg;
+    struct http_ws *ws = harness->ws;
+    harness->texts++;
+    if (slice_eq(text, LIT("close"))) {
+        http_ws_close(ws, 4001, LIT("asked to"));
+        return;
+    }
+    http_ws_send(ws, arena_concat(ctx->arena, LIT("echo:"), text));
+}
+
+static void on_close(void *arg)
+{
+    ((struct harness *)arg)->closed++;
+}
+
+static const struct http_ws_hooks ws_hooks = {on_text, on_close};
+
+static struct err do_ws(void *app, struct ctx *ctx, const struct http_request *request,
+                        struct http_reply *reply)
+{
+    struct harness *harness = app;
+    struct http_ws *ws = NULL;
+    TRY(http_ws_accept(ctx, request, reply, LIT("test.v1"), &ws_hooks, harness, &ws));
+    harness->ws = ws;
+    return OK;
+}
+
 static const struct http_stream_hooks stream_hooks = {stream_begin, stream_piece, stream_abort};
 
 static const struct http_route routes[] = {
@@ -146,6 +175,7 @@ static const struct http_route routes[] = {
      .body_bytes_max = 50000000,
      .handler = do_stream,
      .stream = &stream_hooks},
+    {.method = HTTP_GET, .path = "/ws", .handler = do_ws, .flags = HTTP_WEBSOCKET},
     {.method = HTTP_GET, .path = "/slow", .handler = do_slow},
     {.method = HTTP_GET, .path = "/big", .handler = do_big},
 };

@@ -16,6 +16,8 @@ struct harness {
     _Atomic int parked, expired, aborted, handled;
     struct http_parked *_Atomic waiting; /* the newest parked request */
     _Atomic int64_t streamed;
+    struct http_ws *_Atomic ws; /* the newest WebSocket */
+    _Atomic int texts, closed;
 };
 
 int harness_start(void **state);
