@@ -10,6 +10,7 @@ extern const struct http_route_table cs_capabilities_routes;
 extern const struct http_route_table cs_login_routes;
 extern const struct http_route_table cs_register_routes;
 extern const struct http_route_table cs_account_routes;
+extern const struct http_route_table cs_auth_pages_routes;
 extern const struct http_route_table cs_devices_routes;
 extern const struct http_route_table cs_profile_routes;
 extern const struct http_route_table cs_rooms_routes;

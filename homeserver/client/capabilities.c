@@ -1,0 +1,52 @@
+/* Spec: client-server, "Capabilities negotiation". */
+#include "homeserver/client/account_priv.h"
+#include "spec/room_rules.h"
+
+static void write_enabled(struct json_out *out, struct slice name, bool enabled)
+{
+    json_out_key_object(out, name);
+    json_out_key_bool(out, LIT("enabled"), enabled);
+    json_out_object_end(out);
+}
+
+static void write_room_versions(struct json_out *out, struct slice fallback)
+{
+    json_out_key_object(out, LIT("m.room_versions"));
+    json_out_key_string(out, LIT("default"), fallback);
+    json_out_key_object(out, LIT("available"));
+    for (size_t i = 0; room_rules_at(i); i++) {
+        json_out_key_string(out, room_rules_at(i)->version, LIT("stable"));
+    }
+    json_out_object_end(out);
+    json_out_object_end(out);
+}
+
+static struct err get_capabilities(void *app, struct ctx *ctx, const struct http_request *request,
+                                   struct http_reply *reply)
+{
+    struct hs *hs = app;
+    struct account account;
+    bool found = false;
+    struct json_out out = json_out_to(&reply->body);
+    TRY(hs_account_get(hs, ctx, request->requester->user, &account, &found));
+    bool has_password = found && account.password_hash.len > 0;
+    json_out_object(&out);
+    json_out_key_object(&out, LIT("capabilities"));
+    write_enabled(&out, LIT("m.change_password"), has_password);
+    write_room_versions(&out, hs->conf->default_room_version);
+    write_enabled(&out, LIT("m.profile_fields"), !request->requester->is_guest);
+    write_enabled(&out, LIT("m.set_displayname"), true);
+    write_enabled(&out, LIT("m.set_avatar_url"), !request->requester->is_guest);
+    write_enabled(&out, LIT("m.3pid_changes"), false);
+    write_enabled(&out, LIT("m.get_login_token"), has_password);
+    write_enabled(&out, LIT("m.forget_forced_upon_leave"), false);
+    json_out_object_end(&out);
+    json_out_object_end(&out);
+    return OK;
+}
+
+static const struct http_route routes[] = {
+    {HTTP_GET, "/_matrix/client/v3/capabilities", HTTP_AUTH_USER, HTTP_RATE_READ, HTTP_BODY_NONE,
+     HTTP_LANE_NONE, 0, get_capabilities, "Capabilities negotiation", NULL, HTTP_ALLOW_GUEST},
+};
+const struct http_route_table cs_capabilities_routes = {routes, COUNT_OF(routes)};

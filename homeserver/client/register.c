@@ -1,0 +1,334 @@
+/* Spec: client-server, "Account registration", "Token-authenticated registration". */
+#include "crypto/token.h"
+#include "homeserver/client/account_priv.h"
+#include "homeserver/service/profiles.h"
+#include "homeserver/service/registration_tokens.h"
+
+enum { MADE_UP_NAME_LETTERS = 12 };
+
+/* The user id that a user name makes, folded to lower case; refused when the name is not valid. */
+static struct err read_username(struct hs *hs, struct ctx *ctx, struct slice username,
+                                struct slice *user_id_out)
+{
+    char *folded = arena_cstr(ctx->arena, username);
+    for (size_t i = 0; i < username.len; i++) {
+        folded[i] = (char)(folded[i] >= 'A' && folded[i] <= 'Z' ? folded[i] + 32 : folded[i]);
+    }
+    struct slice localpart = {folded, username.len};
+    if (!ids_is_new_localpart(localpart)) {
+        return err_public(ERR_M_INVALID_USERNAME,
+                          "User names are made of a-z, 0-9 and the characters . _ = - / +");
+    }
+    *user_id_out = ids_make_user(ctx->arena, localpart, ids_trust_server(hs->server_name)).s;
+    if (user_id_out->len > STORE_ID_BYTES_MAX) {
+        return err_public(ERR_M_INVALID_USERNAME, "The user name is too long.");
+    }
+    if (hs->conf->server_notices_enabled && slice_eq(localpart, hs->conf->server_notices_user)) {
+        return err_public(ERR_M_EXCLUSIVE, "This user name is reserved for the server.");
+    }
+    return OK;
+}
+
+static struct err check_free(struct hs *hs, struct ctx *ctx, struct slice user_id)
+{
+    uint64_t user = 0;
+    uint32_t flags = 0;
+    bool found = false;
+    TRY(hs_user_find(hs, ctx, user_id, &user, &found));
+    if (found) {
+        TRY(hs_account_flags(hs, ctx, user, &flags, &found));
+    }
+    return found ? err_make(ERR_M_USER_IN_USE, "the account exists") : OK;
+}
+
+/* The user id of `username`, or a new one when there is none; free at this moment. */
+static struct err choose_user_id(struct hs *hs, struct ctx *ctx, struct slice username,
+                                 struct slice *user_id_out)
+{
+    if (!username.ptr) {
+        username = token_random_name(ctx->arena, MADE_UP_NAME_LETTERS);
+    }
+    TRY(read_username(hs, ctx, username, user_id_out));
+    return check_free(hs, ctx, *user_id_out);
+}
+
+static struct err create(struct hs *hs, struct ctx *ctx, const struct account_draft *draft,
+                         uint64_t *user_out)
+{
+    struct json name = json_string(ids_user_localpart(ids_trust_user(draft->user_id)));
+    TRY(hs_account_create(hs, ctx, draft, user_out));
+    return hs_profile_set(hs, ctx, *user_out, LIT("displayname"), &name);
+}
+
+/* Spec: client-server, "Guest Access": only the device name counts, the rest is ignored. */
+static struct err register_guest(struct hs *hs, struct ctx *ctx, const struct http_request *request,
+                                 struct http_reply *reply)
+{
+    struct account_draft draft = {.flags = ACCOUNT_GUEST};
+    struct sign_in sign_in = {0};
+    struct issued_tokens tokens;
+    if (!hs->conf->registration_guests) {
+        return err_public(ERR_M_FORBIDDEN, "Guests are not allowed on this server.");
+    }
+    TRY(cs_body_string(request, LIT("initial_device_display_name"), &sign_in.display_name));
+    TRY(choose_user_id(hs, ctx, (struct slice){0}, &draft.user_id));
+    TRY(create(hs, ctx, &draft, &sign_in.user));
+    TRY(hs_token_issue(hs, ctx, &sign_in, &tokens));
+    struct cs_signed_in in = {draft.user_id, &tokens};
+    cs_reply_signed_in(hs, reply, &in);
+    return OK;
+}
+
+static struct uia_flow registration_flow(const struct conf *conf)
+{
+    struct uia_flow flow = {0};
+    if (conf->registration_require_token) {
+        flow.stages[flow.count++] = UIA_REGISTRATION_TOKEN;
+    }
+    if (conf->registration_terms.len > 0) {
+        flow.stages[flow.count++] = UIA_TERMS;
+    }
+    if (flow.count == 0) {
+        flow.stages[flow.count++] = UIA_DUMMY;
+    }
+    return flow;
+}
+
+/* What a registration asks for, checked before anybody has to prove anything. */
+struct wish {
+    struct account_draft draft;
+    bool inhibit_login;
+};
+
+static struct err read_wish(struct hs *hs, struct ctx *ctx, const struct http_request *request,
+                            struct wish *wish_out)
+{
+    struct slice username;
+    *wish_out = (struct wish){0};
+    TRY(cs_body_string(request, LIT("username"), &username));
+    TRY(cs_body_string(request, LIT("password"), &wish_out->draft.password));
+    TRY(cs_body_bool(request, LIT("inhibit_login"), false, &wish_out->inhibit_login));
+    if (wish_out->draft.password.ptr) {
+        TRY(cs_check_new_password(hs, wish_out->draft.password));
+    }
+    return choose_user_id(hs, ctx, username, &wish_out->draft.user_id);
+}
+
+static struct err finish(struct hs *hs, struct ctx *ctx, const struct http_request *request,
+                         struct http_reply *reply, const struct wish *wish)
+{
+    struct issued_tokens tokens;
+    struct cs_signed_in in = {.user_id = wish->draft.user_id};
+    uint64_t user = 0;
+    TRY(create(hs, ctx, &wish->draft, &user));
+    if (!wish->inhibit_login) {
+        TRY(cs_sign_in(hs, ctx, request, user, &tokens));
+        in.tokens = &tokens;
+    }
+    cs_reply_signed_in(hs, reply, &in);
+    return OK;
+}
+
+static struct err register_user(struct hs *hs, struct ctx *ctx, const struct http_request *request,
+                                struct http_reply *reply)
+{
+    struct wish wish;
+    struct uia_result result;
+    bool used = true;
+    struct uia_check check = {.request = request, .flow = registration_flow(hs->conf)};
+    if (!hs->conf->registration_open) {
+        return err_public(ERR_M_FORBIDDEN, "Registration is closed on this server.");
+    }
+    TRY(read_wish(hs, ctx, request, &wish));
+    TRY(hs_uia_check(hs, ctx, &check, reply, &result));
+    if (!result.complete) {
+        return OK;
+    }
+    if (!wish.draft.password.ptr) {
+        return err_public(ERR_M_MISSING_PARAM, "password is missing.");
+    }
+    if (result.registration_token.ptr) {
+        TRY(hs_registration_token_use(hs, ctx, result.registration_token, &used));
+    }
+    if (!used) {
+        return err_public(ERR_M_UNAUTHORIZED, "The registration token has been used up.");
+    }
+    return finish(hs, ctx, request, reply, &wish);
+}
+
+static struct err register_account(void *app, struct ctx *ctx, const struct http_request *request,
+                                   struct http_reply *reply)
+{
+    struct slice kind = http_query_get(ctx, request, LIT("kind"));
+    if (slice_eq(kind, LIT("guest"))) {
+        return register_guest(app, ctx, request, reply);
+    }
+    if (kind.ptr && !slice_eq(kind, LIT("user"))) {
+        return err_public(ERR_M_INVALID_PARAM, "kind is either user or guest.");
+    }
+    return register_user(app, ctx, request, reply);
+}
+
+static struct err get_available(void *app, struct ctx *ctx, const struct http_request *request,
+                                struct http_reply *reply)
+{
+    struct hs *hs = app;
+    struct slice user_id;
+    struct slice username = http_query_get(ctx, request, LIT("username"));
+    if (!hs->conf->registration_open) {
+        return err_public(ERR_M_FORBIDDEN, "Registration is closed on this server.");
+    }
+    if (!username.ptr) {
+        return err_public(ERR_M_MISSING_PARAM, "username is missing.");
+    }
+    TRY(choose_user_id(hs, ctx, username, &user_id));
+    buf_add(&reply->body, LIT("{\"available\":true}"));
+    return OK;
+}
+
+static struct err get_validity(void *app, struct ctx *ctx, const struct http_request *request,
+                               struct http_reply *reply)
+{
+    struct hs *hs = app;
+    bool valid = false;
+    struct slice token = http_query_get(ctx, request, LIT("token"));
+    if (!hs->conf->registration_open) {
+        return err_public(ERR_M_FORBIDDEN, "Registration is closed on this server.");
+    }
+    if (!token.ptr) {
+        return err_public(ERR_M_MISSING_PARAM, "token is missing.");
+    }
+    TRY(hs_registration_token_check(hs, ctx, token, &valid));
+    buf_add(&reply->body, valid ? LIT("{\"valid\":true}") : LIT("{\"valid\":false}"));
+    return OK;
+}
+
+/* --- with a shared secret, as tools for Synapse do it --- */
+
+enum { NONCE_LIFE_MS = 60000, NONCE_LETTERS = 16 };
+
+/* A nonce vouches for itself: "<time>.<random>.<HMAC of both>". Using one twice gains nothing, as
+ * the account exists after the first time. */
+static struct slice seal_nonce(struct hs *hs, struct ctx *ctx, struct slice plain)
+{
+    struct slice mac = token_hmac_sha1_hex(ctx->arena, hs->conf->registration_shared_secret, plain);
+    return arena_printf(ctx->arena, "%.*s.%.*s", (int)plain.len, plain.ptr, (int)mac.len, mac.ptr);
+}
+
+static bool nonce_is_fresh(struct hs *hs, struct ctx *ctx, struct slice nonce)
+{
+    struct slice time_text;
+    int64_t made_ms = 0;
+    struct slice plain = slice_sub(nonce, 0, slice_find_last(nonce, '.'));
+    slice_cut(plain, '.', &time_text);
+    int64_t age_ms = 0;
+    if (!slice_parse_i64(time_text, &made_ms) ||
+        __builtin_sub_overflow(now_wall_ms(ctx->now), made_ms, &age_ms)) {
+        return false;
+    }
+    return age_ms >= 0 && age_ms < NONCE_LIFE_MS && token_eq(nonce, seal_nonce(hs, ctx, plain));
+}
+
+static struct err check_secret(struct hs *hs)
+{
+    return hs->conf->registration_shared_secret.len > 0
+               ? OK
+               : err_public(ERR_M_UNKNOWN_400, "Registration by shared secret is off.");
+}
+
+static struct err get_nonce(void *app, struct ctx *ctx, const struct http_request *request,
+                            struct http_reply *reply)
+{
+    (void)request;
+    TRY(check_secret(app));
+    struct slice random = token_random_name(ctx->arena, NONCE_LETTERS);
+    struct slice plain = arena_printf(ctx->arena, "%lld.%.*s", (long long)now_wall_ms(ctx->now),
+                                      (int)random.len, random.ptr);
+    struct json_out out = json_out_to(&reply->body);
+    json_out_object(&out);
+    json_out_key_string(&out, LIT("nonce"), seal_nonce(app, ctx, plain));
+    json_out_object_end(&out);
+    return OK;
+}
+
+struct secret_wish {
+    struct slice nonce, username, password, mac, user_type, displayname;
+    bool admin;
+};
+
+static bool mac_is_right(struct hs *hs, struct ctx *ctx, const struct secret_wish *wish)
+{
+    struct buf message;
+    buf_init_arena(&message, ctx->arena, CS_ACCOUNT_BODY_BYTES_MAX);
+    buf_add(&message, wish->nonce);
+    buf_add_byte(&message, 0);
+    buf_add(&message, wish->username);
+    buf_add_byte(&message, 0);
+    buf_add(&message, wish->password);
+    buf_add_byte(&message, 0);
+    buf_add(&message, wish->admin ? LIT("admin") : LIT("notadmin"));
+    if (wish->user_type.ptr) {
+        buf_add_byte(&message, 0);
+        buf_add(&message, wish->user_type);
+    }
+    struct slice mac =
+        token_hmac_sha1_hex(ctx->arena, hs->conf->registration_shared_secret, buf_slice(&message));
+    return !message.overflow && token_eq(mac, wish->mac);
+}
+
+static struct err read_secret_wish(const struct http_request *request, struct secret_wish *wish)
+{
+    TRY(cs_body_required(request, LIT("nonce"), &wish->nonce));
+    TRY(cs_body_required(request, LIT("username"), &wish->username));
+    TRY(cs_body_required(request, LIT("password"), &wish->password));
+    TRY(cs_body_required(request, LIT("mac"), &wish->mac));
+    TRY(cs_body_string(request, LIT("user_type"), &wish->user_type));
+    TRY(cs_body_string(request, LIT("displayname"), &wish->displayname));
+    return cs_body_bool(request, LIT("admin"), false, &wish->admin);
+}
+
+static struct err register_by_secret(void *app, struct ctx *ctx, const struct http_request *request,
+                                     struct http_reply *reply)
+{
+    struct hs *hs = app;
+    struct secret_wish asked;
+    struct wish wish = {0};
+    TRY(check_secret(hs));
+    TRY(read_secret_wish(request, &asked));
+    if (!nonce_is_fresh(hs, ctx, asked.nonce)) {
+        return err_public(ERR_M_UNKNOWN_400, "The nonce is not known; ask for a new one.");
+    }
+    if (!mac_is_right(hs, ctx, &asked)) {
+        return err_public(ERR_M_FORBIDDEN, "The MAC is wrong.");
+    }
+    TRY(cs_check_new_password(hs, asked.password));
+    TRY(choose_user_id(hs, ctx, asked.username, &wish.draft.user_id));
+    TRY(cs_body_bool(request, LIT("inhibit_login"), false, &wish.inhibit_login));
+    wish.draft.password = asked.password;
+    wish.draft.flags = asked.admin ? ACCOUNT_ADMIN : 0;
+    TRY(finish(hs, ctx, request, reply, &wish));
+    if (asked.displayname.ptr) {
+        uint64_t user = 0;
+        struct json name = json_string(asked.displayname);
+        TRY(hs_user_intern(hs, ctx, wish.draft.user_id, &user));
+        TRY(hs_profile_set(hs, ctx, user, LIT("displayname"), &name));
+    }
+    return OK;
+}
+
+#define SECRET "/_synapse/admin/v1/register"
+static const struct http_route routes[] = {
+    {HTTP_POST, "/_matrix/client/v3/register", HTTP_AUTH_NONE, HTTP_RATE_REGISTER,
+     HTTP_BODY_OPTIONAL_JSON, HTTP_LANE_NONE, CS_ACCOUNT_BODY_BYTES_MAX, register_account,
+     "Account registration", NULL, 0},
+    {HTTP_GET, "/_matrix/client/v3/register/available", HTTP_AUTH_NONE, HTTP_RATE_REGISTER,
+     HTTP_BODY_NONE, HTTP_LANE_NONE, 0, get_available, "Account registration", NULL, 0},
+    {HTTP_GET, "/_matrix/client/v1/register/m.login.registration_token/validity", HTTP_AUTH_NONE,
+     HTTP_RATE_REGISTER, HTTP_BODY_NONE, HTTP_LANE_NONE, 0, get_validity,
+     "Token-authenticated registration", NULL, 0},
+    {HTTP_GET, SECRET, HTTP_AUTH_NONE, HTTP_RATE_REGISTER, HTTP_BODY_NONE, HTTP_LANE_NONE, 0,
+     get_nonce, "Account registration", NULL, 0},
+    {HTTP_POST, SECRET, HTTP_AUTH_NONE, HTTP_RATE_REGISTER, HTTP_BODY_JSON, HTTP_LANE_NONE,
+     CS_ACCOUNT_BODY_BYTES_MAX, register_by_secret, "Account registration", NULL, 0},
+};
+const struct http_route_table cs_register_routes = {routes, COUNT_OF(routes)};
