@@ -4,7 +4,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
-#include <string.h>
+#include <time.h>
 
 enum {
     /* So many positions are claimed with one row: a restart begins above all of them. */
@@ -12,6 +12,7 @@ enum {
     LISTENERS_MAX = 16,
     BATCH_MAX = 256,
     RING_MIN = 64,
+    STUCK_S = 10, /* a position that blocks all later ones for so long is logged */
 };
 
 enum entry_state { ENTRY_RESERVED = 0, ENTRY_COMPLETE, ENTRY_ABANDONED };
@@ -149,6 +150,24 @@ static void publish(struct positions *positions, uint64_t last, size_t count)
     }
 }
 
+/* Waits for a wake-up; with positions in flight at most STUCK_S, and says so when that has passed
+ * without progress: a position that is neither completed nor abandoned holds up every reader. */
+static void wait_for_wake(struct positions *positions)
+{
+    struct timespec until;
+    uint64_t head = positions->head;
+    if (head > atomic_load(&positions->newest) || positions->failed) {
+        pthread_cond_wait(&positions->wake, &positions->lock);
+        return;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += STUCK_S;
+    int expired = pthread_cond_timedwait(&positions->wake, &positions->lock, &until);
+    if (expired && head == positions->head && !head_is_ready(positions)) {
+        log_warn(positions->log, "positions_stuck", .pos = (int64_t)head);
+    }
+}
+
 static void *run(void *arg)
 {
     struct positions *positions = arg;
@@ -156,7 +175,7 @@ static void *run(void *arg)
     for (;;) {
         size_t count = 0;
         while (!positions->stopping && !head_is_ready(positions)) {
-            pthread_cond_wait(&positions->wake, &positions->lock);
+            wait_for_wake(positions);
         }
         if (!head_is_ready(positions)) {
             break;
@@ -202,7 +221,11 @@ struct err positions_open(struct store *store, struct ctx *ctx, struct positions
     atomic_store(&positions->newest, claimed);
     atomic_store(&positions->published, claimed);
     pthread_mutex_init(&positions->lock, NULL);
-    pthread_cond_init(&positions->wake, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&positions->wake, &attr);
+    pthread_condattr_destroy(&attr);
     pthread_cond_init(&positions->moved, NULL);
     int failed = pthread_create(&positions->publisher, NULL, run, positions);
     ASSERT(failed == 0);
