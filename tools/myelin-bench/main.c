@@ -28,6 +28,9 @@ static const struct row ROWS[] = {
     {"loaded", row_loaded, IN_ALL, "memory after the load, start with its data"},
     {"idle-poll", row_idle_poll, IN_ALL, "memory of an idle long-poll client"},
     {"idle-stream", row_idle_stream, IN_ALL, "memory of an idle stream client"},
+    {"state-size", row_state_size, NO_SERVER, "state records beside event JSON"},
+    {"resolve", row_resolve, NO_SERVER, "state resolution in a room of 100,000 members"},
+    {"purge", row_purge, NO_SERVER, "purge of a room with 1,000,000 events"},
     {"million", row_million, IN_FULL, "start with 1,000,000 events (needs --start)"},
 };
 
