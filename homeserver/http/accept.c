@@ -112,6 +112,12 @@ void http_accept_fd(struct http_loop *home, int fd, const struct sockaddr *peer,
         close(fd);
         return;
     }
+    int plain = listener->tls ? http_tls_wrap(home, fd) : fd;
+    if (plain < 0) {
+        http_place_leave(home->server, &connection->place);
+        mem_free(connection);
+        return;
+    }
     connection->next = home->connections;
     if (connection->next) {
         connection->next->prev = connection;
@@ -119,7 +125,7 @@ void http_accept_fd(struct http_loop *home, int fd, const struct sockaddr *peer,
     home->connections = connection;
     http_wheel_set(&home->wheel, &connection->deadline,
                    loop_mono_ms(home->loop) + home->server->config.request_timeout_ms);
-    http_front_add(home->front, fd, peer, peer_len, connection);
+    http_front_add(home->front, plain, peer, peer_len, connection);
 }
 
 static void on_pause_over(void *arg)

@@ -3,6 +3,7 @@
 #include "homeserver/base/loop.h"
 #include "homeserver/http/router.h"
 #include "homeserver/http/server.h"
+#include "homeserver/http/tls.h"
 #include "homeserver/http/wheel.h"
 
 #include <netinet/in.h>
@@ -14,7 +15,7 @@ struct MHD_Connection;
 struct MHD_Daemon;
 struct http_front;
 struct http_loop;
-struct http_tls;
+struct http_tls_pipe;
 struct acceptor;
 
 enum {
@@ -121,9 +122,9 @@ struct http_loop {
     struct acceptor *acceptors; /* one per listener */
     bool ticking;
     struct http_connection *connections;
-    struct http_ws *sockets; /* open WebSockets */
-    size_t connection_count, socket_count;
-    struct arena *arenas[64]; /* spare */
+    struct http_ws *sockets;     /* open WebSockets */
+    struct http_tls_pipe *pipes; /* TLS connections */
+    struct arena *arenas[64];    /* spare */
     size_t arena_count;
     struct loop_task drain_task, hard_task;
     uint64_t request_number;
@@ -147,6 +148,7 @@ struct http_server {
     _Atomic size_t connection_count;
     _Atomic size_t running; /* jobs handed to workers or waiting for durability */
     _Atomic size_t sockets; /* WebSockets not yet freed */
+    _Atomic size_t pipes;   /* TLS connections */
     _Atomic bool draining;
     bool started;
 };

@@ -83,6 +83,17 @@ static void before_sleep(void *arg)
     }
 }
 
+static struct err init_tls(struct http_server *server)
+{
+    const struct http_server_config *config = &server->config;
+    for (size_t i = 0; i < config->listener_count; i++) {
+        if (config->listeners[i].tls && !server->tls) {
+            TRY(http_tls_new(config->tls_certificate, config->tls_key, &server->tls));
+        }
+    }
+    return OK;
+}
+
 static struct err init_loop(struct http_server *server, size_t index)
 {
     struct http_loop *home = &server->loops[index];
@@ -121,6 +132,9 @@ struct err http_server_new(const struct http_server_config *config, struct http_
         err = init_loop(server, server->loop_count++);
     }
     if (!err.code) {
+        err = init_tls(server);
+    }
+    if (!err.code) {
         err = http_accept_listen(server);
     }
     *server_out = server;
@@ -130,6 +144,14 @@ struct err http_server_new(const struct http_server_config *config, struct http_
         http_server_free(server_out);
     }
     return err;
+}
+
+struct err http_server_reload(struct http_server *server)
+{
+    if (!server->tls) {
+        return OK;
+    }
+    return http_tls_reload(server->tls, server->config.tls_certificate, server->config.tls_key);
 }
 
 uint16_t http_server_port(const struct http_server *server, size_t listener)
@@ -186,6 +208,7 @@ static void on_hard_stop(void *arg)
 {
     struct http_loop *home = arg;
     http_ws_cut(home);
+    http_tls_cut(home);
     for (struct http_connection *at = home->connections; at; at = at->next) {
         http_front_cut(at, OK);
     }
@@ -204,7 +227,7 @@ static void post_to_loops(struct http_server *server, void (*fn)(void *arg))
 static bool is_quiet(struct http_server *server)
 {
     return atomic_load(&server->running) == 0 && atomic_load(&server->connection_count) == 0 &&
-           atomic_load(&server->sockets) == 0;
+           atomic_load(&server->sockets) == 0 && atomic_load(&server->pipes) == 0;
 }
 
 static void wait_quiet(struct http_server *server, int64_t at_most_ms)
@@ -239,6 +262,7 @@ static void free_loop(struct http_loop *home)
             http_front_resume(at);
         }
     }
+    http_tls_cut(home);
     http_front_free(&home->front);
     http_park_deinit(home);
     loop_timer_free(&home->tick);
@@ -264,6 +288,7 @@ void http_server_free(struct http_server **pointer)
     http_router_free(&server->router);
     http_router_free(&server->admin_router);
     http_addresses_free(&server->addresses);
+    http_tls_free(&server->tls);
     arena_free(&server->arena);
     mem_free(server);
     *pointer = NULL;

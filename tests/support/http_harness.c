@@ -1,5 +1,6 @@
 #include "tests/support/http_harness.h"
 
+#include "homeserver/http/selfsigned.h"
 #include "spec/errcodes.h"
 
 #include <arpa/inet.h>
@@ -191,13 +192,23 @@ int harness_start(void **state)
     const struct http_listener listeners[HARNESS_LISTENERS] = {
         [HARNESS_PLAIN] = {.host = LIT("127.0.0.1")},
         [HARNESS_ADMIN] = {.host = LIT("127.0.0.1"), .admin = true},
+        [HARNESS_TLS] = {.host = LIT("127.0.0.1"), .tls = true},
     };
+    snprintf(harness->folder, sizeof harness->folder, "/tmp/http-test-XXXXXX");
+    assert_non_null(mkdtemp(harness->folder));
+    snprintf(harness->certificate, sizeof harness->certificate, "%s/cert.pem", harness->folder);
+    snprintf(harness->key, sizeof harness->key, "%s/key.pem", harness->folder);
+    struct err err = http_selfsigned_make(slice_of(harness->certificate), slice_of(harness->key),
+                                          LIT("example.org:8448"));
+    assert_int_equal(err.code, 0);
     harness->now = now_system();
     harness->workers = workers_new("work", 4, 1000);
     harness->log = log_new(getenv("HARNESS_DEBUG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR, 2);
     const struct http_server_config config = {
         .listeners = listeners,
         .listener_count = HARNESS_LISTENERS,
+        .tls_certificate = slice_of(harness->certificate),
+        .tls_key = slice_of(harness->key),
         .loop_count = 2,
         .request_timeout_ms = 1500,
         .idle_timeout_ms = 1500,
@@ -211,7 +222,7 @@ int harness_start(void **state)
         .now = &harness->now,
         .log = harness->log,
     };
-    struct err err = http_server_new(&config, &harness->server);
+    err = http_server_new(&config, &harness->server);
     assert_int_equal(err.code, 0);
     err = http_server_start(harness->server);
     assert_int_equal(err.code, 0);
@@ -226,6 +237,9 @@ int harness_stop(void **state)
     workers_free(&harness->workers);
     http_server_free(&harness->server);
     log_free(&harness->log);
+    unlink(harness->certificate);
+    unlink(harness->key);
+    rmdir(harness->folder);
     free(harness);
     return 0;
 }

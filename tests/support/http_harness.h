@@ -6,13 +6,14 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
-enum { HARNESS_PLAIN, HARNESS_ADMIN, HARNESS_LISTENERS };
+enum { HARNESS_PLAIN, HARNESS_ADMIN, HARNESS_TLS, HARNESS_LISTENERS };
 
 struct harness {
     struct http_server *server;
     struct workers *workers;
     struct now now;
     struct log *log;
+    char folder[64], certificate[80], key[80];
     _Atomic int parked, expired, aborted, handled;
     struct http_parked *_Atomic waiting; /* the newest parked request */
     _Atomic int64_t streamed;
