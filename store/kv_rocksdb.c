@@ -9,6 +9,7 @@
 enum {
     /* A range of at most this many rows is deleted row by row: range tombstones slow reads down. */
     RANGE_ROWS_MAX = 64,
+    LEVEL0_FILES = 8,
     RECOVER_POINT_IN_TIME = 2,
     LOG_LEVEL_WARN_ROCKSDB = 2,
     LZ4 = rocksdb_lz4_compression,
@@ -57,18 +58,30 @@ static void set_table_options(struct kv_rocksdb *rocks, size_t cache_bytes)
     rocksdb_block_based_options_destroy(table);
 }
 
+/* Up to three memtables exist. Small ones cost more merging, large ones memory after any load, so
+ * only a large budget makes them larger than 8 MB. */
+static size_t memtable_bytes_for(size_t cache_bytes)
+{
+    size_t usual = clamp(cache_bytes / 4, (size_t)2 << 20, (size_t)8 << 20);
+    return clamp(cache_bytes / 32, usual, (size_t)64 << 20);
+}
+
 static void set_options(struct kv_rocksdb *rocks, size_t cache_bytes)
 {
     rocksdb_options_t *options = rocksdb_options_create();
     rocks->options = options;
-    size_t memtable_bytes = clamp(cache_bytes / 6, (size_t)2 << 20, (size_t)64 << 20);
+    size_t memtable_bytes = memtable_bytes_for(cache_bytes);
     rocksdb_options_set_create_if_missing(options, 1);
     rocksdb_options_set_compression(options, LZ4);
     rocksdb_options_set_write_buffer_size(options, memtable_bytes);
     rocksdb_options_set_max_write_buffer_number(options, 3);
     rocksdb_options_set_arena_block_size(options, (size_t)128 << 10);
     rocksdb_options_set_target_file_size_base(options, (uint64_t)32 << 20);
-    rocksdb_options_set_max_bytes_for_level_base(options, (uint64_t)128 << 20);
+    /* The first level is as large as what is merged into it at once. */
+    rocksdb_options_set_level0_file_num_compaction_trigger(options, LEVEL0_FILES);
+    rocksdb_options_set_level0_slowdown_writes_trigger(options, 4 * LEVEL0_FILES);
+    rocksdb_options_set_level0_stop_writes_trigger(options, 6 * LEVEL0_FILES);
+    rocksdb_options_set_max_bytes_for_level_base(options, LEVEL0_FILES * memtable_bytes);
     rocksdb_options_set_level_compaction_dynamic_level_bytes(options, 1);
     rocksdb_options_set_max_background_jobs(options, 2);
     rocksdb_options_set_max_open_files(options, 256);
