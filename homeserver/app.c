@@ -15,6 +15,7 @@
 #include "homeserver/service/tokens.h"
 #include "homeserver/service/uia.h"
 #include "homeserver/service/users.h"
+#include "homeserver/sync/sync.h"
 
 #include <unistd.h>
 
@@ -82,6 +83,7 @@ static void build_services(struct app *app)
     hs->ephemeral = hs_ephemeral_new(hs);
     hs->prefs = hs_prefs_new(hs);
     hs_memberships_hook(hs);
+    hs->sync = sync_new(hs);
 }
 
 static void free_services(struct app *app)
@@ -201,6 +203,7 @@ void app_free(struct app **app)
     free_services(a);
     signing_key_free(&a->hs.signing_key);
     positions_close(&a->hs.positions);
+    sync_free(&a->hs.sync);
     state_store_free(&a->hs.states);
     store_close(&a->hs.store);
     ctx_finish(&a->ctx);

@@ -1,6 +1,7 @@
 #include "homeserver/base/mem.h"
 #include "homeserver/service/users.h"
 #include "homeserver/sync/priv.h"
+#include "homeserver/sync/stream.h"
 
 enum {
     USERS_MAX = 100000,
@@ -56,6 +57,7 @@ struct sync *sync_new(struct hs *hs)
         .source = {.arg = hs, .rooms_joined = rooms_joined, .users_sharing = users_sharing},
         .users_max = USERS_MAX,
     });
+    sync->streams = sync_streams_new(sync);
     return sync;
 }
 
@@ -64,6 +66,7 @@ void sync_free(struct sync **sync)
     if (*sync == NULL) {
         return;
     }
+    sync_streams_free(&(*sync)->streams);
     sync_sessions_free(&(*sync)->sessions);
     sync_lazy_free(&(*sync)->lazy);
     mem_free(*sync);

@@ -11,6 +11,7 @@ struct sync {
     struct hs *hs;
     struct sync_sessions *sessions;
     struct sync_lazy *lazy;
+    struct sync_streams *streams;
 };
 
 /* Users by number, in the arena; duplicates allowed until sync_users_finish. */

@@ -1,0 +1,460 @@
+/* Frames from the client. One worker at a time runs them, in order. */
+#include "homeserver/base/mem.h"
+#include "homeserver/service/sending.h"
+#include "homeserver/service/signals.h"
+#include "homeserver/service/tokens.h"
+#include "homeserver/service/users.h"
+#include "homeserver/sync/stream_priv.h"
+
+#include <string.h>
+
+/* What is wrong with a frame, and how the stream ends for it. */
+struct fault {
+    struct err err; /* code 0 = nothing */
+    uint16_t close;
+};
+
+struct frame {
+    struct stream *stream;
+    struct ctx *ctx;
+    const struct json *json;
+};
+
+static struct fault none(void)
+{
+    return (struct fault){OK, 0};
+}
+
+static struct fault bad_frame(const char *text)
+{
+    return (struct fault){err_public(ERR_M_BAD_JSON, text), STREAM_CLOSE_BAD_FRAME};
+}
+
+static struct fault bad_parameter(struct err err)
+{
+    return (struct fault){err, err.code != 0 ? STREAM_CLOSE_PARAMETER : 0};
+}
+
+/* --- members --- */
+
+static struct fault get_text(const struct frame *frame, struct slice key, struct slice *text_out)
+{
+    const struct json *value = json_get(frame->json, key);
+    *text_out = (struct slice){0};
+    if (value == NULL) {
+        return none();
+    }
+    if (value->type != JSON_STRING) {
+        return bad_frame("A member that must be a string is not.");
+    }
+    *text_out = value->text;
+    return none();
+}
+
+static struct fault need_text(const struct frame *frame, struct slice key, struct slice *text_out)
+{
+    struct fault fault = get_text(frame, key, text_out);
+    if (fault.err.code == 0 && text_out->ptr == NULL) {
+        return (struct fault){err_publicf(frame->ctx->arena, ERR_M_MISSING_PARAM,
+                                          "The member %.*s is missing.", (int)key.len, key.ptr),
+                              STREAM_CLOSE_BAD_FRAME};
+    }
+    return fault;
+}
+
+static struct fault get_flag(const struct frame *frame, struct slice key, bool *flag_out)
+{
+    const struct json *value = json_get(frame->json, key);
+    *flag_out = value != NULL && value->type == JSON_BOOL && value->boolean;
+    return value == NULL || value->type == JSON_BOOL
+               ? none()
+               : bad_frame("A member that must be true or false is not.");
+}
+
+/* Leaves the function with a fault, as TRY does with an error. */
+#define PASS(call)                                                                                 \
+    do {                                                                                           \
+        struct fault fault_ = (call);                                                              \
+        if (fault_.err.code != 0) {                                                                \
+            return fault_;                                                                         \
+        }                                                                                          \
+    } while (0)
+
+/* --- auth --- */
+
+static void keep_token(struct stream *stream, struct slice token)
+{
+    char *copy = mem_alloc(token.len + 1);
+    memcpy(copy, token.ptr, token.len);
+    mem_free(stream->token_owned);
+    stream->token_owned = copy;
+    stream->token_len = token.len;
+}
+
+static struct fault take_token(const struct frame *frame)
+{
+    struct slice token;
+    PASS(get_text(frame, LIT("access_token"), &token));
+    if (token.len > 0) {
+        keep_token(frame->stream, token);
+    }
+    if (frame->stream->token_len == 0) {
+        return (struct fault){
+            err_public(ERR_M_MISSING_TOKEN, "An access token is needed, here or in the header."),
+            STREAM_CLOSE_NO_AUTH};
+    }
+    return none();
+}
+
+static struct fault read_filter(const struct frame *frame, struct slice *text_out)
+{
+    const struct json *filter = json_get(frame->json, LIT("filter"));
+    *text_out = (struct slice){0};
+    if (filter == NULL || filter->type == JSON_STRING) {
+        *text_out = filter ? filter->text : *text_out;
+        return none();
+    }
+    if (filter->type != JSON_OBJECT) {
+        return bad_frame("`filter` must be an id or an object.");
+    }
+    *text_out = json_canonical(frame->ctx->arena, filter);
+    return none();
+}
+
+static struct fault read_presence(const struct frame *frame)
+{
+    struct slice text;
+    PASS(get_text(frame, LIT("set_presence"), &text));
+    if (text.ptr == NULL || slice_eq(text, LIT("online"))) {
+        frame->stream->presence = PRESENCE_ONLINE;
+    } else if (slice_eq(text, LIT("offline"))) {
+        frame->stream->presence = PRESENCE_OFFLINE;
+    } else if (slice_eq(text, LIT("unavailable"))) {
+        frame->stream->presence = PRESENCE_UNAVAILABLE;
+    } else {
+        return bad_parameter(err_public(ERR_M_INVALID_PARAM,
+                                        "`set_presence` must be online, offline or unavailable."));
+    }
+    return none();
+}
+
+/* The frame's parameters as a request; the filter is checked now, so that later answers cannot fail
+ * for it. */
+static struct fault read_request(const struct frame *frame, struct sync_request *request,
+                                 struct slice *filter_text)
+{
+    struct sync_filter filter;
+    struct slice since;
+    PASS(get_text(frame, LIT("since"), &since));
+    PASS(get_flag(frame, LIT("full_state"), &request->full_state));
+    PASS(get_flag(frame, LIT("use_state_after"), &request->use_state_after));
+    PASS(read_filter(frame, filter_text));
+    PASS(read_presence(frame));
+    PASS(bad_parameter(sync_parse_since(frame->stream->sync, since, request)));
+    return bad_parameter(
+        sync_find_filter(frame->stream->sync, frame->ctx, request->user, *filter_text, &filter));
+}
+
+static void say_hello(const struct frame *frame, const struct requester *requester)
+{
+    struct buf buf;
+    buf_init_arena(&buf, frame->ctx->arena, SIZE_MAX / 2);
+    struct json_out out = json_out_to(&buf);
+    json_out_object(&out);
+    json_out_key_string(&out, LIT("type"), LIT("hello"));
+    json_out_key_string(&out, LIT("user_id"), requester->user_id);
+    json_out_key_string(&out, LIT("device_id"), requester->device_id);
+    json_out_object_end(&out);
+    stream_put(frame->stream, buf_slice(&buf));
+}
+
+static bool begin(struct stream *stream)
+{
+    pthread_mutex_lock(&stream->lock);
+    bool open = stream->phase == STREAM_OPENING;
+    if (open) {
+        stream->phase = STREAM_COMPUTING;
+        stream->deadline_mono_ms = 0;
+    }
+    pthread_mutex_unlock(&stream->lock);
+    return open;
+}
+
+static struct fault on_auth(const struct frame *frame)
+{
+    struct stream *stream = frame->stream;
+    struct hs *hs = stream->sync->hs;
+    struct requester requester = {0};
+    enum token_state state = TOKEN_UNKNOWN;
+    struct sync_request request = {0};
+    struct slice filter_text;
+    PASS(take_token(frame));
+    struct slice token = {stream->token_owned, stream->token_len};
+    struct err err = hs_token_find(hs, frame->ctx, token, &requester, &state);
+    if (err.code != 0) {
+        return (struct fault){err, STREAM_CLOSE_INTERNAL};
+    }
+    if (!stream_check_token(stream, frame->ctx)) {
+        return none(); /* it has said why */
+    }
+    request.user = requester.user;
+    request.user_id = requester.user_id;
+    request.device_id = requester.device_id;
+    PASS(read_request(frame, &request, &filter_text));
+    sync_params_copy(&stream->params, &request, filter_text);
+    sync_waiter_init(&stream->waiter, stream->params.device_id, stream->waiter.wake, stream);
+    if (!begin(stream)) {
+        return none();
+    }
+    say_hello(frame, &requester);
+    hs_presence_touch(hs, request.user, request.device_id, stream->presence);
+    err = sync_acknowledge(stream->sync, frame->ctx, &request);
+    if (err.code != 0) {
+        return (struct fault){err, STREAM_CLOSE_INTERNAL};
+    }
+    stream_compute(stream, frame->ctx);
+    return none();
+}
+
+/* --- ack --- */
+
+/* Takes the acknowledgement of the outstanding answer; anything else is ignored. */
+static bool take_ack(struct stream *stream, struct sync_token token)
+{
+    pthread_mutex_lock(&stream->lock);
+    bool fits = stream->phase == STREAM_OUTSTANDING && token.pos == stream->sent.pos &&
+                token.inbox == stream->sent.inbox;
+    if (fits) {
+        stream->phase = STREAM_COMPUTING;
+        stream->deadline_mono_ms = 0;
+        stream->params.since = token;
+        stream->params.initial = false;
+        stream->params.full_state = false;
+    }
+    pthread_mutex_unlock(&stream->lock);
+    return fits;
+}
+
+static struct fault on_ack(const struct frame *frame)
+{
+    struct stream *stream = frame->stream;
+    struct sync_token token;
+    struct slice pos;
+    PASS(need_text(frame, LIT("pos"), &pos));
+    if (sync_token_parse(pos, &token).code != 0 || !take_ack(stream, token)) {
+        return none();
+    }
+    struct sync_request request = {
+        .user = stream->params.user, .device_id = stream->params.device_id, .since = token};
+    struct err err = sync_acknowledge(stream->sync, frame->ctx, &request);
+    if (err.code != 0) {
+        return (struct fault){err, STREAM_CLOSE_INTERNAL};
+    }
+    stream_compute(stream, frame->ctx);
+    return none();
+}
+
+static struct fault on_ping(const struct frame *frame)
+{
+    stream_put(frame->stream, LIT("{\"type\":\"pong\"}"));
+    return none();
+}
+
+/* --- questions with a result --- */
+
+struct question {
+    struct slice id;
+    struct room *room;
+    struct actor actor;
+};
+
+/* `event_id` is empty when the answer has none. */
+static void put_result(const struct frame *frame, struct slice id, struct err err,
+                       struct slice event_id)
+{
+    const struct errcode_info *info = err.code != 0 ? errcode_get(err.code) : NULL;
+    struct buf buf;
+    buf_init_arena(&buf, frame->ctx->arena, SIZE_MAX / 2);
+    struct json_out out = json_out_to(&buf);
+    json_out_object(&out);
+    json_out_key_string(&out, LIT("type"), LIT("result"));
+    json_out_key_string(&out, LIT("id"), id);
+    json_out_key_int(&out, LIT("status"), info ? info->http_status : 200);
+    json_out_key_bool(&out, LIT("ok"), info == NULL);
+    if (info) {
+        json_out_key_string(&out, LIT("errcode"), info->wire);
+        json_out_key_string(&out, LIT("error"), err.is_public ? slice_of(err.text) : info->text);
+    } else if (event_id.len > 0) {
+        json_out_key_string(&out, LIT("event_id"), event_id);
+    }
+    json_out_object_end(&out);
+    struct stream *stream = frame->stream;
+    pthread_mutex_lock(&stream->lock);
+    if (stream->ws != NULL) {
+        http_ws_send_durable(stream->ws, frame->ctx, buf_slice(&buf));
+    }
+    pthread_mutex_unlock(&stream->lock);
+}
+
+static struct fault read_question(const struct frame *frame, struct question *question,
+                                  struct slice *room_id_out)
+{
+    PASS(need_text(frame, LIT("id"), &question->id));
+    PASS(need_text(frame, LIT("room_id"), room_id_out));
+    if (question->id.len == 0 || question->id.len > STREAM_ID_BYTES_MAX) {
+        return bad_frame("`id` must have 1 to 64 bytes.");
+    }
+    question->actor = (struct actor){.user_id = frame->stream->params.user_id,
+                                     .user = frame->stream->params.user};
+    return none();
+}
+
+/* What the authentication of the request would look at, and the room. */
+static struct err find_room(const struct frame *frame, struct question *question,
+                            struct slice room_id)
+{
+    struct hs *hs = frame->stream->sync->hs;
+    uint32_t flags = 0;
+    bool found = false;
+    TRY(hs_account_flags(hs, frame->ctx, question->actor.user, &flags, &found));
+    question->actor.is_guest = (flags & ACCOUNT_GUEST) != 0;
+    if (flags & ACCOUNT_SUSPENDED) {
+        return err_make(ERR_M_USER_SUSPENDED, "suspended account");
+    }
+    if (!ids_is_room(room_id)) {
+        return err_public(ERR_M_INVALID_PARAM, "The room id is not valid.");
+    }
+    struct err err = hs_room_get_by_id(hs, frame->ctx, room_id, &question->room);
+    return err.code == ERR_M_NOT_FOUND ? err_public(ERR_M_FORBIDDEN, "You are not in this room.")
+                                       : err;
+}
+
+static struct fault on_send(const struct frame *frame)
+{
+    struct question question = {0};
+    struct slice room_id;
+    struct slice type;
+    struct slice txn_id;
+    struct hs_sent sent = {0};
+    PASS(read_question(frame, &question, &room_id));
+    PASS(need_text(frame, LIT("event_type"), &type));
+    PASS(need_text(frame, LIT("txn_id"), &txn_id));
+    const struct json *content = json_get_object(frame->json, LIT("content"));
+    if (content == NULL) {
+        return bad_frame("`content` must be an object.");
+    }
+    struct err err = find_room(frame, &question, room_id);
+    if (err.code == 0) {
+        struct send_request send = {.actor = &question.actor,
+                                    .device_id = frame->stream->params.device_id,
+                                    .txn_id = txn_id,
+                                    .type = type,
+                                    .content = content};
+        err = hs_send_message(frame->stream->sync->hs, frame->ctx, question.room, &send, &sent);
+    }
+    put_result(frame, question.id, err, sent.event_id);
+    return none();
+}
+
+static struct fault on_typing(const struct frame *frame)
+{
+    struct question question = {0};
+    struct slice room_id;
+    bool typing = false;
+    int64_t timeout_ms = HS_TYPING_DEFAULT_MS;
+    const struct json *timeout = json_get(frame->json, LIT("timeout"));
+    PASS(read_question(frame, &question, &room_id));
+    if (json_get(frame->json, LIT("typing")) == NULL) {
+        return bad_frame("`typing` is missing.");
+    }
+    PASS(get_flag(frame, LIT("typing"), &typing));
+    if (timeout && (timeout->type != JSON_INT || timeout->integer < 0)) {
+        return bad_frame("`timeout` must be a number of milliseconds.");
+    }
+    timeout_ms = timeout ? timeout->integer : timeout_ms;
+    struct err err = find_room(frame, &question, room_id);
+    if (err.code == 0) {
+        err = hs_typing_request(frame->stream->sync->hs, frame->ctx, question.room, &question.actor,
+                                typing ? timeout_ms : 0);
+    }
+    put_result(frame, question.id, err, LIT(""));
+    return none();
+}
+
+static struct fault on_receipt(const struct frame *frame)
+{
+    struct question question = {0};
+    struct slice room_id;
+    struct receipt_request receipt = {.thread_id = json_get(frame->json, LIT("thread_id"))};
+    PASS(read_question(frame, &question, &room_id));
+    PASS(need_text(frame, LIT("receipt_type"), &receipt.type));
+    PASS(need_text(frame, LIT("event_id"), &receipt.event_id));
+    struct err err = find_room(frame, &question, room_id);
+    if (err.code == 0) {
+        err = hs_receipt_request(frame->stream->sync->hs, frame->ctx, question.room,
+                                 &question.actor, &receipt);
+    }
+    put_result(frame, question.id, err, LIT(""));
+    return none();
+}
+
+/* --- dispatch --- */
+
+struct frame_kind {
+    struct slice type;
+    struct fault (*handle)(const struct frame *frame);
+};
+
+static const struct frame_kind kinds[] = {
+    {{"ack", 3}, on_ack},       {{"ping", 4}, on_ping},       {{"send", 4}, on_send},
+    {{"typing", 6}, on_typing}, {{"receipt", 7}, on_receipt},
+};
+
+static struct fault handle(const struct frame *frame, enum stream_phase phase)
+{
+    struct slice type = json_get_string(frame->json, LIT("type"));
+    bool is_auth = slice_eq(type, LIT("auth"));
+    if (frame->json->type != JSON_OBJECT || type.ptr == NULL) {
+        return bad_frame("A frame must be a JSON object with a string `type`.");
+    }
+    if ((phase == STREAM_OPENING) != is_auth) {
+        return bad_frame("The first frame, and no other, must be `auth`.");
+    }
+    if (is_auth) {
+        return on_auth(frame);
+    }
+    for (size_t i = 0; i < COUNT_OF(kinds); i++) {
+        if (slice_eq(type, kinds[i].type)) {
+            return kinds[i].handle(frame);
+        }
+    }
+    return bad_frame("The `type` of this frame is not known.");
+}
+
+static struct fault handle_text(struct stream *stream, struct ctx *ctx, struct slice text,
+                                enum stream_phase phase)
+{
+    struct json json;
+    if (text.len > STREAM_FRAME_BYTES_MAX) {
+        return (struct fault){err_make(ERR_M_TOO_LARGE, "frame too large"), STREAM_CLOSE_TOO_LARGE};
+    }
+    if (json_parse(ctx->arena, text, &json).code != 0) {
+        return bad_frame("The frame is not valid JSON.");
+    }
+    return handle(&(struct frame){stream, ctx, &json}, phase);
+}
+
+void stream_on_text(void *arg, struct ctx *ctx, struct slice text)
+{
+    struct stream *stream = arg;
+    pthread_mutex_lock(&stream->lock);
+    enum stream_phase phase = stream->phase;
+    pthread_mutex_unlock(&stream->lock);
+    if (phase != STREAM_CLOSED) {
+        struct fault fault = handle_text(stream, ctx, text, phase);
+        if (fault.err.code != 0) {
+            stream_fail(stream, ctx, fault.close, fault.err);
+        }
+    }
+    ctx_finish(ctx);
+}
