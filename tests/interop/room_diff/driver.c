@@ -2,13 +2,15 @@
  * stdout. run.py compares the answers with another implementation.
  *
  *   {"op":"room","version":"10"}                      forget everything, choose the version
- *   {"op":"event","pdu":{...}}                        -> {"id","json","redacted","hash_ok"} or {"error"}
+ *   {"op":"event","pdu":{...}}                        -> {"id","json","redacted","hash_ok"} or
+ * {"error"}
  *   {"op":"auth","event":id,"state":[id...],"create":id}      -> {"allowed","rule"}
  *   {"op":"auth_events","event":id,"create":id}       the rule on auth_events -> {"allowed","rule"}
  *   {"op":"select","event":id}                        -> {"keys":[[type,state_key]...]}
  *   {"op":"resolve","sets":[[id...]...],"create":id}  -> {"state":[id...]}
  *   {"op":"push","user","rules","event":id,"display_name","member_count","levels":id,"create":id}
- *                                                     -> {"notify","highlight","sound","rule_id"} */
+ *                                                     -> {"notify","highlight","sound","rule_id"}
+ */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -114,9 +116,8 @@ static void do_auth(struct driver *d, const struct json *in, struct json_out *ou
 static void do_auth_events(struct driver *d, const struct json *in, struct json_out *out)
 {
     const struct event *event = named_event(d, in, LIT("event"));
-    struct events cited = {arena_array(d->line, event->auth_event_count + 1,
-                                       sizeof(const struct event *)),
-                           0};
+    struct events cited = {
+        arena_array(d->line, event->auth_event_count + 1, sizeof(const struct event *)), 0};
     for (size_t i = 0; i < event->auth_event_count; i++) {
         const struct event *found = find_event(d, event->auth_events[i].s);
         if (found) {
@@ -178,15 +179,14 @@ static void do_resolve(struct driver *d, const struct json *in, struct json_out 
 static void do_push(struct driver *d, const struct json *in, struct json_out *out)
 {
     struct user_id user = ids_trust_user(json_get_string(in, LIT("user")));
-    struct power_levels levels = power_load(d->rules, named_event(d, in, LIT("create")),
-                                            named_event(d, in, LIT("levels")));
-    struct push_target target = {.user = user,
-                                 .display_name = json_get_string(in, LIT("display_name")),
-                                 .levels = &levels};
+    struct power_levels levels =
+        power_load(d->rules, named_event(d, in, LIT("create")), named_event(d, in, LIT("levels")));
+    struct push_target target = {
+        .user = user, .display_name = json_get_string(in, LIT("display_name")), .levels = &levels};
     struct json merged = push_rules_merge(d->line, user, json_get(in, LIT("rules")));
     json_get_int(in, LIT("member_count"), &target.member_count);
-    struct push_verdict verdict = push_rules_evaluate(
-        push_rules_compile(d->line, &merged), named_event(d, in, LIT("event")), &target);
+    struct push_verdict verdict = push_rules_evaluate(push_rules_compile(d->line, &merged),
+                                                      named_event(d, in, LIT("event")), &target);
     json_out_key_bool(out, LIT("notify"), verdict.notify);
     json_out_key_bool(out, LIT("highlight"), verdict.highlight);
     json_out_key_string(out, LIT("sound"), verdict.sound);

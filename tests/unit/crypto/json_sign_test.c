@@ -52,8 +52,8 @@ static struct ed25519_key vector_key(struct fixture *f)
 {
     unsigned char seed[ED25519_SEED_BYTES];
     const struct json *key = json_get(&f->vectors, LIT("signing_key"));
-    assert_true(base64_decode_exact(json_get_string(key, LIT("seed_unpadded_base64")), seed,
-                                    sizeof seed));
+    assert_true(
+        base64_decode_exact(json_get_string(key, LIT("seed_unpadded_base64")), seed, sizeof seed));
     return ed25519_from_seed(seed);
 }
 
@@ -107,10 +107,10 @@ static void signed_json_matches_the_vectors(void **state)
         struct json object = *json_get(&rows->items[i], LIT("input"));
         json_sign(f->arena, &object, &signer);
         assert_true(json_eq(&object, json_get(&rows->items[i], LIT("expected"))));
-        assert_true(json_sign_verify(f->arena, &object, LIT("domain"), LIT("ed25519:1"),
-                                     &public_key));
-        assert_false(json_sign_verify(f->arena, &object, LIT("other"), LIT("ed25519:1"),
-                                      &public_key));
+        assert_true(
+            json_sign_verify(f->arena, &object, LIT("domain"), LIT("ed25519:1"), &public_key));
+        assert_false(
+            json_sign_verify(f->arena, &object, LIT("other"), LIT("ed25519:1"), &public_key));
     }
 }
 

@@ -30,8 +30,8 @@ static int set_up(void **state)
     fclose(file);
     assert_int_equal(json_parse(f.arena, (struct slice){text, len}, &f.vectors).code, 0);
     const struct json *key = json_get(&f.vectors, LIT("signing_key"));
-    assert_true(base64_decode_exact(json_get_string(key, LIT("seed_unpadded_base64")), seed,
-                                    sizeof seed));
+    assert_true(
+        base64_decode_exact(json_get_string(key, LIT("seed_unpadded_base64")), seed, sizeof seed));
     f.key = ed25519_from_seed(seed);
     f.signer = (struct json_signer){ids_trust_server(LIT("domain")), LIT("ed25519:1"), &f.key};
     *state = &f;
@@ -122,8 +122,7 @@ static void a_sealed_event_checks_in_every_version(void **state)
         assert_same(parsed.id.s, sealed.id.s);
         assert_same(parsed.content_json, sealed.content_json);
         assert_true(event_check_hash(f->arena, &parsed));
-        assert_int_equal(
-            event_check_signatures(f->arena, &parsed, give_key, f, &server).code, 0);
+        assert_int_equal(event_check_signatures(f->arena, &parsed, give_key, f, &server).code, 0);
     }
 }
 
@@ -160,8 +159,8 @@ static void stored_events_read_back_equal(void **state)
     struct event stored;
     json_set(f->arena, &draft, LIT("state_key"), json_string(key));
     for (size_t i = 2; room_rules_at(i); i++) {
-        assert_int_equal(
-            event_seal(f->arena, room_rules_at(i), &draft, &f->signer, &sealed).code, 0);
+        assert_int_equal(event_seal(f->arena, room_rules_at(i), &draft, &f->signer, &sealed).code,
+                         0);
         assert_int_equal(
             event_parse_stored(f->arena, room_rules_at(i), sealed.json, sealed.id, &stored).code,
             0);
@@ -211,8 +210,8 @@ static void the_create_event_names_a_room_of_version_12(void **state)
     assert_int_equal(event_seal(f->arena, version("12"), &draft, &f->signer, &event).code, 0);
     assert_int_equal(event.room_id.s.ptr[0], '!');
     assert_same(slice_from(event.room_id.s, 1), slice_from(event.id.s, 1));
-    assert_int_equal(
-        event_parse_stored(f->arena, version("12"), event.json, event.id, &again).code, 0);
+    assert_int_equal(event_parse_stored(f->arena, version("12"), event.json, event.id, &again).code,
+                     0);
     assert_same(again.room_id.s, event.room_id.s);
     json_set(f->arena, &draft, LIT("room_id"), json_string(LIT("!x:domain")));
     assert_int_equal(event_seal(f->arena, version("12"), &draft, &f->signer, &event).code,
