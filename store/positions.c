@@ -311,8 +311,8 @@ static void settle(struct positions *positions, uint64_t pos, const struct entry
 void positions_complete(struct positions *positions, const struct change *change, uint64_t ticket)
 {
     struct entry entry = {.state = ENTRY_COMPLETE, .ticket = ticket, .change = *change};
+    /* Asks for no flush: the job's reply will, and then leaves before the change wakes anybody. */
     settle(positions, change->pos, &entry);
-    store_want_durable(positions->store, ticket);
 }
 
 void positions_abandon(struct positions *positions, uint64_t pos)

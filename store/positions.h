@@ -47,7 +47,8 @@ typedef void (*published_fn)(void *arg, uint64_t pos);
 void positions_on_published(struct positions *positions, published_fn fn, void *arg);
 /* Reserves the next position. Must be followed by exactly one complete or abandon. */
 uint64_t positions_reserve(struct positions *positions);
-/* The change is written with this ticket (0 = nothing stored): publish when durable and in turn. */
+/* The change is written with this ticket (0 = nothing stored): publish when durable and in turn.
+ * The flush is that of the job's reply (or comes within 5 ms), so that the reply leaves first. */
 void positions_complete(struct positions *positions, const struct change *change, uint64_t ticket);
 void positions_abandon(struct positions *positions, uint64_t pos);
 /* Every change up to and including this position is durable and its listeners have run. */
