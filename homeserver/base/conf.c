@@ -160,22 +160,32 @@ static bool read_key(struct reader *reader, struct open_map *at, size_t i,
     return true;
 }
 
+/* Maps are read in the order in which they were met. */
+struct open_maps {
+    struct open_map items[OPEN_MAPS_MAX];
+    size_t count;
+};
+
+static void read_map(struct reader *reader, struct open_maps *open, size_t at)
+{
+    for (size_t i = 0; i < open->items[at].map->count; i++) {
+        struct open_map section;
+        if (!read_key(reader, &open->items[at], i, &section)) {
+            continue;
+        }
+        if (open->count == OPEN_MAPS_MAX) {
+            report(reader, section.map->line, section.prefix, "too many sections");
+            return;
+        }
+        open->items[open->count++] = section;
+    }
+}
+
 static void read_tree(struct reader *reader, const struct conf_node *root)
 {
-    struct open_map queue[OPEN_MAPS_MAX];
-    size_t count = 0;
-    queue[count++] = (struct open_map){.map = root};
-    for (size_t at = 0; at < count; at++) {
-        for (size_t i = 0; i < queue[at].map->count; i++) {
-            struct open_map open;
-            if (read_key(reader, &queue[at], i, &open)) {
-                if (count == OPEN_MAPS_MAX) {
-                    report(reader, open.map->line, open.prefix, "too many sections");
-                    return;
-                }
-                queue[count++] = open;
-            }
-        }
+    struct open_maps open = {.items = {{.map = root}}, .count = 1};
+    for (size_t at = 0; at < open.count; at++) {
+        read_map(reader, &open, at);
     }
 }
 
@@ -333,27 +343,33 @@ void conf_defaults(struct arena *arena, struct slice server_name, struct conf *c
     conf_out->server_name = server_name;
 }
 
+static void write_section(struct buf *out, struct slice path, int indent)
+{
+    size_t dot = slice_find_last(path, '.');
+    struct slice name = dot < path.len ? slice_from(path, dot + 1) : path;
+    if (indent == 0) {
+        buf_add_byte(out, '\n');
+    }
+    for (size_t i = 0; i < COUNT_OF(sections); i++) {
+        if (slice_eq(sections[i].path, path)) {
+            buf_printf(out, "# %s\n", sections[i].doc.ptr);
+        }
+    }
+    buf_printf(out, "%*s%.*s:\n", indent, "", (int)name.len, name.ptr);
+}
+
 /* The example opens each section of a path that the row before had not open. */
 static void write_sections(struct buf *out, struct slice path, struct slice before)
 {
-    for (size_t i = 0, depth = 0; i < path.len; i++) {
+    int indent = 0;
+    for (size_t i = 0; i < path.len; i++) {
         if (path.ptr[i] != '.') {
             continue;
         }
-        struct slice section = slice_sub(path, 0, i + 1);
-        size_t name_at = slice_find_last(slice_sub(path, 0, i), '.');
-        struct slice name = slice_sub(path, name_at < i ? name_at + 1 : 0, i);
-        name.len = name_at < i ? i - name_at - 1 : i;
-        if (!slice_has_prefix(before, section)) {
-            buf_add_byte(out, depth == 0 ? '\n' : ' ');
-            for (size_t k = 0; k < COUNT_OF(sections); k++) {
-                if (slice_eq(sections[k].path, slice_sub(path, 0, i))) {
-                    buf_printf(out, "# %s\n", sections[k].doc.ptr);
-                }
-            }
-            buf_printf(out, "%s%.*s:\n", depth ? "   " : "", (int)name.len, name.ptr);
+        if (!slice_has_prefix(before, slice_sub(path, 0, i + 1))) {
+            write_section(out, slice_sub(path, 0, i), indent);
         }
-        depth++;
+        indent += 4;
     }
 }
 

@@ -1,7 +1,7 @@
 /* Users and accounts. Every user id that this server meets, local or remote, has a number; the
  * numbers stand in (STORE_USER_IDS, ""). A local user who registered has an account record in
  * (STORE_USER, number). Records change in the account's lane; the functions enter it themselves.
- * Spec: client-server, "Account registration and management". */
+ * Spec: client-server, "Account registration". */
 #pragma once
 #include "homeserver/service/hs.h"
 
