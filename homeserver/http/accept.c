@@ -1,6 +1,7 @@
 /* Listening sockets (one per loop and listener, balanced by the kernel) and the life of
  * connections. */
 #include "homeserver/base/mem.h"
+#include "homeserver/base/stats.h"
 #include "homeserver/http/priv.h"
 #include "spec/errcodes.h"
 
@@ -71,6 +72,9 @@ static bool admit(struct http_connection *connection)
     room = room && (!place->by_address || http_addresses_enter(server->addresses, place->key));
     if (!room) {
         atomic_fetch_sub(&server->connection_count, place->weight);
+        stats_add(server->config.stats, STAT_http_refused_connections_total, 1);
+    } else {
+        stats_gauge_add(server->config.stats, STAT_http_connections, place->weight);
     }
     return room;
 }
@@ -78,6 +82,7 @@ static bool admit(struct http_connection *connection)
 void http_place_leave(struct http_server *server, const struct http_place *place)
 {
     atomic_fetch_sub(&server->connection_count, place->weight);
+    stats_gauge_add(server->config.stats, STAT_http_connections, -(int64_t)place->weight);
     if (place->by_address) {
         http_addresses_leave(server->addresses, place->key);
     }

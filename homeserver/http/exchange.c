@@ -1,6 +1,7 @@
 /* One request from its headers to its reply: refuse early, collect the body, run the handler on the
  * workers, wait for durability, hand the reply to the front. */
 #include "homeserver/base/mem.h"
+#include "homeserver/base/stats.h"
 #include "homeserver/http/priv.h"
 #include "spec/errcodes.h"
 
@@ -173,6 +174,7 @@ static enum http_step refuse(struct http_connection *connection, struct err err)
     bool drain = connection->body_bytes <= HTTP_DRAIN_BYTES_MAX &&
                  job->content_length <= HTTP_DRAIN_BYTES_MAX && !job->expects_continue;
     connection->refused = true;
+    http_exchange_count_error(connection->home->server, err);
     if (job->reply.status < 400 || !job->reply.body.len) {
         http_reply_error(&job->reply, err, (struct slice){0});
     }
@@ -301,8 +303,19 @@ static void run_request(void *arg)
     }
 }
 
+void http_exchange_count_error(struct http_server *server, struct err err)
+{
+    const struct errcode_info *info = errcode_get(err.code);
+    size_t index = (size_t)(info - errcode_get(ERR_M_NONE + 1));
+    stats_family_add(server->config.stats, STAT_errors_total, index, 1);
+    if (err.code == ERR_M_LIMIT_EXCEEDED) {
+        stats_add(server->config.stats, STAT_rate_limited_total, 1);
+    }
+}
+
 static void log_failure(struct http_connection *connection, struct err err)
 {
+    http_exchange_count_error(connection->home->server, err);
     struct log *log = config_of(connection)->log;
     bool ours = err.code < ERR_MATRIX_FIRST && err.code != ERR_SYNTAX && err.code != ERR_LIMIT;
     log_line(log, ours ? LOG_LEVEL_ERROR : LOG_LEVEL_DEBUG, "request_failed",
@@ -549,10 +562,14 @@ enum http_step http_exchange_complete(struct http_connection *connection)
     return step == HTTP_STEP_SUSPEND ? step : HTTP_STEP_REPLY;
 }
 
-static void log_access(struct http_connection *connection)
+static void note_access(struct http_connection *connection)
 {
     struct log *log = config_of(connection)->log;
+    struct stats *stats = config_of(connection)->stats;
     struct http_job *job = connection->job;
+    stats_add(stats, STAT_http_requests_total, 1);
+    stats_add(stats, STAT_http_reply_bytes_total, job->reply.body.len);
+    stats_observe(stats, STAT_http_request_seconds, now_mono_us() - connection->started_us);
     if (log_wants(log, LOG_LEVEL_DEBUG)) {
         const char *path = connection->route ? connection->route->path : "-";
         log_debug(log, "request", .req = slice_of(connection->req_text), .step = slice_of(path),
@@ -596,7 +613,7 @@ static void abandon_stream(struct http_connection *connection)
 void http_exchange_end(struct http_connection *connection)
 {
     if (connection->job) {
-        log_access(connection);
+        note_access(connection);
     }
     if (connection->begun) {
         abandon_stream(connection);

@@ -1,6 +1,7 @@
 /* Long polls: a parked request is a suspended connection without job, arena or thread. All steps
  * are ordered by the loop: the job that parks is over before the answer begins, and `expired` has
  * returned before the answer begins. */
+#include "homeserver/base/stats.h"
 #include "homeserver/http/priv.h"
 #include "spec/errcodes.h"
 
@@ -67,7 +68,9 @@ static void resume_if_quiet(struct http_connection *connection)
     if (!http_exchange_submit(connection, 0, run_resume)) {
         connection->phase = HTTP_PHASE_PARKED;
         retry_later(connection);
+        return;
     }
+    stats_gauge_add(connection->home->server->config.stats, STAT_http_parked, -1);
 }
 
 static void on_unparked(void *arg)
@@ -95,6 +98,7 @@ void http_park_start(struct http_connection *connection)
     struct http_parked *parked = &connection->parked;
     http_exchange_drop_job(connection);
     connection->phase = HTTP_PHASE_PARKED;
+    stats_gauge_add(home->server->config.stats, STAT_http_parked, 1);
     if (parked->unparked) {
         resume_if_quiet(connection);
         return;

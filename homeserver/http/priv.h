@@ -188,6 +188,8 @@ bool http_exchange_submit(struct http_connection *connection, uint64_t lane, job
 /* On a worker: the reply is complete; it leaves when its writes are durable. */
 void http_exchange_finish(struct http_connection *connection, struct err err);
 
+void http_exchange_count_error(struct http_server *server, struct err err);
+
 /* --- front.c --- */
 struct http_front *http_front_new(struct http_loop *home);
 void http_front_free(struct http_front **front);

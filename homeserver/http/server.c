@@ -1,7 +1,9 @@
 #include "homeserver/http/server.h"
 
 #include "homeserver/base/mem.h"
+#include "homeserver/base/stats.h"
 #include "homeserver/http/priv.h"
+#include "spec/errcodes.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -83,6 +85,13 @@ static void before_sleep(void *arg)
     }
 }
 
+static void name_stats(struct stats *stats)
+{
+    for (uint32_t code = ERR_M_NONE + 1; code < ERR_M_END; code++) {
+        stats_family_value(stats, STAT_errors_total, errcode_get(code)->name);
+    }
+}
+
 static struct err init_tls(struct http_server *server)
 {
     const struct http_server_config *config = &server->config;
@@ -121,6 +130,7 @@ struct err http_server_new(const struct http_server_config *config, struct http_
     if (getrandom(&server->id_seed, sizeof server->id_seed, 0) < 0) {
         server->id_seed = (uint32_t)getpid();
     }
+    name_stats(config->stats);
     server->router = http_router_new(config->tables, config->table_count);
     server->admin_router = http_router_new(config->admin_tables, config->admin_table_count);
     server->addresses = http_addresses_new(config->connection_max_per_address);

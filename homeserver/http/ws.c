@@ -1,6 +1,7 @@
 /* WebSockets after the upgrade: the descriptor is ours, the loop reads and writes, messages go to
  * the hooks on workers, one at a time and in order. */
 #include "homeserver/base/mem.h"
+#include "homeserver/base/stats.h"
 #include "homeserver/http/priv.h"
 #include "homeserver/http/ws_frame.h"
 #include "homeserver/http/ws_key.h"
@@ -123,6 +124,7 @@ static void on_gone(void *arg)
     struct http_ws *ws = arg;
     http_wheel_cancel(&ws->home->wheel, &ws->timer);
     atomic_fetch_sub(&ws->home->server->sockets, 1);
+    stats_gauge_add(ws->home->server->config.stats, STAT_http_websockets, -1);
     unref(ws);
 }
 
@@ -541,6 +543,7 @@ struct err http_ws_accept(struct ctx *ctx, const struct http_request *request,
     pthread_mutex_init(&ws->mutex, NULL);
     http_ws_reader_init(&ws->reader, MESSAGE_BYTES_MAX);
     atomic_fetch_add(&ws->home->server->sockets, 1);
+    stats_gauge_add(ws->home->server->config.stats, STAT_http_websockets, 1);
     connection->ws = ws;
     reply->status = 101;
     http_reply_header(reply, LIT("Upgrade"), LIT("websocket"));
