@@ -1,6 +1,7 @@
 /* State trees against plain arrays, over random changes. */
 #include "store/state.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -164,6 +165,46 @@ static void check_diff(struct bench *bench, size_t left, size_t right)
     assert_int_equal(err.code, 0);
     assert_int_equal(equal, count == 0);
     arena_reset(bench->ctx.arena);
+}
+
+/* Reads old snapshots while newer ones are made. */
+static void *read_old(void *arg)
+{
+    struct bench *shared = arg;
+    struct ctx ctx = {.arena = arena_new()};
+    for (uint64_t i = 0; i < 20000; i++) {
+        size_t at = i * 7 % (SNAPSHOTS / 2);
+        uint64_t key = 1 + i % KEYS;
+        int64_t event = 0;
+        bool found = false;
+        struct err err =
+            state_get(shared->states, &ctx, ROOM, shared->roots[at], key, &event, &found);
+        ASSERT(err.code == 0);
+        ASSERT(event == shared->naive[at][key]);
+        arena_reset(ctx.arena);
+    }
+    arena_free(&ctx.arena);
+    return NULL;
+}
+
+static void old_snapshots_are_read_while_new_ones_are_made(void **state)
+{
+    struct bench *bench = *state;
+    pthread_t threads[3];
+    state_store_free(&bench->states);
+    bench->states = state_store_new(bench->store, 16 << 10); /* records come and go */
+    for (size_t i = 0; i < SNAPSHOTS / 2; i++) {
+        grow_snapshot(bench, i);
+    }
+    for (size_t i = 0; i < COUNT_OF(threads); i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, read_old, bench), 0);
+    }
+    for (size_t i = SNAPSHOTS / 2; i < SNAPSHOTS; i++) {
+        grow_snapshot(bench, i);
+    }
+    for (size_t i = 0; i < COUNT_OF(threads); i++) {
+        pthread_join(threads[i], NULL);
+    }
 }
 
 static void differences_equal_naive_ones(void **state)
@@ -383,6 +424,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(snapshots_equal_naive_maps),
+        TEST(old_snapshots_are_read_while_new_ones_are_made),
         TEST(differences_equal_naive_ones),
         TEST(equal_states_by_two_roads_are_equal),
         TEST(idle_changes_give_the_root_back),

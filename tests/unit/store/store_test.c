@@ -2,6 +2,7 @@
 #include "store/store.h"
 
 #include <ftw.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -226,6 +227,46 @@ static void conditions_hold_for_all_updates_or_none(void **state)
     assert_string_equal(get(bench, room, "a"), "new");
     assert_string_equal(get(bench, room, "b"), "new");
     assert_string_equal(get(bench, user, "other"), "x");
+}
+
+enum { COUNTING_THREADS = 4, COUNTS_EACH = 200 };
+
+/* Adds one to the row "count", again and again, by compare and update. */
+static void *count_up(void *arg)
+{
+    struct bench *shared = arg;
+    struct ctx ctx = {.arena = arena_new()};
+    for (int done = 0; done < COUNTS_EACH;) {
+        struct slice old = {0};
+        uint64_t number = 0;
+        bool found = false;
+        struct err err = store_get(shared->store, &ctx, room, LIT("count"), &old, &found);
+        struct store_update *update = store_update_new(&ctx, room);
+        slice_parse_u64(old, &number);
+        store_expect(update, LIT("count"), old);
+        store_put(update, LIT("count"), arena_printf(ctx.arena, "%d", (int)number + 1));
+        err = err.code ? err : store_write(shared->store, &ctx, &update, 1);
+        done += err.code == 0;
+        ASSERT(err.code == 0 || err.code == ERR_CONFLICT);
+        arena_reset(ctx.arena);
+    }
+    arena_free(&ctx.arena);
+    return NULL;
+}
+
+static void racing_compare_and_update_loses_nothing(void **state)
+{
+    struct bench *bench = *state;
+    pthread_t threads[COUNTING_THREADS];
+    char expected[16];
+    for (size_t i = 0; i < COUNTING_THREADS; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, count_up, bench), 0);
+    }
+    for (size_t i = 0; i < COUNTING_THREADS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    snprintf(expected, sizeof expected, "%d", COUNTING_THREADS * COUNTS_EACH);
+    assert_string_equal(get(bench, room, "count"), expected);
 }
 
 static struct err collect(void *arg, struct slice id)
@@ -514,6 +555,7 @@ int main(int argc, char **argv)
         BOTH(an_update_applies_in_order),
         BOTH(large_ranges_are_deleted_within_their_object),
         BOTH(conditions_hold_for_all_updates_or_none),
+        BOTH(racing_compare_and_update_loses_nothing),
         BOTH(each_object_is_visited_once),
         BOTH(tickets_become_durable_in_order),
         BOTH(blobs_are_published_whole_and_replaced),
