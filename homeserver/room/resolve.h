@@ -10,6 +10,7 @@ struct resolve_entry {
     struct event_id event;
 };
 
+/* A state or part of one: each key at most once. */
 struct resolve_set {
     const struct resolve_entry *items;
     size_t count;

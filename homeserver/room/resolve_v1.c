@@ -101,13 +101,14 @@ static const struct event *pick_other(const struct resolve_input *input,
     return conflict->items[0].event;
 }
 
-static void add_candidate(struct conflict *conflict, const struct event *event)
+static void add_candidate(struct conflict *conflict, size_t max, const struct event *event)
 {
     for (size_t i = 0; i < conflict->count; i++) {
         if (ids_event_eq(conflict->items[i].event->id, event->id)) {
             return;
         }
     }
+    ASSERT(conflict->count < max); /* each set holds a key once */
     conflict->items[conflict->count++] = (struct candidate){event, sha1_of(event->id.s)};
 }
 
@@ -133,7 +134,7 @@ static struct conflicts group(const struct resolve_input *input)
                 map_set_ptr(by_key, key, conflict);
             }
             if (event) {
-                add_candidate(conflict, event);
+                add_candidate(conflict, input->set_count, event);
             }
         }
     }

@@ -100,7 +100,8 @@ class Peer:
         try:
             wait(event_auth.check_state_independent_auth_rules(self.store, event))
             return True
-        except SynapseError:
+        # Other errors: cited events without state_key; a cited create event in version 12.
+        except (SynapseError, AttributeError, RuntimeError):
             return False
 
     def resolve(self, room_id, sets):
