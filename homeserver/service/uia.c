@@ -190,9 +190,6 @@ static struct err check_password(struct hs *hs, struct ctx *ctx, struct session 
             TRY(hs_user_find(hs, ctx, user_id, &user, &found));
         }
     }
-    if (session->user != 0 && user != session->user) {
-        return err_public(ERR_M_FORBIDDEN, "This is the password of another account.");
-    }
     TRY(hs_account_check_password(hs, ctx, user, form->password, &right));
     if (!right) {
         return err_public(ERR_M_FORBIDDEN, "The user name or password is wrong.");
@@ -331,13 +328,16 @@ struct err hs_uia_check(struct hs *hs, struct ctx *ctx, const struct uia_check *
         write_challenge(hs, &check->flow, &session, failure, reply);
         return OK;
     }
+    session_drop(hs, &session);
+    if (check->user != 0 && session.password_user != 0 && session.password_user != check->user) {
+        return err_public(ERR_M_FORBIDDEN, "This was the password of another account.");
+    }
     result_out->complete = true;
     result_out->user = session.password_user;
     if (session.token_len > 0) {
         result_out->registration_token =
             arena_copy(ctx->arena, (struct slice){session.token, session.token_len});
     }
-    session_drop(hs, &session);
     return OK;
 }
 
