@@ -67,7 +67,8 @@ static struct err load_keys(struct app *app)
 static size_t worker_count(const struct conf *conf)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    size_t wanted = (size_t)(cores > 0 ? cores : 1) * 2;
+    size_t wanted = (size_t)(cores > 0 ? cores : 1) * 2 + (size_t)conf->limits_password_checks +
+                    HS_PASSWORD_WAITING_MAX;
     return conf->threads_workers ? (size_t)conf->threads_workers : wanted;
 }
 

@@ -5,7 +5,7 @@
 #include <string.h>
 
 /* In object (STORE_USER_IDS, ""): "i" user id -> number, "n" number -> user id. */
-enum { KEY_BY_ID = 'i', KEY_BY_NUMBER = 'n', PASSWORD_WAITING_MAX = 4 };
+enum { KEY_BY_NUMBER = 'n' };
 
 struct user_name {
     uint64_t number;
@@ -21,8 +21,9 @@ struct hs_users *hs_users_new(struct hs *hs)
         [CONF_PASSWORD_COST_INTERACTIVE] = PASSWORD_COST_INTERACTIVE,
         [CONF_PASSWORD_COST_MODERATE] = PASSWORD_COST_MODERATE,
     };
-    users->gate = password_gate_new(costs[hs->conf->password_hash_cost],
-                                    (size_t)hs->conf->limits_password_checks, PASSWORD_WAITING_MAX);
+    users->gate =
+        password_gate_new(costs[hs->conf->password_hash_cost],
+                          (size_t)hs->conf->limits_password_checks, HS_PASSWORD_WAITING_MAX);
     pthread_rwlock_init(&users->lock, NULL);
     users->by_id = map_new();
     users->by_number = map_new();

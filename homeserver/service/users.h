@@ -5,6 +5,10 @@
 #pragma once
 #include "homeserver/service/hs.h"
 
+/* Jobs that may wait for a password hash beside those that compute one. Each holds a worker, so
+ * there must be that many workers more than other work needs. */
+enum { HS_PASSWORD_WAITING_MAX = 16 };
+
 /* Starts the caches; `hs` must outlive it. */
 struct hs_users *hs_users_new(struct hs *hs);
 void hs_users_free(struct hs_users **users);
