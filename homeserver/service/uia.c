@@ -297,27 +297,54 @@ static struct sha256 operation_of(const struct http_request *request)
     return sha256_of_parts(parts, COUNT_OF(parts));
 }
 
+/* The session that the request names, or a new one; a session that is gone is a failure to report.
+ */
+static struct err open_session(struct hs *hs, struct ctx *ctx, const struct uia_check *check,
+                               struct session *session, struct err *failure_out)
+{
+    struct sha256 operation = operation_of(check->request);
+    struct slice id =
+        json_get_string(json_get_object(&check->request->json, LIT("auth")), LIT("session"));
+    *failure_out = OK;
+    if (!id.ptr || !session_get(hs, id, session)) {
+        *session = session_new(hs, ctx, operation, check->user);
+        *failure_out =
+            id.ptr ? err_public(ERR_M_UNKNOWN, "The session is not known any more; begin again.")
+                   : OK;
+        return OK;
+    }
+    bool same = token_eq(sha256_slice(&session->operation), sha256_slice(&operation)) &&
+                session->user == check->user;
+    return same ? OK
+                : err_public(ERR_M_FORBIDDEN,
+                             "This session was begun for another operation or by another user.");
+}
+
+static struct err finish(struct hs *hs, struct ctx *ctx, const struct uia_check *check,
+                         const struct session *session, struct uia_result *result_out)
+{
+    session_drop(hs, session);
+    if (check->user != 0 && session->password_user != 0 && session->password_user != check->user) {
+        return err_public(ERR_M_FORBIDDEN, "This was the password of another account.");
+    }
+    result_out->complete = true;
+    result_out->user = session->password_user;
+    if (session->token_len > 0) {
+        result_out->registration_token =
+            arena_copy(ctx->arena, (struct slice){session->token, session->token_len});
+    }
+    return OK;
+}
+
 struct err hs_uia_check(struct hs *hs, struct ctx *ctx, const struct uia_check *check,
                         struct http_reply *reply, struct uia_result *result_out)
 {
     struct session session;
     enum uia_stage next = UIA_STAGE_COUNT;
-    struct sha256 operation = operation_of(check->request);
     const struct json *auth = json_get_object(&check->request->json, LIT("auth"));
-    struct slice id = json_get_string(auth, LIT("session"));
     struct err failure = OK;
     *result_out = (struct uia_result){0};
-    bool known = id.ptr && session_get(hs, id, &session);
-    if (!known) {
-        session = session_new(hs, ctx, operation, check->user);
-        if (id.ptr) {
-            failure = err_public(ERR_M_UNKNOWN, "The session is not known any more; begin again.");
-        }
-    } else if (!token_eq(sha256_slice(&session.operation), sha256_slice(&operation)) ||
-               session.user != check->user) {
-        return err_public(ERR_M_FORBIDDEN,
-                          "This session was begun for another operation or by another user.");
-    }
+    TRY(open_session(hs, ctx, check, &session, &failure));
     if (auth && failure.code == 0) {
         failure = take_stage(hs, ctx, &check->flow, &session, auth);
         if (failure.code != 0 && !is_stage_failure(failure)) {
@@ -328,17 +355,7 @@ struct err hs_uia_check(struct hs *hs, struct ctx *ctx, const struct uia_check *
         write_challenge(hs, &check->flow, &session, failure, reply);
         return OK;
     }
-    session_drop(hs, &session);
-    if (check->user != 0 && session.password_user != 0 && session.password_user != check->user) {
-        return err_public(ERR_M_FORBIDDEN, "This was the password of another account.");
-    }
-    result_out->complete = true;
-    result_out->user = session.password_user;
-    if (session.token_len > 0) {
-        result_out->registration_token =
-            arena_copy(ctx->arena, (struct slice){session.token, session.token_len});
-    }
-    return OK;
+    return finish(hs, ctx, check, &session, result_out);
 }
 
 /* --- fallback pages --- */
