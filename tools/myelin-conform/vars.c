@@ -65,6 +65,19 @@ static void add_path_text(struct buf *out, struct slice text)
     }
 }
 
+/* A value in a path; an mxc:// URI stands for its server and media id, two path segments. */
+static void add_path_value(struct buf *out, struct slice text)
+{
+    if (slice_has_prefix(text, LIT("mxc://"))) {
+        struct slice server;
+        struct slice media_id = slice_cut(slice_from(text, 6), '/', &server);
+        vars_percent_encode(out, server);
+        buf_add_byte(out, '/');
+        text = media_id;
+    }
+    vars_percent_encode(out, text);
+}
+
 static struct err expand(struct vars *vars, struct slice text, bool is_path, struct slice *out)
 {
     struct buf buf;
@@ -91,7 +104,7 @@ static struct err expand(struct vars *vars, struct slice text, bool is_path, str
             return unbound(vars, name);
         }
         if (is_path) {
-            vars_percent_encode(&buf, value_text(vars, value));
+            add_path_value(&buf, value_text(vars, value));
         } else {
             buf_add(&buf, value_text(vars, value));
         }
