@@ -159,7 +159,8 @@ static struct err write_sections(struct sync_job *job, struct json_out *out)
 struct err sync_respond(struct sync *sync, struct ctx *ctx, const struct sync_request *request,
                         struct buf *body, struct sync_answer *answer_out)
 {
-    struct sync_job job = {.sync = sync, .hs = sync->hs, .ctx = ctx, .request = request};
+    struct sync_job job = {
+        .sync = sync, .hs = sync->hs, .ctx = ctx, .room_ctx = ctx, .request = request};
     job.filter = request->filter;
     job.viewer = (struct viewer){.user = request->user,
                                  .user_id = request->user_id,

@@ -77,7 +77,7 @@ static struct err write_receipts(struct sync_job *job, struct sync_room *room, s
     if (room->head.receipt_pos <= since) {
         return OK;
     }
-    TRY(hs_receipts_since(job->hs, job->ctx, room->room, job->viewer.user, since, job->upto,
+    TRY(hs_receipts_since(job->hs, job->room_ctx, room->room, job->viewer.user, since, job->upto,
                           &receipts));
     if (receipts.count == 0) {
         return OK;
@@ -86,7 +86,7 @@ static struct err write_receipts(struct sync_job *job, struct sync_room *room, s
     if (!sync_filter_takes_type(&job->filter->room_ephemeral, LIT("m.receipt"))) {
         return OK;
     }
-    const struct receipt **list = arena_array(job->ctx->arena, receipts.count, sizeof *list);
+    const struct receipt **list = arena_array(job->room_ctx->arena, receipts.count, sizeof *list);
     for (size_t i = 0; i < receipts.count; i++) {
         list[i] = &receipts.items[i];
     }
@@ -107,7 +107,7 @@ static void write_typing(struct sync_job *job, struct sync_room *room, struct js
 {
     struct slice *user_ids = NULL;
     uint64_t pos = 0;
-    size_t count = hs_typing_get(job->hs, job->ctx, room->info.number, &user_ids, &pos);
+    size_t count = hs_typing_get(job->hs, job->room_ctx, room->info.number, &user_ids, &pos);
     bool changed = room->fresh ? count > 0 : pos > job->since;
     if (!changed || !sync_filter_takes_type(&job->filter->room_ephemeral, LIT("m.typing"))) {
         return;
@@ -171,7 +171,7 @@ struct err sync_write_room_account_data(struct sync_job *job, struct sync_room *
     const struct account_data *data = &job->account;
     /* A room that is new to the client may have old account data. */
     if (room->fresh && job->since > 0) {
-        TRY(hs_account_data_since(job->hs, job->ctx, job->viewer.user, 0, job->upto, &all));
+        TRY(hs_account_data_since(job->hs, job->room_ctx, job->viewer.user, 0, job->upto, &all));
         data = &all;
     }
     json_out_key_object(out, LIT("account_data"));
@@ -213,7 +213,7 @@ struct err sync_write_unread(struct sync_job *job, struct sync_room *room, struc
 {
     struct unread_counts counts;
     bool threads = job->filter->room_timeline.unread_thread_notifications;
-    TRY(hs_unread_counts(job->hs, job->ctx, room->room, job->viewer.user, job->upto, &counts));
+    TRY(hs_unread_counts(job->hs, job->room_ctx, room->room, job->viewer.user, job->upto, &counts));
     json_out_key_object(out, LIT("unread_notifications"));
     write_counts(threads ? counts.main.notify : counts.notify_all,
                  threads ? counts.main.highlight : counts.highlight_all, out);

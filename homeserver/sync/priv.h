@@ -28,6 +28,8 @@ struct sync_job {
     struct sync *sync;
     struct hs *hs;
     struct ctx *ctx;
+    struct ctx *room_ctx; /* what is needed for one room only; dropped after it */
+    struct arena *room_arena;
     const struct sync_request *request;
     const struct sync_filter *filter;
     struct viewer viewer;

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+enum { FEW_ROOMS = 2 };
+
 struct sync_undo sync_undo_mark(const struct json_out *out)
 {
     return (struct sync_undo){out->buf->len, out->need_comma};
@@ -72,7 +74,7 @@ static struct err write_event(struct sync_job *job, struct sync_room *room,
         json_out_raw(out, event->event.json);
         return OK;
     }
-    return hs_write_event(job->hs, job->ctx, room->room, &job->viewer, event, flags, out);
+    return hs_write_event(job->hs, job->room_ctx, room->room, &job->viewer, event, flags, out);
 }
 
 struct err sync_write_events(struct sync_job *job, struct sync_room *room,
@@ -96,7 +98,7 @@ static struct err write_timeline(struct sync_job *job, struct sync_room *room, s
     json_out_key_object(out, LIT("timeline"));
     TRY(sync_write_events(job, room, &room->timeline, flags, out));
     json_out_key_bool(out, LIT("limited"), room->limited);
-    json_out_key_string(out, LIT("prev_batch"), hs_token_of_number(job->ctx, first));
+    json_out_key_string(out, LIT("prev_batch"), hs_token_of_number(job->room_ctx, first));
     json_out_object_end(out);
     return OK;
 }
@@ -143,7 +145,7 @@ static struct err note_everybody(struct sync_job *job, struct sync_room *room,
     if (job->request->initial) {
         return OK;
     }
-    TRY(hs_room_members(job->hs, job->ctx, room->room, MEMBERSHIP_JOIN, 0, &members));
+    TRY(hs_room_members(job->hs, job->room_ctx, room->room, MEMBERSHIP_JOIN, 0, &members));
     for (size_t i = 0; i < members.count; i++) {
         if (members.items[i].user != job->viewer.user) {
             sync_users_add(job->ctx, users, members.items[i].user);
@@ -169,9 +171,9 @@ static struct err write_join_room(struct sync_job *job, struct sync_room *room,
 
 static struct err load_own_event(struct sync_job *job, struct sync_room *room)
 {
-    struct stored_event *event = arena_alloc(job->ctx->arena, sizeof *event);
+    struct stored_event *event = arena_alloc(job->room_ctx->arena, sizeof *event);
     bool found = false;
-    TRY(hs_event_load(job->hs, job->ctx, room->room, room->entry.number, event, &found));
+    TRY(hs_event_load(job->hs, job->room_ctx, room->room, room->entry.number, event, &found));
     room->timeline = (struct stored_events){event, found ? 1 : 0};
     room->end_number = room->entry.number;
     return OK;
@@ -207,7 +209,7 @@ static struct err write_left_room(struct sync_job *job, struct sync_room *room,
 static struct slice inviter_of(struct sync_job *job, struct slice stripped)
 {
     struct json list;
-    if (json_parse(job->ctx->arena, stripped, &list).code != 0 || list.type != JSON_ARRAY) {
+    if (json_parse(job->room_ctx->arena, stripped, &list).code != 0 || list.type != JSON_ARRAY) {
         return (struct slice){0};
     }
     for (uint32_t i = 0; i < list.count; i++) {
@@ -231,10 +233,10 @@ static struct err find_stripped(struct sync_job *job, struct sync_room *room,
     if (stripped_out->len > 0) {
         return OK;
     }
-    buf_init_arena(&buf, job->ctx->arena, SIZE_MAX / 2);
+    buf_init_arena(&buf, job->room_ctx->arena, SIZE_MAX / 2);
     struct json_out out = json_out_to(&buf);
-    TRY(hs_event_load(job->hs, job->ctx, room->room, room->entry.number, &own, &found));
-    TRY(hs_write_stripped_state(job->hs, job->ctx, room->room, found ? own.state_after : 0,
+    TRY(hs_event_load(job->hs, job->room_ctx, room->room, room->entry.number, &own, &found));
+    TRY(hs_write_stripped_state(job->hs, job->room_ctx, room->room, found ? own.state_after : 0,
                                 job->viewer.user_id, &out));
     *stripped_out = buf_slice(&buf);
     return OK;
@@ -245,10 +247,10 @@ static struct err blocks_invites(struct sync_job *job, bool *blocks_out)
 {
     struct slice content;
     struct json config;
-    TRY(hs_account_data_get(job->hs, job->ctx, job->viewer.user, 0,
+    TRY(hs_account_data_get(job->hs, job->room_ctx, job->viewer.user, 0,
                             LIT("m.invite_permission_config"), &content, blocks_out));
     if (*blocks_out) {
-        TRY(json_parse(job->ctx->arena, content, &config));
+        TRY(json_parse(job->room_ctx->arena, content, &config));
         *blocks_out = json_is_string(json_get(&config, LIT("default_action")), LIT("block"));
     }
     return OK;
@@ -266,7 +268,7 @@ static struct err write_stripped_room(struct sync_job *job, struct sync_room *ro
         struct slice inviter = inviter_of(job, stripped);
         TRY(blocks_invites(job, &hidden));
         if (!hidden && inviter.ptr != NULL) {
-            TRY(hs_is_ignored(job->hs, job->ctx, job->viewer.user, inviter, &hidden));
+            TRY(hs_is_ignored(job->hs, job->room_ctx, job->viewer.user, inviter, &hidden));
         }
     }
     if (hidden) {
@@ -305,7 +307,7 @@ static bool may_have_news(struct sync_job *job, const struct sync_room *room)
         hs_room_changed_pos(room->room) > job->since || room->entry.pos > job->since) {
         return true;
     }
-    (void)hs_typing_get(job->hs, job->ctx, room->info.number, &user_ids, &typing_pos);
+    (void)hs_typing_get(job->hs, job->room_ctx, room->info.number, &user_ids, &typing_pos);
     if (typing_pos > job->since) {
         return true;
     }
@@ -320,13 +322,13 @@ static bool may_have_news(struct sync_job *job, const struct sync_room *room)
 static struct err write_room(struct sync_job *job, const struct category *category,
                              const struct user_room *entry, struct json_out *out)
 {
-    struct sync_room *room = arena_alloc(job->ctx->arena, sizeof *room);
+    struct sync_room *room = arena_alloc(job->room_ctx->arena, sizeof *room);
     room->entry = *entry;
     room->standing = standing_of(job, entry);
     if (!(category->standings & (1U << room->standing))) {
         return OK;
     }
-    TRY(hs_room_get(job->hs, job->ctx, entry->room, &room->room));
+    TRY(hs_room_get(job->hs, job->room_ctx, entry->room, &room->room));
     room->info = hs_room_info(room->room);
     room->head = hs_room_head(room->room);
     if (!sync_filter_visits_room(job->filter, room->info.room_id)) {
@@ -338,6 +340,27 @@ static struct err write_room(struct sync_job *job, const struct category *catego
     return category->write(job, room, out);
 }
 
+/* In memory of its own, which the next room uses again: an answer about many rooms stays in the
+ * processor's cache. The memo names rooms by address and must not outlive them. */
+static struct err write_room_apart(struct sync_job *job, const struct category *category,
+                                   const struct user_room *entry, struct json_out *out)
+{
+    struct ctx ctx = *job->ctx;
+    ctx.arena = job->room_arena;
+    ctx.deferred = NULL;
+    job->room_ctx = &ctx;
+    job->memo = (struct view_memo){0};
+    struct err err = write_room(job, category, entry, out);
+    job->room_ctx = job->ctx;
+    job->memo = (struct view_memo){0};
+    if (err.code != 0) {
+        err.text = arena_cstr(job->ctx->arena, slice_of(err.text));
+    }
+    ctx_finish(&ctx);
+    arena_reset(job->room_arena);
+    return err;
+}
+
 static struct err write_category(struct sync_job *job, const struct category *category,
                                  struct json_out *out)
 {
@@ -345,7 +368,9 @@ static struct err write_category(struct sync_job *job, const struct category *ca
     json_out_key_object(out, category->name);
     size_t before = out->buf->len;
     for (size_t i = 0; i < job->rooms.count; i++) {
-        TRY(write_room(job, category, &job->rooms.items[i], out));
+        const struct user_room *entry = &job->rooms.items[i];
+        TRY(job->room_arena ? write_room_apart(job, category, entry, out)
+                            : write_room(job, category, entry, out));
     }
     bool any = out->buf->len > before;
     json_out_object_end(out);
@@ -355,14 +380,23 @@ static struct err write_category(struct sync_job *job, const struct category *ca
     return OK;
 }
 
+static struct err write_categories(struct sync_job *job, struct json_out *out)
+{
+    struct err err = OK;
+    job->room_arena = job->rooms.count > FEW_ROOMS ? arena_new() : NULL;
+    for (size_t i = 0; i < COUNT_OF(categories) && err.code == 0; i++) {
+        err = write_category(job, &categories[i], out);
+    }
+    arena_free(&job->room_arena);
+    return err;
+}
+
 struct err sync_write_rooms(struct sync_job *job, struct json_out *out)
 {
     struct sync_undo undo = sync_undo_mark(out);
     json_out_key_object(out, LIT("rooms"));
     size_t before = out->buf->len;
-    for (size_t i = 0; i < COUNT_OF(categories); i++) {
-        TRY(write_category(job, &categories[i], out));
-    }
+    TRY(write_categories(job, out));
     bool any = out->buf->len > before;
     json_out_object_end(out);
     if (!any) {

@@ -39,8 +39,8 @@ static void push(struct picking *p, const struct stored_event *event)
     struct stored_events *state = &p->room->state;
     if (state->count == p->cap) {
         size_t cap = p->cap ? p->cap * 2 : 32;
-        state->items = arena_grow(p->job->ctx->arena, state->items, p->cap * sizeof *state->items,
-                                  cap * sizeof *state->items);
+        state->items = arena_grow(p->job->room_ctx->arena, state->items,
+                                  p->cap * sizeof *state->items, cap * sizeof *state->items);
         p->cap = cap;
     }
     state->items[state->count++] = *event;
@@ -93,7 +93,7 @@ static struct err load(struct picking *p, int64_t number, struct stored_event *e
         *event_out = *shown;
         return OK;
     }
-    return hs_event_load(p->job->hs, p->job->ctx, p->room->room, number, event_out, found_out);
+    return hs_event_load(p->job->hs, p->job->room_ctx, p->room->room, number, event_out, found_out);
 }
 
 /* --- who came, who went --- */
@@ -118,7 +118,7 @@ static struct err note_member(struct picking *p, const struct stored_event *even
     if (was == is) {
         return OK;
     }
-    TRY(hs_user_find(p->job->hs, p->job->ctx, event->event.state_key, &user, &known));
+    TRY(hs_user_find(p->job->hs, p->job->room_ctx, event->event.state_key, &user, &known));
     if (known) {
         sync_users_add(p->job->ctx, is ? &p->job->arrived : &p->job->gone, user);
     }
@@ -134,8 +134,8 @@ static struct err offer_start_value(struct picking *p, const struct state_differ
     struct stored_event event;
     int64_t number = 0;
     bool found = false;
-    TRY(state_get(p->job->hs->states, p->job->ctx, p->room->info.number, p->start_root, change->key,
-                  &number, &found));
+    TRY(state_get(p->job->hs->states, p->job->room_ctx, p->room->info.number, p->start_root,
+                  change->key, &number, &found));
     if (!found || number == change->left || in_timeline(p->room, number)) {
         return OK;
     }
@@ -177,7 +177,7 @@ static struct err offer_changes(struct picking *p)
     if (p->base_root == p->room->end_root) {
         return OK;
     }
-    TRY(state_diff(p->job->hs->states, p->job->ctx, p->room->info.number, p->base_root,
+    TRY(state_diff(p->job->hs->states, p->job->room_ctx, p->room->info.number, p->base_root,
                    p->room->end_root, &changes, &count));
     for (size_t i = 0; i < count; i++) {
         TRY(offer_change(p, &changes[i]));
@@ -191,7 +191,7 @@ static struct err note_changes(struct picking *p)
 {
     struct state_difference *changes = NULL;
     size_t count = 0;
-    TRY(state_diff(p->job->hs->states, p->job->ctx, p->room->info.number, p->room->since_root,
+    TRY(state_diff(p->job->hs->states, p->job->room_ctx, p->room->info.number, p->room->since_root,
                    p->room->end_root, &changes, &count));
     for (size_t i = 0; i < count; i++) {
         struct stored_event event;
@@ -212,12 +212,12 @@ static struct err offer_all_but_members(struct picking *p)
     struct sync_job *job = p->job;
     uint64_t *keys = NULL;
     size_t count = 0;
-    TRY(hs_state_keys_without_members(job->hs, job->ctx, p->room->room, &keys, &count));
+    TRY(hs_state_keys_without_members(job->hs, job->room_ctx, p->room->room, &keys, &count));
     for (size_t i = 0; i < count; i++) {
         struct state_difference change = {.key = keys[i]};
         bool found = false;
-        TRY(state_get(job->hs->states, job->ctx, p->room->info.number, p->room->end_root, keys[i],
-                      &change.right, &found));
+        TRY(state_get(job->hs->states, job->room_ctx, p->room->info.number, p->room->end_root,
+                      keys[i], &change.right, &found));
         if (found) {
             TRY(offer_change(p, &change));
         }
@@ -233,7 +233,7 @@ static struct err offer_member(struct picking *p, struct slice user_id)
     struct stored_event event;
     uint64_t root = job->request->use_state_after ? p->room->end_root : p->start_root;
     bool found = false;
-    TRY(hs_state_event(job->hs, job->ctx, p->room->room, root, LIT("m.room.member"), user_id,
+    TRY(hs_state_event(job->hs, job->room_ctx, p->room->room, root, LIT("m.room.member"), user_id,
                        &event, &found));
     if (!found || has_number(p->room, event.number) ||
         (!job->request->use_state_after && in_timeline(p->room, event.number))) {

@@ -9,7 +9,7 @@ static struct err has_text(struct sync_job *job, struct sync_room *room, struct 
 {
     struct stored_event event;
     bool found = false;
-    TRY(hs_state_event(job->hs, job->ctx, room->room, room->end_root, type, LIT(""), &event,
+    TRY(hs_state_event(job->hs, job->room_ctx, room->room, room->end_root, type, LIT(""), &event,
                        &found));
     *has_out = found && json_get_string(event.event.content, key).len > 0;
     return OK;
@@ -45,7 +45,7 @@ struct err sync_room_heroes(struct sync_job *job, struct sync_room *room,
         return OK;
     }
     heroes_out->wanted = true;
-    TRY(hs_room_members(job->hs, job->ctx, room->room, MEMBERSHIP_NONE, 0, &members));
+    TRY(hs_room_members(job->hs, job->room_ctx, room->room, MEMBERSHIP_NONE, 0, &members));
     pick(&members, 1U << MEMBERSHIP_JOIN | 1U << MEMBERSHIP_INVITE, job->viewer.user, heroes_out);
     if (heroes_out->count == 0) {
         pick(&members, 1U << MEMBERSHIP_LEAVE | 1U << MEMBERSHIP_BAN, job->viewer.user, heroes_out);

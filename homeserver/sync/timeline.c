@@ -34,8 +34,8 @@ static struct err is_visible(struct scan *scan, const struct stored_event *event
     if (in_stay) {
         return OK;
     }
-    return hs_can_see(scan->job->hs, scan->job->ctx, scan->room->room, &scan->job->viewer, event,
-                      visible_out);
+    return hs_can_see(scan->job->hs, scan->job->room_ctx, scan->room->room, &scan->job->viewer,
+                      event, visible_out);
 }
 
 /* Spec: client-server, "Ignoring Users": their state events are shown all the same. */
@@ -51,7 +51,8 @@ static struct err is_ignored(struct scan *scan, const struct stored_event *event
     if (*ignored_out) {
         return OK;
     }
-    TRY(hs_is_ignored(scan->job->hs, scan->job->ctx, scan->job->viewer.user, sender, ignored_out));
+    TRY(hs_is_ignored(scan->job->hs, scan->job->room_ctx, scan->job->viewer.user, sender,
+                      ignored_out));
     *(*ignored_out ? &scan->ignored_sender : &scan->heard_sender) = sender;
     return OK;
 }
@@ -126,7 +127,7 @@ static struct err read_pages(struct scan *scan)
     while (!scan->stopped) {
         struct stored_events events;
         struct event_range range = {.from = from, .limit = page, .order = EVENTS_REVERSE};
-        TRY(hs_events_read(job->hs, job->ctx, room->room, range, &events));
+        TRY(hs_events_read(job->hs, job->room_ctx, room->room, range, &events));
         for (size_t i = 0; i < events.count && !scan->stopped; i++) {
             TRY(take(scan, &events.items[i]));
             from = events.items[i].number;
@@ -153,10 +154,10 @@ struct err sync_room_timeline(struct sync_job *job, struct sync_room *room)
     const struct sync_event_filter *filter = &job->filter->room_timeline;
     struct scan scan = {.job = job, .room = room};
     scan.limit = filter->limit_given ? filter->limit : SYNC_TIMELINE_DEFAULT;
-    scan.kept = arena_array(job->ctx->arena, scan.limit + 2, sizeof *scan.kept);
+    scan.kept = arena_array(job->room_ctx->arena, scan.limit + 2, sizeof *scan.kept);
     TRY(read_pages(&scan));
     if (!room->fresh && !scan.reached) {
-        TRY(hs_room_at(job->hs, job->ctx, room->room, job->since, &room->since_number,
+        TRY(hs_room_at(job->hs, job->room_ctx, room->room, job->since, &room->since_number,
                        &room->since_root));
     }
     /* A room joined elsewhere begins here with the join: there is more to be had from others. */
