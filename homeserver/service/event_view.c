@@ -22,7 +22,7 @@ static struct err write_previous(struct view *v, const struct stored_event *even
     if (!event->replaces) {
         return OK;
     }
-    TRY(hs_event_load(v->hs, v->ctx, v->room, event->replaces, &previous, &found));
+    TRY(hs_event_scan(v->hs, v->ctx, v->room, event->replaces, &previous, &found));
     if (found) {
         json_out_key_raw(out, LIT("prev_content"), previous.event.content_json);
         json_out_key_string(out, LIT("prev_sender"), previous.event.sender.s);
@@ -39,7 +39,7 @@ static struct err write_redaction(struct view *v, const struct stored_event *eve
     if (!event->redacted_by) {
         return OK;
     }
-    TRY(hs_event_load(v->hs, v->ctx, v->room, event->redacted_by, &redaction, &found));
+    TRY(hs_event_scan(v->hs, v->ctx, v->room, event->redacted_by, &redaction, &found));
     if (found) {
         json_out_key_string(out, LIT("redacted_by"), redaction.event.id.s);
         json_out_key(out, LIT("redacted_because"));
@@ -54,6 +54,10 @@ static struct err write_membership(struct view *v, const struct stored_event *ev
 {
     enum membership membership = MEMBERSHIP_NONE;
     if (!v->viewer->user) {
+        return OK;
+    }
+    if (event->number >= v->viewer->joined_from && event->number < v->viewer->joined_until) {
+        json_out_key_string(out, LIT("membership"), LIT("join"));
         return OK;
     }
     bool own = event_is(&event->event, LIT("m.room.member"), v->viewer->user_id);
@@ -84,7 +88,9 @@ static struct err write_unsigned(struct view *v, const struct stored_event *even
     TRY(write_redaction(v, event, out));
     if ((flags & VIEW_BUNDLE) && (event->flags & EVENT_RELATED)) {
         struct slice members;
-        TRY(hs_bundle_relations(v->hs, v->ctx, v->room, v->viewer, event, &members));
+        struct stored_event target = *event;
+        TRY(hs_event_parse_content(v->ctx, &target));
+        TRY(hs_bundle_relations(v->hs, v->ctx, v->room, v->viewer, &target, &members));
         if (members.len) {
             json_out_key(out, LIT("m.relations"));
             json_out_raw(out, arena_printf(v->ctx->arena, "{%.*s}", (int)members.len, members.ptr));
@@ -108,7 +114,11 @@ struct err hs_write_event(struct hs *hs, struct ctx *ctx, struct room *room,
         .unsigned_json = buf_slice(&more),
         .fields = viewer->fields,
         .field_count = viewer->field_count};
-    client_event_write(ctx->arena, out, &event->event, &options);
+    struct stored_event shown = *event;
+    if (viewer->field_count) {
+        TRY(hs_event_parse_content(ctx, &shown));
+    }
+    client_event_write(ctx->arena, out, &shown.event, &options);
     return OK;
 }
 

@@ -1,7 +1,8 @@
 #include "homeserver/service/room_priv.h"
 
-struct err room_event_of_row(struct ctx *ctx, const struct room *room, int64_t number,
-                             struct slice row, struct stored_event *event_out)
+/* All but the event itself. */
+static struct err fill_from_row(struct ctx *ctx, int64_t number, struct slice row,
+                                struct room_record *record_out, struct stored_event *event_out)
 {
     struct room_record record;
     TRY(room_record_decode(ctx->arena, row, &record));
@@ -15,19 +16,61 @@ struct err room_event_of_row(struct ctx *ctx, const struct room *room, int64_t n
                                   .sender = record.sender,
                                   .device_id = record.device_id,
                                   .txn_id = record.txn_id};
-    TRY(event_parse_stored(ctx->arena, room->rules, record.json, ids_trust_event(record.event_id),
-                           &stored.event));
     *event_out = stored;
+    *record_out = record;
     return OK;
+}
+
+struct err room_event_of_row(struct ctx *ctx, const struct room *room, int64_t number,
+                             struct slice row, struct stored_event *event_out)
+{
+    struct room_record record;
+    TRY(fill_from_row(ctx, number, row, &record, event_out));
+    return event_parse_stored(ctx->arena, room->rules, record.json,
+                              ids_trust_event(record.event_id), &event_out->event);
+}
+
+static struct err scan_row(struct ctx *ctx, const struct room *room, int64_t number,
+                           struct slice row, struct stored_event *event_out)
+{
+    struct room_record record;
+    TRY(fill_from_row(ctx, number, row, &record, event_out));
+    return event_scan_stored(ctx->arena, room->rules, record.json, ids_trust_event(record.event_id),
+                             &event_out->event);
+}
+
+static struct err read_row(struct hs *hs, struct ctx *ctx, const struct room *room, int64_t number,
+                           struct slice *row_out, bool *found_out)
+{
+    return store_get(hs->store, ctx, room_object(ctx, room->number),
+                     key_i64(ctx, ROOM_KEY_EVENT, number), row_out, found_out);
 }
 
 struct err hs_event_load(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
                          struct stored_event *event_out, bool *found_out)
 {
     struct slice row;
-    TRY(store_get(hs->store, ctx, room_object(ctx, room->number),
-                  key_i64(ctx, ROOM_KEY_EVENT, number), &row, found_out));
+    TRY(read_row(hs, ctx, room, number, &row, found_out));
     return *found_out ? room_event_of_row(ctx, room, number, row, event_out) : OK;
+}
+
+struct err hs_event_scan(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
+                         struct stored_event *event_out, bool *found_out)
+{
+    struct slice row;
+    TRY(read_row(hs, ctx, room, number, &row, found_out));
+    return *found_out ? scan_row(ctx, room, number, row, event_out) : OK;
+}
+
+struct err hs_event_parse_content(struct ctx *ctx, struct stored_event *event)
+{
+    if (event->event.content) {
+        return OK;
+    }
+    struct json *content = arena_alloc(ctx->arena, sizeof *content);
+    TRY(json_parse(ctx->arena, event->event.content_json, content));
+    event->event.content = content;
+    return OK;
 }
 
 struct err hs_event_locate(struct hs *hs, struct ctx *ctx, struct slice event_id,
@@ -81,15 +124,17 @@ static struct store_range rows_of(struct ctx *ctx, const struct event_range *ran
     };
 }
 
-/* Appends the visible ones of a page of rows; gives the number of the last row read. */
+/* Appends the visible ones of a page of rows and moves range->from to the last row read. */
 static struct err take_rows(struct ctx *ctx, const struct room *room, const struct store_rows *rows,
-                            size_t limit, struct stored_events *events, int64_t *last_out)
+                            struct event_range *range, struct stored_events *events)
 {
-    for (size_t i = 0; i < rows->count && events->count < limit; i++) {
+    for (size_t i = 0; i < rows->count && events->count < range->limit; i++) {
         struct unpack key = unpack_of(slice_from(rows->rows[i].key, 1));
-        *last_out = unpack_be_i64(&key);
+        range->from = unpack_be_i64(&key);
         struct stored_event *event = &events->items[events->count];
-        TRY(room_event_of_row(ctx, room, *last_out, rows->rows[i].value, event));
+        TRY(range->form == EVENTS_SCANNED
+                ? scan_row(ctx, room, range->from, rows->rows[i].value, event)
+                : room_event_of_row(ctx, room, range->from, rows->rows[i].value, event));
         events->count += is_hidden(event) ? 0 : 1;
     }
     return OK;
@@ -105,7 +150,7 @@ struct err hs_events_read(struct hs *hs, struct ctx *ctx, struct room *room,
         struct store_range page = rows_of(ctx, &range);
         page.limit = range.limit - events.count;
         TRY(store_read_range(hs->store, ctx, room_object(ctx, room->number), page, &rows));
-        TRY(take_rows(ctx, room, &rows, range.limit, &events, &range.from));
+        TRY(take_rows(ctx, room, &rows, &range, &events));
         if (rows.count < page.limit) {
             break;
         }
@@ -120,7 +165,8 @@ static struct err timeline_row_at_or_below(struct hs *hs, struct ctx *ctx, struc
                                            bool *found_out)
 {
     struct stored_events one;
-    struct event_range range = {.from = number + 1, .limit = 1, .order = EVENTS_REVERSE, .to = 0};
+    struct event_range range = {
+        .from = number + 1, .limit = 1, .order = EVENTS_REVERSE, .form = EVENTS_SCANNED};
     range.to = INT64_MIN + 1;
     TRY(hs_events_read(hs, ctx, room, range, &one));
     *found_out = one.count != 0;

@@ -56,8 +56,8 @@ enum event_flag {
     EVENT_OUTLIER = 2, /* not in the timeline */
     EVENT_REJECTED = 4,
     EVENT_SOFT_FAILED = 8,
-    EVENT_REDACTED = 16, /* json is the pruned form */
-    EVENT_RELATED = 32,  /* other events relate to it */
+    EVENT_REDACTED = 16,  /* json is the pruned form */
+    EVENT_RELATED = 32,   /* other events relate to it */
     EVENT_AFTER_GAP = 64, /* came when events before it were not known here: /sync is limited */
 };
 
@@ -76,6 +76,11 @@ struct stored_event {
 /* An event by number. found false: no such event. */
 struct err hs_event_load(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
                          struct stored_event *event_out, bool *found_out) MUST_USE;
+/* The same without a content tree (event.content is NULL): for rendering, which splices bytes. */
+struct err hs_event_scan(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
+                         struct stored_event *event_out, bool *found_out) MUST_USE;
+/* Makes the content tree of a scanned event, if it has none. */
+struct err hs_event_parse_content(struct ctx *ctx, struct stored_event *event) MUST_USE;
 /* An event of this room by id. */
 struct err hs_event_find(struct hs *hs, struct ctx *ctx, struct room *room, struct slice event_id,
                          struct stored_event *event_out, bool *found_out) MUST_USE;
@@ -94,6 +99,7 @@ struct event_range {
     int64_t from, to;
     size_t limit;
     enum { EVENTS_FORWARD, EVENTS_REVERSE } order;
+    enum { EVENTS_PARSED, EVENTS_SCANNED } form; /* scanned: as hs_event_scan */
 };
 struct err hs_events_read(struct hs *hs, struct ctx *ctx, struct room *room,
                           struct event_range range, struct stored_events *events_out) MUST_USE;

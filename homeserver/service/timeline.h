@@ -5,12 +5,18 @@
 #include "homeserver/room/visibility.h"
 #include "homeserver/service/rooms.h"
 
-/* What was found for the last state root looked at: neighbours in a timeline mostly share it. */
+/* What was found last: neighbours in a timeline mostly share it. Rooms are told apart by address,
+ * so a memo must not outlive the job's hold on its rooms. */
 struct view_memo {
-    struct room *room;
-    uint64_t root;
+    struct room *visibility_room;
+    uint64_t visibility_root;
     enum history_visibility visibility;
+    struct room *membership_room;
+    uint64_t membership_root;
     enum membership membership;
+    struct room *entry_room; /* the viewer's standing in this room now */
+    bool is_joined;
+    int64_t left_number;
 };
 
 /* Who looks. user 0 = nobody in particular (world-readable only). */
@@ -18,9 +24,12 @@ struct viewer {
     uint64_t user;
     struct slice user_id;
     struct slice device_id;
-    struct view_memo *memo; /* optional; zero-initialised by the caller, of one job */
+    struct view_memo *memo; /* optional; zero-initialised by the caller, of one job and one user */
     const struct slice *fields; /* event_fields of a filter; count 0 = everything */
     size_t field_count;
+    /* Events with joined_from <= number < joined_until are known to belong to a stay of the viewer;
+     * both 0 = nothing is known. */
+    int64_t joined_from, joined_until;
 };
 
 /* Whether the viewer may see the event, judged with the state at the event. */

@@ -6,25 +6,24 @@ struct at_root {
     enum membership membership;
 };
 
-static struct err look_at_root(struct hs *hs, struct ctx *ctx, struct room *room,
-                               const struct viewer *viewer, uint64_t root, struct at_root *out)
+static struct err visibility_at(struct hs *hs, struct ctx *ctx, struct room *room,
+                                const struct viewer *viewer, uint64_t root,
+                                enum history_visibility *visibility_out)
 {
     struct view_memo *memo = viewer->memo;
     struct stored_event event;
     bool found = false;
-    if (memo && memo->room == room && memo->root == root) {
-        *out = (struct at_root){memo->visibility, memo->membership};
+    if (memo && memo->visibility_room == room && memo->visibility_root == root) {
+        *visibility_out = memo->visibility;
         return OK;
     }
     TRY(hs_state_event(hs, ctx, room, root, LIT("m.room.history_visibility"), LIT(""), &event,
                        &found));
-    out->visibility = visibility_of(found ? &event.event : NULL);
-    out->membership = MEMBERSHIP_NONE;
-    if (viewer->user) {
-        TRY(hs_membership_at(hs, ctx, room, root, viewer->user_id, &out->membership));
-    }
+    *visibility_out = visibility_of(found ? &event.event : NULL);
     if (memo) {
-        *memo = (struct view_memo){room, root, out->visibility, out->membership};
+        memo->visibility_room = room;
+        memo->visibility_root = root;
+        memo->visibility = *visibility_out;
     }
     return OK;
 }
@@ -33,24 +32,50 @@ struct err hs_viewer_membership(struct hs *hs, struct ctx *ctx, struct room *roo
                                 const struct viewer *viewer, uint64_t root,
                                 enum membership *membership_out)
 {
-    struct at_root at;
-    TRY(look_at_root(hs, ctx, room, viewer, root, &at));
-    *membership_out = at.membership;
+    struct view_memo *memo = viewer->memo;
+    *membership_out = MEMBERSHIP_NONE;
+    if (!viewer->user) {
+        return OK;
+    }
+    if (memo && memo->membership_room == room && memo->membership_root == root) {
+        *membership_out = memo->membership;
+        return OK;
+    }
+    TRY(hs_membership_at(hs, ctx, room, root, viewer->user_id, membership_out));
+    if (memo) {
+        memo->membership_room = room;
+        memo->membership_root = root;
+        memo->membership = *membership_out;
+    }
     return OK;
+}
+
+static struct err look_at_root(struct hs *hs, struct ctx *ctx, struct room *room,
+                               const struct viewer *viewer, uint64_t root, struct at_root *out)
+{
+    TRY(visibility_at(hs, ctx, room, viewer, root, &out->visibility));
+    return hs_viewer_membership(hs, ctx, room, viewer, root, &out->membership);
 }
 
 /* Whether the viewer is joined now or was at some time after the event. */
 static struct err joined_later(struct hs *hs, struct ctx *ctx, struct room *room,
                                const struct viewer *viewer, int64_t number, bool *later_out)
 {
-    struct user_room entry;
-    bool found = false;
+    struct view_memo own = {0};
+    struct view_memo *memo = viewer->memo ? viewer->memo : &own;
     *later_out = false;
-    if (viewer->user) {
-        uint64_t room_number = hs_room_info(room).number;
-        TRY(hs_user_room(hs, ctx, viewer->user, room_number, &entry, &found));
-        *later_out = found && (entry.membership == MEMBERSHIP_JOIN || entry.left_number > number);
+    if (!viewer->user) {
+        return OK;
     }
+    if (memo->entry_room != room) {
+        struct user_room entry;
+        bool found = false;
+        TRY(hs_user_room(hs, ctx, viewer->user, hs_room_info(room).number, &entry, &found));
+        memo->entry_room = room;
+        memo->is_joined = found && entry.membership == MEMBERSHIP_JOIN;
+        memo->left_number = found ? entry.left_number : 0;
+    }
+    *later_out = memo->is_joined || memo->left_number > number;
     return OK;
 }
 

@@ -319,6 +319,19 @@ static bool may_have_news(struct sync_job *job, const struct sync_room *room)
     return false;
 }
 
+/* First event number after the stay that began at entry.joined_number. */
+static int64_t stay_end(const struct sync_room *room)
+{
+    const struct user_room *entry = &room->entry;
+    if (entry->joined_number <= 0) {
+        return 0;
+    }
+    if (room->standing == SYNC_JOINED) {
+        return entry->membership == MEMBERSHIP_JOIN ? INT64_MAX : entry->left_number;
+    }
+    return room->standing == SYNC_LEFT ? entry->number : 0;
+}
+
 static struct err write_room(struct sync_job *job, const struct category *category,
                              const struct user_room *entry, struct json_out *out)
 {
@@ -334,6 +347,8 @@ static struct err write_room(struct sync_job *job, const struct category *catego
     if (!sync_filter_visits_room(job->filter, room->info.room_id)) {
         return OK;
     }
+    job->viewer.joined_from = entry->joined_number > 0 ? entry->joined_number : 0;
+    job->viewer.joined_until = stay_end(room);
     if (room->standing == SYNC_JOINED && !may_have_news(job, room)) {
         return OK;
     }

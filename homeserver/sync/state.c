@@ -70,18 +70,22 @@ static struct sync_lazy_key lazy_key(const struct picking *p, int64_t number)
 }
 
 /* Adds an event if the filter takes it. */
-static void offer(struct picking *p, const struct stored_event *event)
+static struct err offer(struct picking *p, struct stored_event *event)
 {
     const struct sync_event_filter *filter = &p->job->filter->room_state;
+    if (filter->url != SYNC_URL_ANY) {
+        TRY(hs_event_parse_content(p->job->room_ctx, event));
+    }
     if (!sync_filter_takes_event(filter, event->event.type, event->event.sender.s,
                                  event->event.content)) {
-        return;
+        return OK;
     }
     push(p, event);
     if (p->lazy && is_member(event)) {
         struct sync_lazy_key key = lazy_key(p, event->number);
         sync_lazy_sent(p->job->sync->lazy, &key, p->job->upto);
     }
+    return OK;
 }
 
 static struct err load(struct picking *p, int64_t number, struct stored_event *event_out,
@@ -93,14 +97,14 @@ static struct err load(struct picking *p, int64_t number, struct stored_event *e
         *event_out = *shown;
         return OK;
     }
-    return hs_event_load(p->job->hs, p->job->room_ctx, p->room->room, number, event_out, found_out);
+    return hs_event_scan(p->job->hs, p->job->room_ctx, p->room->room, number, event_out, found_out);
 }
 
 /* --- who came, who went --- */
 
 /* Spec: client-server, "Tracking the device list for a user": those who begin to share a room are
  * reported as changed, those who share none any more as left. */
-static struct err note_member(struct picking *p, const struct stored_event *event, int64_t before)
+static struct err note_member(struct picking *p, struct stored_event *event, int64_t before)
 {
     struct stored_event old;
     bool found = false;
@@ -110,8 +114,12 @@ static struct err note_member(struct picking *p, const struct stored_event *even
     if (p->room->fresh) {
         return OK; /* everybody in the room is new to the client */
     }
+    TRY(hs_event_parse_content(p->job->room_ctx, event));
     if (before) {
         TRY(load(p, before, &old, &found));
+    }
+    if (found) {
+        TRY(hs_event_parse_content(p->job->room_ctx, &old));
     }
     bool was = found && membership_of(&old.event) == MEMBERSHIP_JOIN;
     bool is = membership_of(&event->event) == MEMBERSHIP_JOIN;
@@ -141,7 +149,7 @@ static struct err offer_start_value(struct picking *p, const struct state_differ
     }
     TRY(load(p, number, &event, &found));
     if (found && !(p->lazy && p->room->full_state && is_member(&event))) {
-        offer(p, &event);
+        return offer(p, &event);
     }
     return OK;
 }
@@ -164,8 +172,7 @@ static struct err offer_change(struct picking *p, const struct state_difference 
         return OK; /* members are chosen by need */
     }
     if (!shown || p->job->request->use_state_after) {
-        offer(p, &event);
-        return OK;
+        return offer(p, &event);
     }
     return p->room->limited || p->room->full_state ? offer_start_value(p, change) : OK;
 }
@@ -242,10 +249,7 @@ static struct err offer_member(struct picking *p, struct slice user_id)
     struct sync_lazy_key key = lazy_key(p, event.number);
     bool redundant = !p->room->full_state && !job->filter->room_state.include_redundant_members &&
                      sync_lazy_has(job->sync->lazy, &key, job->since);
-    if (!redundant) {
-        offer(p, &event);
-    }
-    return OK;
+    return redundant ? OK : offer(p, &event);
 }
 
 static bool sent_before(const struct stored_events *timeline, size_t at)

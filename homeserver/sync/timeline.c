@@ -57,12 +57,15 @@ static struct err is_ignored(struct scan *scan, const struct stored_event *event
     return OK;
 }
 
-static struct err is_shown(struct scan *scan, const struct stored_event *event, bool *shown_out)
+static struct err is_shown(struct scan *scan, struct stored_event *event, bool *shown_out)
 {
     const struct sync_event_filter *filter = &scan->job->filter->room_timeline;
     bool ignored = false;
     bool own_end = scan->room->standing == SYNC_LEFT && event->number == scan->room->entry.number;
     *shown_out = own_end;
+    if (filter->url != SYNC_URL_ANY) {
+        TRY(hs_event_parse_content(scan->job->room_ctx, event));
+    }
     /* The event that ended the stay is shown whatever the filter says. */
     if (own_end || !sync_filter_takes_room(filter, scan->room->info.room_id) ||
         !sync_filter_takes_event(filter, event->event.type, event->event.sender.s,
@@ -85,7 +88,7 @@ static void note_end(struct scan *scan, const struct stored_event *event)
     room->end_root = event->number == room->head.number ? room->head.root : event->state_after;
 }
 
-static struct err take(struct scan *scan, const struct stored_event *event)
+static struct err take(struct scan *scan, struct stored_event *event)
 {
     struct sync_room *room = scan->room;
     bool shown = false;
@@ -126,7 +129,8 @@ static struct err read_pages(struct scan *scan)
     size_t page = room->fresh ? scan->limit + 2 : PAGE_MIN;
     while (!scan->stopped) {
         struct stored_events events;
-        struct event_range range = {.from = from, .limit = page, .order = EVENTS_REVERSE};
+        struct event_range range = {
+            .from = from, .limit = page, .order = EVENTS_REVERSE, .form = EVENTS_SCANNED};
         TRY(hs_events_read(job->hs, job->room_ctx, room->room, range, &events));
         for (size_t i = 0; i < events.count && !scan->stopped; i++) {
             TRY(take(scan, &events.items[i]));
