@@ -13,7 +13,7 @@ import pushes
 from peer import Peer
 from rooms import SERVERS, TYPES, USERS, Maker
 
-EVENTS_PER_ROOM = 45
+EVENTS_PER_ROOM = 60
 
 
 class Driver:
@@ -146,11 +146,11 @@ class Room:
     def pick_prev(self):
         """Mostly heads; sometimes an old event, so that the graph forks."""
         pick = self.random.random()
-        if pick < 0.25:
-            return [self.random.choice(list(self.after))]
-        if pick < 0.5:
+        if pick < 0.35:
+            return [self.random.choice(list(self.after)[-12:])]
+        if pick < 0.45:
             return [self.heads[-1]]
-        return self.random.sample(self.heads, min(len(self.heads), self.random.randint(1, 4)))
+        return self.random.sample(self.heads, min(len(self.heads), self.random.randint(2, 4)))
 
     def state_before(self, prev):
         sets = [self.after[p] for p in prev]
@@ -165,6 +165,16 @@ class Room:
                                 sorted(theirs.values()), detail=self.differing(ours, theirs))
         return theirs if same else None
 
+    def pick_sender(self, state):
+        """Mostly someone in the room, often the creator."""
+        joined = [u for u in USERS if ("m.room.member", u) in state and
+                  state[("m.room.member", u)].content.get("membership") == "join"]
+        pick = self.random.random()
+        if not joined or pick < 0.25:
+            return self.random.choice(USERS)
+        creator = state[("m.room.create", "")].sender
+        return creator if creator in joined and pick < 0.55 else self.random.choice(joined)
+
     def differing(self, ours, theirs):
         events = self.peer.store.events
         ids = set(ours["state"]) ^ set(theirs.values())
@@ -178,7 +188,9 @@ class Room:
             return
         events = self.peer.store.events
         state = {k: events[i] for k, i in state_ids.items()}
-        kind = kind or self.maker.event(sender, state)
+        if kind is None:
+            sender = self.pick_sender(state)
+            kind = self.maker.event(sender, state)
         draft = self.peer.complete(self.pdu(sender, kind, prev, []))
         keys = self.peer.selection(draft)
         cited = [state_ids[k] for k in sorted(keys) if k in state_ids]
@@ -270,7 +282,7 @@ class Room:
         if not self.begin():
             return
         for _ in range(EVENTS_PER_ROOM):
-            self.try_event(self.random.choice(USERS), None)
+            self.try_event(None, None)
         for _ in range(5):
             self.check_push()
 
