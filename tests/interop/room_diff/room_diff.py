@@ -14,6 +14,7 @@ from peer import Peer
 from rooms import SERVERS, TYPES, USERS, Maker
 
 EVENTS_PER_ROOM = 60
+OTHER_LEVELS = "the rule on m.room.power_levels holds for every state key"
 
 
 class Driver:
@@ -104,13 +105,19 @@ class Room:
         event = self.peer.complete(pdu)
         answer = self.driver.ask(op="event", pdu=event.get_pdu_json())
         if "error" in answer:
-            self.tally.check("format " + self.name(), answer["error"], None, detail=str(pdu))
+            self.tally.check("format " + self.name(), answer["error"], None, detail=str(pdu),
+                             explain=lambda: self.explain_format(answer["error"]))
             return None
         self.tally.check("event id " + self.name(), answer["id"], event.event_id)
         self.tally.check("redaction " + self.name(), answer["redacted"], self.peer.pruned(event))
         self.tally.check("content hash " + self.name(), answer["hash_ok"], True)
         self.peer.store.events[event.event_id] = event
         return event
+
+    def explain_format(self, error):
+        if int(self.version) >= 6 and "must be integers" in error:
+            return "from version 6 on, events hold canonical JSON only (no floats)"
+        return None
 
     def begin(self):
         creator = self.random.choice(USERS)
@@ -162,7 +169,8 @@ class Room:
         ours = self.driver.ask(op="resolve", sets=[list(s.values()) for s in sets],
                                create=self.create_id)
         same = self.tally.check("resolution " + self.name(), sorted(ours["state"]),
-                                sorted(theirs.values()), detail=self.differing(ours, theirs))
+                                sorted(theirs.values()), detail=self.differing(ours, theirs),
+                                explain=lambda: self.explain_resolution(ours, theirs))
         return theirs if same else None
 
     def pick_sender(self, state):
@@ -243,7 +251,15 @@ class Room:
             if event.state_key.split(":")[1] != home:
                 return "m.federate speaks of the sender's server, not of the target's"
         if event.type == "m.room.power_levels" and event.state_key and not ours["allowed"]:
-            return "m.room.power_levels rules hold for every state key"
+            return OTHER_LEVELS
+        return None
+
+    def explain_resolution(self, ours, theirs):
+        """A power levels event that only they let in, because of its state key."""
+        events = self.peer.store.events
+        differing = [events[i] for i in set(ours["state"]) ^ set(theirs.values())]
+        if all(e.type == "m.room.power_levels" and e.state_key for e in differing):
+            return OTHER_LEVELS
         return None
 
     def brief(self, state):
