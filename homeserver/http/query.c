@@ -23,10 +23,11 @@ size_t http_query_all(struct ctx *ctx, const struct http_request *request, struc
     struct slice rest = request->query;
     struct slice found;
     struct slice raw;
+    struct slice value;
     size_t count = 0;
     while (count < max && next_pair(ctx->arena, &rest, &found, &raw)) {
-        if (slice_eq(found, name) && http_decode_query(ctx->arena, raw, &values[count])) {
-            count++;
+        if (slice_eq(found, name) && http_decode_query(ctx->arena, raw, &value)) {
+            values[count++] = value;
         }
     }
     return count;

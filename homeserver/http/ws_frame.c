@@ -111,6 +111,9 @@ static void read_payload(struct http_ws_reader *reader, struct slice *bytes)
 {
     const unsigned char *mask = reader->head + reader->head_len - MASK_BYTES;
     size_t len = bytes->len < reader->left ? bytes->len : (size_t)reader->left;
+    if (!len) {
+        return;
+    }
     char *to = is_control(reader) ? reader->control + reader->control_len
                                   : buf_reserve(&reader->message, len);
     for (size_t i = 0; i < len; i++) {
@@ -121,7 +124,7 @@ static void read_payload(struct http_ws_reader *reader, struct slice *bytes)
     *bytes = slice_from(*bytes, len);
     if (is_control(reader)) {
         reader->control_len = (uint8_t)(reader->control_len + len);
-    } else if (len) {
+    } else {
         buf_filled(&reader->message, len);
     }
 }
@@ -188,6 +191,7 @@ static enum http_ws_event end_frame(struct http_ws_reader *reader, struct slice 
 enum http_ws_event http_ws_reader_next(struct http_ws_reader *reader, struct slice *bytes,
                                        struct slice *payload_out, uint16_t *code_out)
 {
+    *payload_out = (struct slice){0};
     if (!reader->in_message && reader->message.ptr) { /* the last message has been seen */
         buf_deinit(&reader->message);
         buf_init(&reader->message, reader->message_max);

@@ -88,7 +88,7 @@ static void queries_are_decoded(void **state)
     struct ctx ctx = {.arena = arena};
     struct http_request request = {
         .query = LIT(
-            "a=1&via=x%20y&empty=&via=z+w&flag=true&%61b=c&bad=%ZZ&n=-1&big=99999999999999999999")};
+            "a=1&via=x%20y&empty=&via=z+w&flag=true&%61b=c&bad=%ZZ&ugly=%FF&n=-1&big=99999999999999999999")};
     struct slice values[3];
     int64_t number = 0;
     bool flag = false;
@@ -100,6 +100,7 @@ static void queries_are_decoded(void **state)
     assert_non_null(http_query_get(&ctx, &request, LIT("empty")).ptr);
     assert_null(http_query_get(&ctx, &request, LIT("absent")).ptr);
     assert_null(http_query_get(&ctx, &request, LIT("bad")).ptr);
+    assert_null(http_query_get(&ctx, &request, LIT("ugly")).ptr);
     assert_int_equal(http_query_int(&ctx, &request, LIT("a"), 7, &number).code, 0);
     assert_int_equal(number, 1);
     assert_int_equal(http_query_int(&ctx, &request, LIT("absent"), 7, &number).code, 0);
