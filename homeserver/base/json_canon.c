@@ -22,19 +22,70 @@ static void write_escape(struct buf *out, unsigned char c)
     }
 }
 
+static bool is_plain(unsigned char c)
+{
+    return c >= 0x20 && c != '"' && c != '\\';
+}
+
+/* Whether any of eight bytes needs an escape: a byte below 0x20, a quote or a backslash, found by
+ * borrows into the top bits (bytes from 0x80 on are masked out). */
+static bool has_special(const char *bytes)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101);
+    const uint64_t tops = ones << 7;
+    uint64_t word;
+    memcpy(&word, bytes, sizeof word);
+    uint64_t quote = word ^ (ones * '"');
+    uint64_t slash = word ^ (ones * '\\');
+    uint64_t found = (word - ones * 0x20) | (quote - ones) | (slash - ones);
+    return (found & ~word & tops) != 0;
+}
+
+/* Length of the part that needs no escape. */
+static size_t plain_prefix(struct slice text)
+{
+    size_t at = 0;
+    while (text.len - at >= 8 && !has_special(text.ptr + at)) {
+        at += 8;
+    }
+    while (at < text.len && is_plain((unsigned char)text.ptr[at])) {
+        at++;
+    }
+    return at;
+}
+
+static void write_plain(struct buf *out, struct slice text)
+{
+    char *to = buf_reserve(out, text.len + 2);
+    if (!to) {
+        return;
+    }
+    to[0] = '"';
+    if (text.len) {
+        memcpy(to + 1, text.ptr, text.len);
+    }
+    to[text.len + 1] = '"';
+    buf_filled(out, text.len + 2);
+}
+
 void json_write_string(struct buf *out, struct slice text)
 {
-    buf_add_byte(out, '"');
-    size_t done = 0;
-    for (size_t i = 0; i < text.len; i++) {
-        unsigned char c = (unsigned char)text.ptr[i];
-        if (c < 0x20 || c == '"' || c == '\\') {
-            buf_add(out, slice_sub(text, done, i - done));
-            write_escape(out, c);
-            done = i + 1;
-        }
+    struct slice rest = text;
+    size_t plain = plain_prefix(rest);
+    if (plain == text.len) {
+        write_plain(out, text);
+        return;
     }
-    buf_add(out, slice_from(text, done));
+    buf_add_byte(out, '"');
+    while (rest.len) {
+        buf_add(out, slice_sub(rest, 0, plain));
+        if (plain < rest.len) {
+            write_escape(out, (unsigned char)rest.ptr[plain]);
+            plain++;
+        }
+        rest = slice_from(rest, plain);
+        plain = plain_prefix(rest);
+    }
     buf_add_byte(out, '"');
 }
 

@@ -114,11 +114,7 @@ struct err hs_write_event(struct hs *hs, struct ctx *ctx, struct room *room,
         .unsigned_json = buf_slice(&more),
         .fields = viewer->fields,
         .field_count = viewer->field_count};
-    struct stored_event shown = *event;
-    if (viewer->field_count) {
-        TRY(hs_event_parse_content(ctx, &shown));
-    }
-    client_event_write(ctx->arena, out, &shown.event, &options);
+    client_event_write(ctx->arena, out, &event->event, &options);
     return OK;
 }
 
