@@ -97,21 +97,25 @@ static void write_totals(struct buf *out, const struct play *plays, size_t play_
     }
 }
 
+static void tally_scene(struct tally *tally, const struct scene *scene)
+{
+    for (size_t i = 0; i < scene->step_count; i++) {
+        if (scene->steps[i].kind == STEP_ASK) {
+            tally_add(tally, endpoint_of(tally->arena, &scene->steps[i]));
+        }
+        if (scene->steps[i].kind == STEP_SYNC) {
+            tally_add(tally, LIT("GET /v3/sync"));
+        }
+    }
+}
+
 static void write_endpoints(struct buf *out, struct arena *arena, const struct play *plays,
                             size_t play_count)
 {
     struct tally tally = {.arena = arena};
     for (size_t p = 0; p < play_count; p++) {
         for (size_t s = 0; s < plays[p].scene_count; s++) {
-            const struct scene *scene = &plays[p].scenes[s];
-            for (size_t i = 0; i < scene->step_count; i++) {
-                if (scene->steps[i].kind == STEP_ASK) {
-                    tally_add(&tally, endpoint_of(arena, &scene->steps[i]));
-                }
-                if (scene->steps[i].kind == STEP_SYNC) {
-                    tally_add(&tally, LIT("GET /v3/sync"));
-                }
-            }
+            tally_scene(&tally, &plays[p].scenes[s]);
         }
     }
     if (tally.count > 0) {

@@ -211,6 +211,23 @@ static struct err perform(struct arena *arena, struct options *options, struct r
     return OK;
 }
 
+/* Reads the plays and does what the options ask. */
+static struct err load_and_perform(struct arena *arena, struct options *options, struct run *run,
+                                   const char **files, struct run_result *result_out)
+{
+    struct play *plays = arena_array(arena, run->play_count, sizeof *plays);
+    for (size_t i = 0; i < run->play_count; i++) {
+        TRY(load_play(arena, files[i], &plays[i]));
+    }
+    run->plays = plays;
+    if (sodium_init() < 0 || curl_global_init(CURL_GLOBAL_ALL) != 0) {
+        return err_public(ERR_INTERNAL, "a library does not start");
+    }
+    struct err err = perform(arena, options, run, result_out);
+    curl_global_cleanup();
+    return err;
+}
+
 int main(int argc, char **argv)
 {
     struct arena *arena = arena_new();
@@ -224,26 +241,16 @@ int main(int argc, char **argv)
         arena_free(&arena);
         return options.asks_help ? 0 : EXIT_USAGE;
     }
-    struct play *plays = arena_array(arena, file_count, sizeof *plays);
     struct run run = {.target = &options.target,
-                      .plays = plays,
                       .play_count = file_count,
                       .filter = options.filter,
                       .jobs = (size_t)options.jobs,
                       .is_verbose = options.is_verbose};
     struct run_result result = {0};
-    struct err err = OK;
-    for (size_t i = 0; i < file_count && err.code == 0; i++) {
-        err = load_play(arena, files[i], &plays[i]);
-    }
-    bool is_ready = sodium_init() >= 0 && curl_global_init(CURL_GLOBAL_ALL) == 0;
-    if (err.code == 0 && is_ready) {
-        err = perform(arena, &options, &run, &result);
-    }
-    curl_global_cleanup();
+    struct err err = load_and_perform(arena, &options, &run, files, &result);
     int code = result.failed > 0 ? EXIT_FAILED : 0;
-    if (err.code != 0 || !is_ready) {
-        fprintf(stderr, "myelin-conform: %s\n", err.code ? err.text : "a library does not start");
+    if (err.code != 0) {
+        fprintf(stderr, "myelin-conform: %s\n", err.text);
         code = EXIT_USAGE;
     }
     arena_free(&arena);

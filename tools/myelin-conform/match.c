@@ -269,28 +269,34 @@ static bool match_type(struct match *m, const struct term *pattern, const struct
     return matched || fail(m, pattern, value, "expected");
 }
 
-static bool match_plain(struct match *m, const struct term *pattern, const struct json *value)
+static bool match_length(struct match *m, const struct term *pattern, const struct json *value)
 {
-    if (pattern->kind == TERM_ANY) {
-        return value || fail(m, pattern, value, "expected");
-    }
+    struct json length = json_int(value ? (int64_t)length_of(value) : 0);
+    bool matched = value && try_value(m, &pattern->parts[0], &length);
+    return matched || fail(m, pattern, value, "expected");
+}
+
+static bool match_not(struct match *m, const struct term *pattern, const struct json *value)
+{
+    size_t count = m->vars->count;
+    bool matched = try_value(m, &pattern->parts[0], value);
+    m->vars->count = count;
+    return !matched || fail(m, pattern, value, "expected");
+}
+
+static bool match_presence(struct match *m, const struct term *pattern, const struct json *value)
+{
+    bool matched = value != NULL;
     if (pattern->kind == TERM_ABSENT) {
-        return !value || fail(m, pattern, value, "expected");
+        matched = value == NULL;
+    } else if (pattern->kind == TERM_NONEMPTY) {
+        matched = value && length_of(value) > 0;
     }
-    if (pattern->kind == TERM_NONEMPTY) {
-        return (value && length_of(value) > 0) || fail(m, pattern, value, "expected");
-    }
-    if (pattern->kind == TERM_LENGTH) {
-        struct json length = json_int(value ? (int64_t)length_of(value) : 0);
-        return (value && try_value(m, &pattern->parts[0], &length)) ||
-               fail(m, pattern, value, "expected");
-    }
-    if (pattern->kind == TERM_NOT) {
-        size_t count = m->vars->count;
-        bool matched = try_value(m, &pattern->parts[0], value);
-        m->vars->count = count;
-        return !matched || fail(m, pattern, value, "expected");
-    }
+    return matched || fail(m, pattern, value, "expected");
+}
+
+static bool match_equal(struct match *m, const struct term *pattern, const struct json *value)
+{
     struct json wanted;
     struct err err = vars_value(m->vars, pattern, &wanted);
     return (err.code == 0 && value && json_eq(&wanted, value)) ||
@@ -335,16 +341,22 @@ bool match_value(struct match *match, const struct term *pattern, const struct j
     case TERM_COMPARE:
         matched = match_compare(match, pattern, value);
         break;
-    case TERM_ELLIPSIS:
-    case TERM_LITERAL:
     case TERM_ANY:
     case TERM_NONEMPTY:
     case TERM_ABSENT:
+        matched = match_presence(match, pattern, value);
+        break;
     case TERM_NOT:
+        matched = match_not(match, pattern, value);
+        break;
     case TERM_LENGTH:
+        matched = match_length(match, pattern, value);
+        break;
+    case TERM_ELLIPSIS:
+    case TERM_LITERAL:
     case TERM_REPEAT:
     case TERM_SIGNED:
-        matched = match_plain(match, pattern, value);
+        matched = match_equal(match, pattern, value);
         break;
     }
     match->depth = depth;
