@@ -12,31 +12,32 @@ static uint32_t next_point(struct slice s, size_t *at)
     return point;
 }
 
-/* Lower case for the scripts that have it in one-to-one pairs: Latin, Greek, Cyrillic, Armenian. */
+/* Capital letters and how to get from one to its small letter. */
+struct capitals {
+    uint32_t first;
+    uint32_t last;
+    uint32_t step; /* 1: all are capitals; 2: every other one is, from `first` on */
+    uint32_t distance;
+};
+
+/* The scripts that have case in one-to-one pairs: Latin, Greek, Cyrillic, Armenian. Ascending. */
+static const struct capitals capitals[] = {
+    {0x41, 0x5A, 1, 32},    {0xC0, 0xD6, 1, 32},    {0xD8, 0xDE, 1, 32},   {0x100, 0x12E, 2, 1},
+    {0x132, 0x136, 2, 1},   {0x139, 0x147, 2, 1},   {0x14A, 0x176, 2, 1},  {0x179, 0x17D, 2, 1},
+    {0x391, 0x3A1, 1, 32},  {0x3A3, 0x3A9, 1, 32},  {0x400, 0x40F, 1, 80}, {0x410, 0x42F, 1, 32},
+    {0x460, 0x480, 2, 1},   {0x48A, 0x4BE, 2, 1},   {0x4D0, 0x52E, 2, 1},  {0x531, 0x556, 1, 48},
+    {0x1E00, 0x1E94, 2, 1}, {0x1EA0, 0x1EFE, 2, 1},
+};
+
 static uint32_t fold(uint32_t c)
 {
-    if (c < 0x80) {
-        return c >= 'A' && c <= 'Z' ? c + 32 : c;
+    for (size_t i = 0; i < COUNT_OF(capitals) && c >= capitals[i].first; i++) {
+        const struct capitals *row = &capitals[i];
+        if (c <= row->last && (c - row->first) % row->step == 0) {
+            return c + row->distance;
+        }
     }
-    if ((c >= 0xC0 && c <= 0xDE && c != 0xD7) || (c >= 0x391 && c <= 0x3A9 && c != 0x3A2) ||
-        (c >= 0x410 && c <= 0x42F)) {
-        return c + 32;
-    }
-    if (c >= 0x400 && c <= 0x40F) {
-        return c + 80;
-    }
-    if (c >= 0x531 && c <= 0x556) {
-        return c + 48;
-    }
-    bool odd_upper = (c >= 0x139 && c <= 0x148) || (c >= 0x179 && c <= 0x17E);
-    bool even_upper = (c >= 0x100 && c <= 0x137 && c != 0x130 && c != 0x131) ||
-                      (c >= 0x14A && c <= 0x177) || (c >= 0x460 && c <= 0x481) ||
-                      (c >= 0x48A && c <= 0x4BF) || (c >= 0x4D0 && c <= 0x52F) ||
-                      (c >= 0x1E00 && c <= 0x1E95) || (c >= 0x1EA0 && c <= 0x1EFF);
-    if (odd_upper) {
-        return c & 1 ? c + 1 : c;
-    }
-    return even_upper && !(c & 1) ? c + 1 : c;
+    return c;
 }
 
 static bool is_word(char c)
