@@ -4,7 +4,7 @@
 #include "homeserver/room/auth.h"
 #include "homeserver/service/room_priv.h"
 
-enum { PREV_EVENTS_MAX = 20 };
+enum { PREV_EVENTS_MAX = 20, CREATE_ATTEMPTS_MAX = 100 };
 
 struct composing {
     struct hs *hs;
@@ -207,15 +207,11 @@ static struct slice make_room_id(struct hs *hs, struct ctx *ctx, const struct ro
                         (int)hs->server_name.len, hs->server_name.ptr);
 }
 
-struct err hs_room_create_first(struct hs *hs, struct ctx *ctx, struct slice version,
-                                const struct hs_draft *create, struct room **room_out,
-                                struct hs_sent *sent_out)
+static struct err create_once(struct hs *hs, struct ctx *ctx, const struct room_rules *rules,
+                              const struct hs_draft *create, struct room **room_out,
+                              struct hs_sent *sent_out)
 {
-    const struct room_rules *rules = room_rules_get(version);
     struct err err = OK;
-    if (!rules) {
-        return err_public(ERR_M_UNSUPPORTED_ROOM_VERSION, "This room version is not supported.");
-    }
     uint64_t number = rooms_next_number(hs, ctx, &err);
     TRY(err);
     struct slice room_id = make_room_id(hs, ctx, rules);
@@ -234,5 +230,30 @@ struct err hs_room_create_first(struct hs *hs, struct ctx *ctx, struct slice ver
     err = append_create(&composing, &event, sent_out);
     workers_lane_leave(hs->workers, lane);
     *room_out = room;
+    return err;
+}
+
+struct err hs_room_create_first(struct hs *hs, struct ctx *ctx, struct slice version,
+                                const struct hs_draft *create, struct room **room_out,
+                                struct hs_sent *sent_out)
+{
+    const struct room_rules *rules = room_rules_get(version);
+    if (!rules) {
+        return err_public(ERR_M_UNSUPPORTED_ROOM_VERSION, "This room version is not supported.");
+    }
+    struct hs_draft draft = *create;
+    struct err err = OK;
+    if (draft.origin_server_ts == 0) {
+        draft.origin_server_ts = now_wall_ms(ctx->now);
+    }
+    /* From version 12 the room id is the hash of the create event, so a user who makes two equal
+     * rooms within a millisecond would make one room twice: the later one is dated later. */
+    for (int attempt = 0; attempt < CREATE_ATTEMPTS_MAX; attempt++) {
+        err = create_once(hs, ctx, rules, &draft, room_out, sent_out);
+        if (err.code != ERR_CONFLICT) {
+            return err;
+        }
+        draft.origin_server_ts++;
+    }
     return err;
 }

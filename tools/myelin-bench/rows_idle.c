@@ -5,7 +5,7 @@
 #include "tools/myelin-bench/probe.h"
 #include "tools/myelin-bench/rows.h"
 
-enum { USERS = 100, DESCRIPTORS_SPARE = 400, PEER_CONNECTIONS = 1000, STEP = 500 };
+enum { USERS = 100, DESCRIPTORS_SPARE = 1200, PEER_CONNECTIONS = 1000, STEP = 500 };
 
 static void ignore(void *arg, struct slice json)
 {
