@@ -26,12 +26,10 @@ static struct err is_visible(struct scan *scan, const struct stored_event *event
 {
     const struct user_room *entry = &scan->room->entry;
     bool in_stay = entry->joined_number > 0 && event->number >= entry->joined_number;
-    if (scan->room->standing == SYNC_LEFT && event->number > entry->number) {
-        *visible_out = false;
-        return OK;
-    }
-    *visible_out = in_stay;
-    if (in_stay) {
+    /* The event that ends the stay is the caller's own. */
+    bool too_late = scan->room->standing == SYNC_LEFT && event->number > entry->number;
+    *visible_out = in_stay && !too_late;
+    if (in_stay || too_late) {
         return OK;
     }
     return hs_can_see(scan->job->hs, scan->job->room_ctx, scan->room->room, &scan->job->viewer,
@@ -61,13 +59,11 @@ static struct err is_shown(struct scan *scan, struct stored_event *event, bool *
 {
     const struct sync_event_filter *filter = &scan->job->filter->room_timeline;
     bool ignored = false;
-    bool own_end = scan->room->standing == SYNC_LEFT && event->number == scan->room->entry.number;
-    *shown_out = own_end;
+    *shown_out = false;
     if (filter->url != SYNC_URL_ANY) {
         TRY(hs_event_parse_content(scan->job->room_ctx, event));
     }
-    /* The event that ended the stay is shown whatever the filter says. */
-    if (own_end || !sync_filter_takes_room(filter, scan->room->info.room_id) ||
+    if (!sync_filter_takes_room(filter, scan->room->info.room_id) ||
         !sync_filter_takes_event(filter, event->event.type, event->event.sender.s,
                                  event->event.content)) {
         return OK;
@@ -164,8 +160,10 @@ struct err sync_room_timeline(struct sync_job *job, struct sync_room *room)
         TRY(hs_room_at(job->hs, job->room_ctx, room->room, job->since, &room->since_number,
                        &room->since_root));
     }
-    /* A room joined elsewhere begins here with the join: there is more to be had from others. */
-    room->limited = room->limited || (room->fresh && !scan.at_create);
+    /* A room joined elsewhere begins here with the join: there is more to be had from others. And
+     * what a filter or the history visibility keeps back from a newcomer is a gap as well. */
+    bool whole = scan.at_create && (job->request->initial || scan.kept_count == scan.scanned);
+    room->limited = room->limited || (room->fresh && !whole);
     size_t count = scan.kept_count > scan.limit ? scan.limit : scan.kept_count;
     room->timeline = (struct stored_events){scan.kept, count};
     reverse(&room->timeline);
