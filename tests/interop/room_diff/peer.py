@@ -2,7 +2,7 @@
 import hashlib
 import json
 
-from signedjson.key import generate_signing_key, get_verify_key
+from signedjson.key import decode_signing_key_base64, get_verify_key
 from signedjson.sign import sign_json
 from synapse import event_auth
 from synapse.api.errors import SynapseError
@@ -26,6 +26,21 @@ def wait(coroutine):
     except StopIteration as stop:
         return stop.value
     raise RuntimeError("the coroutine waits for something")
+
+
+async def enlarge_by_chain(graph, room_id, event_id, event_map, store, full):
+    """The whole auth chain of a power event, as the specification says: Synapse stops where the
+    chain leaves the full conflicted set."""
+    seen, todo = set(), [event_id]
+    while todo:
+        at = todo.pop()
+        if at in seen:
+            continue
+        seen.add(at)
+        cited = store.events[at].auth_event_ids()
+        if at in full:
+            graph.setdefault(at, set()).update(c for c in cited if c in full)
+        todo.extend(cited)
 
 
 class Clock:
@@ -65,7 +80,7 @@ class Peer:
     def __init__(self, version):
         self.version = KNOWN_ROOM_VERSIONS[version]
         self.store = Store()
-        self.key = generate_signing_key("x")
+        self.key = decode_signing_key_base64("ed25519", "x", encode_base64(bytes(range(32))))
         self.public = encode_base64(get_verify_key(self.key).encode())
 
     def sign(self, value, server):
@@ -110,6 +125,15 @@ class Peer:
                                                      self.store.get_events))
         return dict(wait(v2.resolve_events_with_store(Clock(), room_id, self.version, sets, None,
                                                       self.store)))
+
+    def resolve_by_chain(self, room_id, sets):
+        """Resolution 2 with that one step as written."""
+        original = v2._add_event_and_auth_chain_to_graph
+        v2._add_event_and_auth_chain_to_graph = enlarge_by_chain
+        try:
+            return self.resolve(room_id, sets)
+        finally:
+            v2._add_event_and_auth_chain_to_graph = original
 
     def push(self, rules, enabled, event, user, display_name, members, state):
         rows = [PushRule.from_db(rule["rule_id"] if rule["rule_id"].startswith(".")
