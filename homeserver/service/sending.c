@@ -246,8 +246,13 @@ static struct err redact_in_lane(struct hs *hs, struct ctx *ctx, struct room *ro
     if (!found) {
         return err_public(ERR_M_NOT_FOUND, "The event to redact is not in this room.");
     }
+    /* Versions 1 and 2 compare the servers of the event ids, so the one to come needs a server. */
+    struct user_id sender = ids_trust_user(request->actor->user_id);
     struct event shape = {.rules = room->rules,
-                          .sender = ids_trust_user(request->actor->user_id),
+                          .id = ids_trust_event(arena_concat(ctx->arena, LIT("$new:"),
+                                                             ids_user_domain(sender).s)),
+                          .room_id = target.event.room_id,
+                          .sender = sender,
                           .type = draft.type,
                           .redacts = ids_trust_event(event_id)};
     TRY(room_may_redact(hs, ctx, room, &shape, &target.event, &allowed));
