@@ -8,77 +8,54 @@
 
 #include <string.h>
 
-/* What is wrong with a frame, and how the stream ends for it. */
-struct fault {
-    struct err err; /* code 0 = nothing */
-    uint16_t close;
-};
-
 struct frame {
     struct stream *stream;
     struct ctx *ctx;
     const struct json *json;
+    uint16_t close; /* how the stream ends when the frame's handler returns an error */
 };
 
-static struct fault none(void)
+static struct err bad_frame(struct frame *frame, const char *text)
 {
-    return (struct fault){OK, 0};
-}
-
-static struct fault bad_frame(const char *text)
-{
-    return (struct fault){err_public(ERR_M_BAD_JSON, text), STREAM_CLOSE_BAD_FRAME};
-}
-
-static struct fault bad_parameter(struct err err)
-{
-    return (struct fault){err, err.code != 0 ? STREAM_CLOSE_PARAMETER : 0};
+    frame->close = STREAM_CLOSE_BAD_FRAME;
+    return err_public(ERR_M_BAD_JSON, text);
 }
 
 /* --- members --- */
 
-static struct fault get_text(const struct frame *frame, struct slice key, struct slice *text_out)
+static struct err get_text(struct frame *frame, struct slice key, struct slice *text_out)
 {
     const struct json *value = json_get(frame->json, key);
     *text_out = (struct slice){0};
     if (value == NULL) {
-        return none();
+        return OK;
     }
     if (value->type != JSON_STRING) {
-        return bad_frame("A member that must be a string is not.");
+        return bad_frame(frame, "A member that must be a string is not.");
     }
     *text_out = value->text;
-    return none();
+    return OK;
 }
 
-static struct fault need_text(const struct frame *frame, struct slice key, struct slice *text_out)
+static struct err need_text(struct frame *frame, struct slice key, struct slice *text_out)
 {
-    struct fault fault = get_text(frame, key, text_out);
-    if (fault.err.code == 0 && text_out->ptr == NULL) {
-        return (struct fault){err_publicf(frame->ctx->arena, ERR_M_MISSING_PARAM,
-                                          "The member %.*s is missing.", (int)key.len, key.ptr),
-                              STREAM_CLOSE_BAD_FRAME};
+    struct err err = get_text(frame, key, text_out);
+    if (err.code == 0 && text_out->ptr == NULL) {
+        frame->close = STREAM_CLOSE_BAD_FRAME;
+        return err_publicf(frame->ctx->arena, ERR_M_MISSING_PARAM, "The member %.*s is missing.",
+                           (int)key.len, key.ptr);
     }
-    return fault;
+    return err;
 }
 
-static struct fault get_flag(const struct frame *frame, struct slice key, bool *flag_out)
+static struct err get_flag(struct frame *frame, struct slice key, bool *flag_out)
 {
     const struct json *value = json_get(frame->json, key);
     *flag_out = value != NULL && value->type == JSON_BOOL && value->boolean;
     return value == NULL || value->type == JSON_BOOL
-               ? none()
-               : bad_frame("A member that must be true or false is not.");
+               ? OK
+               : bad_frame(frame, "A member that must be true or false is not.");
 }
-
-/* Leaves the function with a fault, as TRY does with an error. */
-#define PASS(call)                                                                                 \
-    do {                                                                                           \
-        struct fault fault_ = (call);                                                              \
-        if (fault_.err.code != 0) {                                                                \
-            return fault_;                                                                         \
-        }                                                                                          \
-    } while (0)
 
 /* --- auth --- */
 
@@ -91,40 +68,39 @@ static void keep_token(struct stream *stream, struct slice token)
     stream->token_len = token.len;
 }
 
-static struct fault take_token(const struct frame *frame)
+static struct err take_token(struct frame *frame)
 {
     struct slice token;
-    PASS(get_text(frame, LIT("access_token"), &token));
+    TRY(get_text(frame, LIT("access_token"), &token));
     if (token.len > 0) {
         keep_token(frame->stream, token);
     }
     if (frame->stream->token_len == 0) {
-        return (struct fault){
-            err_public(ERR_M_MISSING_TOKEN, "An access token is needed, here or in the header."),
-            STREAM_CLOSE_NO_AUTH};
+        frame->close = STREAM_CLOSE_NO_AUTH;
+        return err_public(ERR_M_MISSING_TOKEN, "An access token is needed, here or in the header.");
     }
-    return none();
+    return OK;
 }
 
-static struct fault read_filter(const struct frame *frame, struct slice *text_out)
+static struct err read_filter(struct frame *frame, struct slice *text_out)
 {
     const struct json *filter = json_get(frame->json, LIT("filter"));
     *text_out = (struct slice){0};
     if (filter == NULL || filter->type == JSON_STRING) {
         *text_out = filter ? filter->text : *text_out;
-        return none();
+        return OK;
     }
     if (filter->type != JSON_OBJECT) {
-        return bad_frame("`filter` must be an id or an object.");
+        return bad_frame(frame, "`filter` must be an id or an object.");
     }
     *text_out = json_canonical(frame->ctx->arena, filter);
-    return none();
+    return OK;
 }
 
-static struct fault read_presence(const struct frame *frame)
+static struct err read_presence(struct frame *frame)
 {
     struct slice text;
-    PASS(get_text(frame, LIT("set_presence"), &text));
+    TRY(get_text(frame, LIT("set_presence"), &text));
     if (text.ptr == NULL || slice_eq(text, LIT("online"))) {
         frame->stream->presence = PRESENCE_ONLINE;
     } else if (slice_eq(text, LIT("offline"))) {
@@ -132,30 +108,31 @@ static struct fault read_presence(const struct frame *frame)
     } else if (slice_eq(text, LIT("unavailable"))) {
         frame->stream->presence = PRESENCE_UNAVAILABLE;
     } else {
-        return bad_parameter(err_public(ERR_M_INVALID_PARAM,
-                                        "`set_presence` must be online, offline or unavailable."));
+        frame->close = STREAM_CLOSE_PARAMETER;
+        return err_public(ERR_M_INVALID_PARAM,
+                          "`set_presence` must be online, offline or unavailable.");
     }
-    return none();
+    return OK;
 }
 
 /* The frame's parameters as a request; the filter is checked now, so that later answers cannot fail
  * for it. */
-static struct fault read_request(const struct frame *frame, struct sync_request *request,
-                                 struct slice *filter_text)
+static struct err read_request(struct frame *frame, struct sync_request *request,
+                               struct slice *filter_text)
 {
     struct sync_filter filter;
     struct slice since;
-    PASS(get_text(frame, LIT("since"), &since));
-    PASS(get_flag(frame, LIT("full_state"), &request->full_state));
-    PASS(get_flag(frame, LIT("use_state_after"), &request->use_state_after));
-    PASS(read_filter(frame, filter_text));
-    PASS(read_presence(frame));
-    PASS(bad_parameter(sync_parse_since(frame->stream->sync, since, request)));
-    return bad_parameter(
-        sync_find_filter(frame->stream->sync, frame->ctx, request->user, *filter_text, &filter));
+    TRY(get_text(frame, LIT("since"), &since));
+    TRY(get_flag(frame, LIT("full_state"), &request->full_state));
+    TRY(get_flag(frame, LIT("use_state_after"), &request->use_state_after));
+    TRY(read_filter(frame, filter_text));
+    TRY(read_presence(frame));
+    frame->close = STREAM_CLOSE_PARAMETER;
+    TRY(sync_parse_since(frame->stream->sync, since, request));
+    return sync_find_filter(frame->stream->sync, frame->ctx, request->user, *filter_text, &filter);
 }
 
-static void say_hello(const struct frame *frame, const struct requester *requester)
+static void say_hello(struct frame *frame, const struct requester *requester)
 {
     struct buf buf;
     buf_init_arena(&buf, frame->ctx->arena, SIZE_MAX / 2);
@@ -180,7 +157,7 @@ static bool begin(struct stream *stream)
     return open;
 }
 
-static struct fault on_auth(const struct frame *frame)
+static struct err on_auth(struct frame *frame)
 {
     struct stream *stream = frame->stream;
     struct hs *hs = stream->sync->hs;
@@ -188,32 +165,27 @@ static struct fault on_auth(const struct frame *frame)
     enum token_state state = TOKEN_UNKNOWN;
     struct sync_request request = {0};
     struct slice filter_text;
-    PASS(take_token(frame));
+    TRY(take_token(frame));
     struct slice token = {stream->token_owned, stream->token_len};
-    struct err err = hs_token_find(hs, frame->ctx, token, &requester, &state);
-    if (err.code != 0) {
-        return (struct fault){err, STREAM_CLOSE_INTERNAL};
-    }
+    TRY(hs_token_find(hs, frame->ctx, token, &requester, &state));
     if (!stream_check_token(stream, frame->ctx)) {
-        return none(); /* it has said why */
+        return OK; /* it has said why */
     }
     request.user = requester.user;
     request.user_id = requester.user_id;
     request.device_id = requester.device_id;
-    PASS(read_request(frame, &request, &filter_text));
+    TRY(read_request(frame, &request, &filter_text));
     sync_params_copy(&stream->params, &request, filter_text);
     sync_waiter_init(&stream->waiter, stream->params.device_id, stream->waiter.wake, stream);
     if (!begin(stream)) {
-        return none();
+        return OK;
     }
     say_hello(frame, &requester);
     hs_presence_touch(hs, request.user, request.device_id, stream->presence);
-    err = sync_acknowledge(stream->sync, frame->ctx, &request);
-    if (err.code != 0) {
-        return (struct fault){err, STREAM_CLOSE_INTERNAL};
-    }
+    frame->close = STREAM_CLOSE_INTERNAL;
+    TRY(sync_acknowledge(stream->sync, frame->ctx, &request));
     stream_compute(stream, frame->ctx);
-    return none();
+    return OK;
 }
 
 /* --- ack --- */
@@ -235,29 +207,26 @@ static bool take_ack(struct stream *stream, struct sync_token token)
     return fits;
 }
 
-static struct fault on_ack(const struct frame *frame)
+static struct err on_ack(struct frame *frame)
 {
     struct stream *stream = frame->stream;
     struct sync_token token;
     struct slice pos;
-    PASS(need_text(frame, LIT("pos"), &pos));
+    TRY(need_text(frame, LIT("pos"), &pos));
     if (sync_token_parse(pos, &token).code != 0 || !take_ack(stream, token)) {
-        return none();
+        return OK;
     }
     struct sync_request request = {
         .user = stream->params.user, .device_id = stream->params.device_id, .since = token};
-    struct err err = sync_acknowledge(stream->sync, frame->ctx, &request);
-    if (err.code != 0) {
-        return (struct fault){err, STREAM_CLOSE_INTERNAL};
-    }
+    TRY(sync_acknowledge(stream->sync, frame->ctx, &request));
     stream_compute(stream, frame->ctx);
-    return none();
+    return OK;
 }
 
-static struct fault on_ping(const struct frame *frame)
+static struct err on_ping(struct frame *frame)
 {
     stream_put(frame->stream, LIT("{\"type\":\"pong\"}"));
-    return none();
+    return OK;
 }
 
 /* --- questions with a result --- */
@@ -269,8 +238,7 @@ struct question {
 };
 
 /* `event_id` is empty when the answer has none. */
-static void put_result(const struct frame *frame, struct slice id, struct err err,
-                       struct slice event_id)
+static void put_result(struct frame *frame, struct slice id, struct err err, struct slice event_id)
 {
     const struct errcode_info *info = err.code != 0 ? errcode_get(err.code) : NULL;
     struct buf buf;
@@ -296,22 +264,21 @@ static void put_result(const struct frame *frame, struct slice id, struct err er
     pthread_mutex_unlock(&stream->lock);
 }
 
-static struct fault read_question(const struct frame *frame, struct question *question,
-                                  struct slice *room_id_out)
+static struct err read_question(struct frame *frame, struct question *question,
+                                struct slice *room_id_out)
 {
-    PASS(need_text(frame, LIT("id"), &question->id));
-    PASS(need_text(frame, LIT("room_id"), room_id_out));
+    TRY(need_text(frame, LIT("id"), &question->id));
+    TRY(need_text(frame, LIT("room_id"), room_id_out));
     if (question->id.len == 0 || question->id.len > STREAM_ID_BYTES_MAX) {
-        return bad_frame("`id` must have 1 to 64 bytes.");
+        return bad_frame(frame, "`id` must have 1 to 64 bytes.");
     }
     question->actor = (struct actor){.user_id = frame->stream->params.user_id,
                                      .user = frame->stream->params.user};
-    return none();
+    return OK;
 }
 
 /* What the authentication of the request would look at, and the room. */
-static struct err find_room(const struct frame *frame, struct question *question,
-                            struct slice room_id)
+static struct err find_room(struct frame *frame, struct question *question, struct slice room_id)
 {
     struct hs *hs = frame->stream->sync->hs;
     uint32_t flags = 0;
@@ -329,19 +296,19 @@ static struct err find_room(const struct frame *frame, struct question *question
                                        : err;
 }
 
-static struct fault on_send(const struct frame *frame)
+static struct err on_send(struct frame *frame)
 {
     struct question question = {0};
     struct slice room_id;
     struct slice type;
     struct slice txn_id;
     struct hs_sent sent = {0};
-    PASS(read_question(frame, &question, &room_id));
-    PASS(need_text(frame, LIT("event_type"), &type));
-    PASS(need_text(frame, LIT("txn_id"), &txn_id));
+    TRY(read_question(frame, &question, &room_id));
+    TRY(need_text(frame, LIT("event_type"), &type));
+    TRY(need_text(frame, LIT("txn_id"), &txn_id));
     const struct json *content = json_get_object(frame->json, LIT("content"));
     if (content == NULL) {
-        return bad_frame("`content` must be an object.");
+        return bad_frame(frame, "`content` must be an object.");
     }
     struct err err = find_room(frame, &question, room_id);
     if (err.code == 0) {
@@ -353,23 +320,23 @@ static struct fault on_send(const struct frame *frame)
         err = hs_send_message(frame->stream->sync->hs, frame->ctx, question.room, &send, &sent);
     }
     put_result(frame, question.id, err, sent.event_id);
-    return none();
+    return OK;
 }
 
-static struct fault on_typing(const struct frame *frame)
+static struct err on_typing(struct frame *frame)
 {
     struct question question = {0};
     struct slice room_id;
     bool typing = false;
     int64_t timeout_ms = HS_TYPING_DEFAULT_MS;
     const struct json *timeout = json_get(frame->json, LIT("timeout"));
-    PASS(read_question(frame, &question, &room_id));
+    TRY(read_question(frame, &question, &room_id));
     if (json_get(frame->json, LIT("typing")) == NULL) {
-        return bad_frame("`typing` is missing.");
+        return bad_frame(frame, "`typing` is missing.");
     }
-    PASS(get_flag(frame, LIT("typing"), &typing));
+    TRY(get_flag(frame, LIT("typing"), &typing));
     if (timeout && (timeout->type != JSON_INT || timeout->integer < 0)) {
-        return bad_frame("`timeout` must be a number of milliseconds.");
+        return bad_frame(frame, "`timeout` must be a number of milliseconds.");
     }
     timeout_ms = timeout ? timeout->integer : timeout_ms;
     struct err err = find_room(frame, &question, room_id);
@@ -378,31 +345,31 @@ static struct fault on_typing(const struct frame *frame)
                                 typing ? timeout_ms : 0);
     }
     put_result(frame, question.id, err, LIT(""));
-    return none();
+    return OK;
 }
 
-static struct fault on_receipt(const struct frame *frame)
+static struct err on_receipt(struct frame *frame)
 {
     struct question question = {0};
     struct slice room_id;
     struct receipt_request receipt = {.thread_id = json_get(frame->json, LIT("thread_id"))};
-    PASS(read_question(frame, &question, &room_id));
-    PASS(need_text(frame, LIT("receipt_type"), &receipt.type));
-    PASS(need_text(frame, LIT("event_id"), &receipt.event_id));
+    TRY(read_question(frame, &question, &room_id));
+    TRY(need_text(frame, LIT("receipt_type"), &receipt.type));
+    TRY(need_text(frame, LIT("event_id"), &receipt.event_id));
     struct err err = find_room(frame, &question, room_id);
     if (err.code == 0) {
         err = hs_receipt_request(frame->stream->sync->hs, frame->ctx, question.room,
                                  &question.actor, &receipt);
     }
     put_result(frame, question.id, err, LIT(""));
-    return none();
+    return OK;
 }
 
 /* --- dispatch --- */
 
 struct frame_kind {
     struct slice type;
-    struct fault (*handle)(const struct frame *frame);
+    struct err (*handle)(struct frame *frame);
 };
 
 static const struct frame_kind kinds[] = {
@@ -410,15 +377,15 @@ static const struct frame_kind kinds[] = {
     {{"typing", 6}, on_typing}, {{"receipt", 7}, on_receipt},
 };
 
-static struct fault handle(const struct frame *frame, enum stream_phase phase)
+static struct err handle(struct frame *frame, enum stream_phase phase)
 {
     struct slice type = json_get_string(frame->json, LIT("type"));
     bool is_auth = slice_eq(type, LIT("auth"));
     if (frame->json->type != JSON_OBJECT || type.ptr == NULL) {
-        return bad_frame("A frame must be a JSON object with a string `type`.");
+        return bad_frame(frame, "A frame must be a JSON object with a string `type`.");
     }
     if ((phase == STREAM_OPENING) != is_auth) {
-        return bad_frame("The first frame, and no other, must be `auth`.");
+        return bad_frame(frame, "The first frame, and no other, must be `auth`.");
     }
     if (is_auth) {
         return on_auth(frame);
@@ -428,32 +395,34 @@ static struct fault handle(const struct frame *frame, enum stream_phase phase)
             return kinds[i].handle(frame);
         }
     }
-    return bad_frame("The `type` of this frame is not known.");
+    return bad_frame(frame, "The `type` of this frame is not known.");
 }
 
-static struct fault handle_text(struct stream *stream, struct ctx *ctx, struct slice text,
-                                enum stream_phase phase)
+static struct err handle_text(struct frame *frame, struct slice text, enum stream_phase phase)
 {
     struct json json;
     if (text.len > STREAM_FRAME_BYTES_MAX) {
-        return (struct fault){err_make(ERR_M_TOO_LARGE, "frame too large"), STREAM_CLOSE_TOO_LARGE};
+        frame->close = STREAM_CLOSE_TOO_LARGE;
+        return err_make(ERR_M_TOO_LARGE, "frame too large");
     }
-    if (json_parse(ctx->arena, text, &json).code != 0) {
-        return bad_frame("The frame is not valid JSON.");
+    if (json_parse(frame->ctx->arena, text, &json).code != 0) {
+        return bad_frame(frame, "The frame is not valid JSON.");
     }
-    return handle(&(struct frame){stream, ctx, &json}, phase);
+    frame->json = &json;
+    return handle(frame, phase);
 }
 
 void stream_on_text(void *arg, struct ctx *ctx, struct slice text)
 {
     struct stream *stream = arg;
+    struct frame frame = {.stream = stream, .ctx = ctx, .close = STREAM_CLOSE_INTERNAL};
     pthread_mutex_lock(&stream->lock);
     enum stream_phase phase = stream->phase;
     pthread_mutex_unlock(&stream->lock);
     if (phase != STREAM_CLOSED) {
-        struct fault fault = handle_text(stream, ctx, text, phase);
-        if (fault.err.code != 0) {
-            stream_fail(stream, ctx, fault.close, fault.err);
+        struct err err = handle_text(&frame, text, phase);
+        if (err.code != 0) {
+            stream_fail(stream, ctx, frame.close, err);
         }
     }
     ctx_finish(ctx);
