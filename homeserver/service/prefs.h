@@ -45,10 +45,15 @@ struct err hs_filter_put(struct hs *hs, struct ctx *ctx, uint64_t user, struct s
 struct err hs_filter_get(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice filter_id,
                          struct slice *json_out, bool *found_out) MUST_USE;
 
-/* The user's compiled rules; cached until they change; borrowed until hs_push_rules_put. */
+/* The user's compiled rules; cached until they change; held until the job ends. */
 struct err hs_push_rules_get(struct hs *hs, struct ctx *ctx, uint64_t user,
                              const struct push_rules **rules_out) MUST_USE;
-void hs_push_rules_put(struct hs *hs, const struct push_rules *rules);
+/* The whole document `{"global": {...}}`, default rules merged in. */
+struct err hs_push_rules_read(struct hs *hs, struct ctx *ctx, uint64_t user,
+                              struct json *rules_out) MUST_USE;
+/* Stores the document and publishes it as m.push_rules. In the account's lane. */
+struct err hs_push_rules_write(struct hs *hs, struct ctx *ctx, uint64_t user,
+                               const struct json *rules) MUST_USE;
 
 struct thread_count {
     struct slice thread; /* root event id; empty = main timeline */

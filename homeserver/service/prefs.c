@@ -1,0 +1,400 @@
+#include "homeserver/service/prefs_priv.h"
+
+#include "crypto/token.h"
+#include "homeserver/base/mem.h"
+#include "homeserver/service/room_priv.h"
+#include "homeserver/service/users.h"
+
+static void drop_ref(struct hs_prefs *prefs, struct rules_entry *entry)
+{
+    pthread_mutex_lock(&prefs->lock);
+    bool last = --entry->refs == 0;
+    pthread_mutex_unlock(&prefs->lock);
+    if (last) {
+        arena_free(&entry->arena_owned);
+        mem_free(entry);
+    }
+}
+
+struct hs_prefs *hs_prefs_new(struct hs *hs)
+{
+    struct hs_prefs *prefs = mem_alloc(sizeof *prefs);
+    prefs->hs = hs;
+    prefs->users = map_new();
+    prefs->counts = map_new();
+    prefs->version = 1;
+    pthread_mutex_init(&prefs->lock, NULL);
+    return prefs;
+}
+
+static void free_user(struct hs_prefs *prefs, struct prefs_user *user)
+{
+    map_free(&user->ignored_owned);
+    if (user->rules && --user->rules->refs == 0) {
+        arena_free(&user->rules->arena_owned);
+        mem_free(user->rules);
+    }
+    mem_free(user);
+    (void)prefs;
+}
+
+static void free_users(struct hs_prefs *prefs)
+{
+    size_t cursor = 0;
+    struct slice key;
+    uint64_t value = 0;
+    while (map_next(prefs->users, &cursor, &key, &value)) {
+        free_user(prefs, (struct prefs_user *)(uintptr_t)value);
+    }
+    map_free(&prefs->users);
+}
+
+void hs_prefs_free(struct hs_prefs **prefs)
+{
+    if (*prefs) {
+        free_users(*prefs);
+        counts_free_all(*prefs);
+        map_free(&(*prefs)->counts);
+        pthread_mutex_destroy(&(*prefs)->lock);
+        mem_free(*prefs);
+        *prefs = NULL;
+    }
+}
+
+/* Under the lock. */
+static struct prefs_user *user_entry(struct hs_prefs *prefs, uint64_t user)
+{
+    struct prefs_user *entry = map_get_ptr(prefs->users, map_key_u64(&user));
+    if (!entry) {
+        if (map_count(prefs->users) >= PREFS_USERS_MAX) {
+            free_users(prefs);
+            prefs->users = map_new();
+        }
+        entry = mem_alloc(sizeof *entry);
+        entry->rules_version = ++prefs->version;
+        map_set_ptr(prefs->users, map_key_u64(&user), entry);
+    }
+    return entry;
+}
+
+void prefs_forget(struct hs *hs, uint64_t user, struct slice type)
+{
+    struct hs_prefs *prefs = hs->prefs;
+    bool relevant =
+        slice_eq(type, LIT("m.ignored_user_list")) || slice_eq(type, LIT("m.push_rules"));
+    if (!relevant) {
+        return;
+    }
+    pthread_mutex_lock(&prefs->lock);
+    struct prefs_user *entry = map_get_ptr(prefs->users, map_key_u64(&user));
+    if (entry) {
+        free_user(prefs, entry);
+        map_remove(prefs->users, map_key_u64(&user));
+    }
+    prefs->version++;
+    pthread_mutex_unlock(&prefs->lock);
+}
+
+uint64_t prefs_version(struct hs *hs, uint64_t user)
+{
+    pthread_mutex_lock(&hs->prefs->lock);
+    uint64_t version = user_entry(hs->prefs, user)->rules_version;
+    pthread_mutex_unlock(&hs->prefs->lock);
+    return version;
+}
+
+/* --- account data --- */
+
+static struct slice data_key(struct ctx *ctx, uint64_t room, struct slice type)
+{
+    return arena_concat(ctx->arena, key_u64(ctx, USER_ROW_DATA, room), type);
+}
+
+static struct err read_datum(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice key,
+                             struct account_datum *datum_out, bool *found_out)
+{
+    struct slice row;
+    TRY(store_get(hs->store, ctx, user_object(ctx, user), key, &row, found_out));
+    if (!*found_out) {
+        return OK;
+    }
+    struct unpack in = unpack_of(row);
+    struct unpack name = unpack_of(slice_from(key, 1));
+    datum_out->pos = unpack_u64(&in);
+    datum_out->room = unpack_be64(&name);
+    datum_out->type = name.rest;
+    datum_out->content = in.rest;
+    return unpack_check(&in);
+}
+
+static struct err write_datum(struct hs *hs, struct ctx *ctx, uint64_t user,
+                              const struct account_datum *datum)
+{
+    struct account_datum old;
+    bool found = false;
+    struct slice key = data_key(ctx, datum->room, datum->type);
+    TRY(read_datum(hs, ctx, user, key, &old, &found));
+    struct store_update *update = store_update_new(ctx, user_object(ctx, user));
+    struct buf row;
+    buf_init_arena(&row, ctx->arena, SIZE_MAX / 2);
+    pack_u64(&row, datum->pos);
+    buf_add(&row, datum->content);
+    store_put(update, key, buf_slice(&row));
+    store_put(update, key_u64(ctx, USER_ROW_DATA_BY_POS, datum->pos), slice_from(key, 1));
+    if (found) {
+        store_delete(update, key_u64(ctx, USER_ROW_DATA_BY_POS, old.pos));
+    }
+    return store_write(hs->store, ctx, &update, 1);
+}
+
+struct err hs_account_data_put(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t room,
+                               struct slice type, struct slice content)
+{
+    bool rules = slice_eq(type, LIT("m.push_rules"));
+    if (type.len == 0 || type.len > 255) {
+        return err_public(ERR_M_INVALID_PARAM, "The type must have 1 to 255 bytes.");
+    }
+    struct account_datum datum = {
+        .pos = positions_reserve(hs->positions), .room = room, .type = type, .content = content};
+    hs_user_lane_enter(hs, user);
+    struct err err = write_datum(hs, ctx, user, &datum);
+    prefs_forget(hs, user, type);
+    hs_user_lane_leave(hs, user);
+    if (err.code != 0) {
+        positions_abandon(hs->positions, datum.pos);
+        return err;
+    }
+    struct change change = {.pos = datum.pos,
+                            .kind = rules ? CHANGE_PUSH_RULES : CHANGE_ACCOUNT_DATA,
+                            .room = room,
+                            .user = user};
+    positions_complete(hs->positions, &change, ctx->write_ticket);
+    return OK;
+}
+
+struct err hs_account_data_get(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t room,
+                               struct slice type, struct slice *content_out, bool *found_out)
+{
+    struct account_datum datum;
+    *found_out = false;
+    if (type.len > 255) {
+        return OK;
+    }
+    TRY(read_datum(hs, ctx, user, data_key(ctx, room, type), &datum, found_out));
+    *content_out = *found_out ? datum.content : (struct slice){0};
+    return OK;
+}
+
+/* m.push_rules is shown with the default rules in it, stored or not. */
+static struct err complete_rules(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t since,
+                                 struct account_data *data)
+{
+    struct account_datum *rules = NULL;
+    for (size_t i = 0; i < data->count; i++) {
+        if (data->items[i].room == 0 && slice_eq(data->items[i].type, LIT("m.push_rules"))) {
+            rules = &data->items[i];
+        }
+    }
+    if (!rules && since == 0) {
+        rules = &data->items[data->count++];
+        *rules = (struct account_datum){.type = LIT("m.push_rules")};
+    }
+    if (rules) {
+        struct json document;
+        TRY(hs_push_rules_read(hs, ctx, user, &document));
+        rules->content = json_canonical(ctx->arena, &document);
+    }
+    return OK;
+}
+
+struct err hs_account_data_since(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t since,
+                                 uint64_t upto, struct account_data *data_out)
+{
+    struct store_rows rows;
+    struct account_data data = {0};
+    struct store_range range = {.from = key_u64(ctx, USER_ROW_DATA_BY_POS, since + 1),
+                                .to = key_u64(ctx, USER_ROW_DATA_BY_POS, upto + 1)};
+    TRY(store_read_range(hs->store, ctx, user_object(ctx, user), range, &rows));
+    data.items = arena_array(ctx->arena, rows.count + 1, sizeof *data.items);
+    for (size_t i = 0; i < rows.count; i++) {
+        bool found = false;
+        char prefix = USER_ROW_DATA;
+        struct slice key =
+            arena_concat(ctx->arena, (struct slice){&prefix, 1}, rows.rows[i].value);
+        TRY(read_datum(hs, ctx, user, key, &data.items[data.count], &found));
+        data.count += found ? 1 : 0;
+    }
+    TRY(complete_rules(hs, ctx, user, since, &data));
+    *data_out = data;
+    return OK;
+}
+
+/* --- ignored users --- */
+
+static struct err load_ignored(struct hs *hs, struct ctx *ctx, uint64_t user)
+{
+    struct slice content;
+    struct json tree;
+    bool found = false;
+    struct map *ignored = NULL;
+    TRY(hs_account_data_get(hs, ctx, user, 0, LIT("m.ignored_user_list"), &content, &found));
+    if (found) {
+        TRY(json_parse(ctx->arena, content, &tree));
+        const struct json *users = json_get_object(&tree, LIT("ignored_users"));
+        for (uint32_t i = 0; users && i < users->count; i++) {
+            ignored = ignored ? ignored : map_new();
+            map_set(ignored, users->members[i].key, 1);
+        }
+    }
+    pthread_mutex_lock(&hs->prefs->lock);
+    struct prefs_user *entry = user_entry(hs->prefs, user);
+    map_free(&entry->ignored_owned);
+    entry->ignored_owned = ignored;
+    entry->has_ignored = true;
+    pthread_mutex_unlock(&hs->prefs->lock);
+    return OK;
+}
+
+/* One look under the lock. known false: the list must be loaded first. */
+static bool look_up_ignored(struct hs *hs, uint64_t user, struct slice other, bool *known_out)
+{
+    uint64_t value = 0;
+    pthread_mutex_lock(&hs->prefs->lock);
+    struct prefs_user *entry = user_entry(hs->prefs, user);
+    *known_out = entry->has_ignored;
+    bool ignored = entry->ignored_owned && map_get(entry->ignored_owned, other, &value);
+    pthread_mutex_unlock(&hs->prefs->lock);
+    return ignored;
+}
+
+struct err hs_is_ignored(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice other_user_id,
+                         bool *ignored_out)
+{
+    bool known = false;
+    *ignored_out = look_up_ignored(hs, user, other_user_id, &known);
+    if (!known) {
+        TRY(load_ignored(hs, ctx, user));
+        *ignored_out = look_up_ignored(hs, user, other_user_id, &known);
+    }
+    return OK;
+}
+
+struct err hs_drop_ignored(struct hs *hs, struct ctx *ctx, uint64_t user,
+                           struct stored_events *events)
+{
+    size_t kept = 0;
+    for (size_t i = 0; user && i < events->count; i++) {
+        bool ignored = false;
+        if (!events->items[i].event.has_state_key) {
+            TRY(hs_is_ignored(hs, ctx, user, events->items[i].event.sender.s, &ignored));
+        }
+        if (!ignored) {
+            events->items[kept++] = events->items[i];
+        }
+    }
+    events->count = user ? kept : events->count;
+    return OK;
+}
+
+/* --- filters --- */
+
+struct err hs_filter_put(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice json,
+                         struct slice *filter_id_out)
+{
+    /* Equal filters share an id: clients upload the same one at every start. */
+    struct sha256 hash = token_hash(json);
+    uint64_t name = 0;
+    for (size_t i = 0; i < 8; i++) {
+        name = name << 8 | hash.bytes[i];
+    }
+    *filter_id_out = arena_printf(ctx->arena, "%016llx", (unsigned long long)name);
+    struct store_update *update = store_update_new(ctx, user_object(ctx, user));
+    store_put(update, key_bytes(ctx, USER_ROW_FILTER, *filter_id_out), json);
+    return store_write(hs->store, ctx, &update, 1);
+}
+
+struct err hs_filter_get(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice filter_id,
+                         struct slice *json_out, bool *found_out)
+{
+    *found_out = false;
+    if (filter_id.len == 0 || filter_id.len > 64) {
+        return OK;
+    }
+    return store_get(hs->store, ctx, user_object(ctx, user),
+                     key_bytes(ctx, USER_ROW_FILTER, filter_id), json_out, found_out);
+}
+
+/* --- push rules --- */
+
+struct err hs_push_rules_read(struct hs *hs, struct ctx *ctx, uint64_t user,
+                              struct json *rules_out)
+{
+    struct slice content;
+    struct slice user_id;
+    struct json stored;
+    bool found = false;
+    TRY(hs_user_id_of(hs, ctx, user, &user_id));
+    TRY(hs_account_data_get(hs, ctx, user, 0, LIT("m.push_rules"), &content, &found));
+    if (found) {
+        TRY(json_parse(ctx->arena, content, &stored));
+    }
+    *rules_out =
+        push_rules_merge(ctx->arena, ids_trust_user(user_id), found ? &stored : NULL);
+    return OK;
+}
+
+struct err hs_push_rules_write(struct hs *hs, struct ctx *ctx, uint64_t user,
+                               const struct json *rules)
+{
+    return hs_account_data_put(hs, ctx, user, 0, LIT("m.push_rules"),
+                               json_canonical(ctx->arena, rules));
+}
+
+static void release_rules(void *owner, void *thing)
+{
+    drop_ref(owner, thing);
+}
+
+static struct rules_entry *take_cached(struct hs_prefs *prefs, uint64_t user)
+{
+    pthread_mutex_lock(&prefs->lock);
+    struct rules_entry *entry = user_entry(prefs, user)->rules;
+    if (entry) {
+        entry->refs++;
+    }
+    pthread_mutex_unlock(&prefs->lock);
+    return entry;
+}
+
+/* Compiles outside the lock; whoever comes first is kept. */
+static struct err compile_rules(struct hs *hs, struct ctx *ctx, uint64_t user,
+                                struct rules_entry **entry_out)
+{
+    struct json document;
+    TRY(hs_push_rules_read(hs, ctx, user, &document));
+    struct rules_entry *entry = mem_alloc(sizeof *entry);
+    entry->arena_owned = arena_new();
+    entry->rules = push_rules_compile(entry->arena_owned, &document);
+    entry->refs = 1;
+    pthread_mutex_lock(&hs->prefs->lock);
+    struct prefs_user *cached = user_entry(hs->prefs, user);
+    if (!cached->rules) {
+        cached->rules = entry;
+        entry->refs++;
+    }
+    pthread_mutex_unlock(&hs->prefs->lock);
+    *entry_out = entry;
+    return OK;
+}
+
+struct err hs_push_rules_get(struct hs *hs, struct ctx *ctx, uint64_t user,
+                             const struct push_rules **rules_out)
+{
+    struct rules_entry *entry = take_cached(hs->prefs, user);
+    if (!entry) {
+        TRY(compile_rules(hs, ctx, user, &entry));
+    }
+    ctx_defer(ctx, release_rules, hs->prefs, entry);
+    *rules_out = entry->rules;
+    return OK;
+}

@@ -1,0 +1,37 @@
+/* What is kept in memory of a user's preferences. */
+#pragma once
+#include "homeserver/base/map.h"
+#include "homeserver/service/prefs.h"
+#include "homeserver/service/user_rows.h"
+
+#include <pthread.h>
+
+enum { PREFS_USERS_MAX = 20000, COUNTS_MAX = 100000 };
+
+/* Compiled rules with the references to them; freed when the last is gone. */
+struct rules_entry {
+    struct arena *arena_owned;
+    struct push_rules *rules;
+    size_t refs; /* under hs_prefs.lock */
+};
+
+struct prefs_user {
+    bool has_ignored;
+    struct map *ignored_owned; /* user id -> 1; NULL = nobody */
+    struct rules_entry *rules;
+    uint64_t rules_version; /* grows when the rules or the ignored users change */
+};
+
+struct hs_prefs {
+    struct hs *hs;
+    pthread_mutex_t lock; /* rank 40: everything below */
+    struct map *users;    /* number -> struct prefs_user * */
+    struct map *counts;   /* user and room -> struct count_cache * (counts.c) */
+    uint64_t version;
+};
+
+/* Forgets what account data of this type said. */
+void prefs_forget(struct hs *hs, uint64_t user, struct slice type);
+/* Version of what counting depends on for the user. */
+uint64_t prefs_version(struct hs *hs, uint64_t user);
+void counts_free_all(struct hs_prefs *prefs);
