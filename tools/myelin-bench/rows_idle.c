@@ -48,7 +48,13 @@ static struct err idle(struct row_run *run, enum listen_mode mode, struct report
 {
     struct target *target = run->target;
     size_t count = connection_count(run);
+    int64_t ms = 0;
     TRY(target_need_users(target, USERS));
+    if (target
+            ->start_command) { /* memory that other rows left free would hide what this one takes */
+        target_stop(target);
+        TRY(target_start(target, &ms));
+    }
     struct listener *listeners = mem_alloc(count * sizeof *listeners);
     struct slice *tokens = arena_array(target->arena, USERS, sizeof *tokens);
     for (size_t i = 0; i < count; i++) {
