@@ -46,6 +46,16 @@ static bool may_wait(const struct sync_request *request, const struct sync_answe
     return !answer->news && timeout_ms > 0 && !request->full_state && !request->initial;
 }
 
+/* A client that has the answer to its write finds it in its next sync, though a reply leaves before
+ * its change is published: what is under way is waited for, one flush at most. A poll that may wait
+ * is woken instead. */
+static void catch_up(struct hs *hs, const struct sync_request *request, int64_t timeout_ms)
+{
+    if (timeout_ms <= 0 || request->initial || request->full_state) {
+        positions_wait(hs->positions, positions_newest(hs->positions));
+    }
+}
+
 static struct err get_sync(void *app, struct ctx *ctx, const struct http_request *http,
                            struct http_reply *reply)
 {
@@ -62,6 +72,7 @@ static struct err get_sync(void *app, struct ctx *ctx, const struct http_request
     TRY(sync_find_filter(hs->sync, ctx, request.user, filter_text, &filter));
     hs_presence_touch(hs, request.user, request.device_id, presence);
     TRY(sync_acknowledge(hs->sync, ctx, &request));
+    catch_up(hs, &request, timeout_ms);
     TRY(sync_respond(hs->sync, ctx, &request, &reply->body, &answer));
     if (may_wait(&request, &answer, timeout_ms)) {
         struct sync_poll_start start = {
