@@ -4,6 +4,7 @@
 #include "federation/routes.h"
 #include "homeserver/base/mem.h"
 #include "homeserver/client/routes.h"
+#include "homeserver/http/selfsigned.h"
 #include "homeserver/http/server.h"
 #include "homeserver/service/device_keys.h"
 #include "homeserver/service/ephemeral.h"
@@ -100,9 +101,36 @@ static void free_services(struct app *app)
     hs_users_free(&hs->users);
 }
 
+struct tls_paths {
+    struct slice certificate, key;
+};
+
+/* The files of the configuration; without them, ones made once in data_dir, so that https works
+ * before the operator has a certificate. */
+static struct err find_certificate(struct app *app, struct tls_paths *paths_out)
+{
+    const struct conf *conf = app->options.conf;
+    bool needed = false;
+    *paths_out = (struct tls_paths){conf->tls_certificate, conf->tls_key};
+    for (size_t i = 0; i < conf->listen.count; i++) {
+        needed = needed || conf->listen.items[i].tls;
+    }
+    if (!needed || conf->tls_certificate.len > 0) {
+        return OK;
+    }
+    *paths_out = (struct tls_paths){data_path(app, "tls.crt"), data_path(app, "tls.key")};
+    if (access(paths_out->certificate.ptr, R_OK) == 0 && access(paths_out->key.ptr, R_OK) == 0) {
+        return OK;
+    }
+    log_info(app->options.log, "certificate_made", .note = paths_out->certificate);
+    return http_selfsigned_make(paths_out->certificate, paths_out->key, conf->server_name);
+}
+
 static struct err build_server(struct app *app)
 {
     const struct conf *conf = app->options.conf;
+    struct tls_paths tls;
+    TRY(find_certificate(app, &tls));
     struct http_listener *listeners =
         arena_array(app->arena, conf->listen.count, sizeof *listeners);
     for (size_t i = 0; i < conf->listen.count; i++) {
@@ -115,8 +143,8 @@ static struct err build_server(struct app *app)
     struct http_server_config config = {
         .listeners = listeners,
         .listener_count = conf->listen.count,
-        .tls_certificate = conf->tls_certificate,
-        .tls_key = conf->tls_key,
+        .tls_certificate = tls.certificate,
+        .tls_key = tls.key,
         .loop_count = (size_t)conf->threads_loops,
         .connection_max = (size_t)conf->limits_connections,
         .connection_max_per_address = (size_t)conf->limits_connections_per_address,
