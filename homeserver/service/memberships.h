@@ -34,6 +34,9 @@ struct err hs_member_unban(struct hs *hs, struct ctx *ctx, struct room *room,
 /* M_UNKNOWN (400) while the user is in the room, M_NOT_FOUND when it never was. */
 struct err hs_room_forget(struct hs *hs, struct ctx *ctx, struct room *room,
                           const struct actor *actor) MUST_USE;
+/* Takes every guest of this server out of the room, each by a leave of its own.
+ * Spec: client-server, "Guest Access". */
+struct err hs_guests_leave(struct hs *hs, struct ctx *ctx, struct room *room) MUST_USE;
 /* Registers the hooks that carry profile changes into rooms and take deactivated users out. */
 void hs_memberships_hook(struct hs *hs);
 

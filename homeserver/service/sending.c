@@ -222,7 +222,12 @@ struct err hs_send_state(struct hs *hs, struct ctx *ctx, struct room *room,
     workers_lane_enter(hs->workers, lane);
     struct err err = send_state_in_lane(hs, ctx, room, request, sent_out);
     workers_lane_leave(hs->workers, lane);
-    return err;
+    /* Spec: when guests may no longer join, those who are in the room leave it. */
+    bool shuts_guests_out = slice_eq(request->type, LIT("m.room.guest_access")) &&
+                            request->state_key.len == 0 &&
+                            !json_is_string(json_get(request->content, LIT("guest_access")),
+                                            LIT("can_join"));
+    return err.code == 0 && shuts_guests_out ? hs_guests_leave(hs, ctx, room) : err;
 }
 
 /* --- redaction --- */
