@@ -100,11 +100,21 @@ static void list_scenes(const struct run *run)
     }
 }
 
+static bool was_played(const struct run *run, struct slice file)
+{
+    for (size_t i = 0; i < run->play_count; i++) {
+        if (slice_eq(run->plays[i].file, file)) {
+            return run->filter.len == 0;
+        }
+    }
+    return false;
+}
+
 static void print_result(const struct run *run, const struct run_result *result)
 {
     for (size_t i = 0; i < run->differences.count; i++) {
         const struct difference *entry = &run->differences.items[i];
-        if (!entry->is_seen && run->filter.len == 0) {
+        if (!entry->is_seen && was_played(run, entry->file)) {
             printf("not seen: the listed difference in %.*s: %.*s\n", (int)entry->file.len,
                    entry->file.ptr, (int)entry->scene.len, entry->scene.ptr);
         }
