@@ -60,8 +60,7 @@ static struct err load_keys(struct app *app)
         path = arena_printf(app->arena, "/tmp/myelin-%ld.key", (long)getpid());
     }
     TRY(signing_key_load(path, &app->hs.signing_key));
-    app->hs.signer =
-        signing_key_signer(app->hs.signing_key, ids_trust_server(app->hs.server_name));
+    app->hs.signer = signing_key_signer(app->hs.signing_key, ids_trust_server(app->hs.server_name));
     return OK;
 }
 
@@ -157,8 +156,8 @@ static struct err build_server(struct app *app)
         .app = &app->hs,
         .authenticate = hs_authenticate,
         .lane_of = hs_lane_of_requester,
-        .when_durable = (void (*)(void *, uint64_t, void (*)(void *, struct err), void *))
-            store_when_durable,
+        .when_durable =
+            (void (*)(void *, uint64_t, void (*)(void *, struct err), void *))store_when_durable,
         .store = app->hs.store,
         .workers = app->hs.workers,
         .now = app->hs.now,

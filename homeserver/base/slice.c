@@ -132,6 +132,14 @@ bool slice_parse_i64(struct slice s, int64_t *value_out)
     return true;
 }
 
+/* Whether a sequence of the right form is longer than it need be, a surrogate, or past U+10FFFF. */
+static bool utf8_is_forbidden(unsigned char lead, unsigned char second)
+{
+    bool overlong = (lead == 0xE0 && second < 0xA0) || (lead == 0xF0 && second < 0x90);
+    bool outside = (lead == 0xED && second > 0x9F) || (lead == 0xF4 && second > 0x8F);
+    return overlong || outside;
+}
+
 /* Length of the well-formed UTF-8 sequence at the start of s (non-empty), or 0. */
 static size_t utf8_sequence(const unsigned char *p, size_t len)
 {
@@ -148,9 +156,7 @@ static size_t utf8_sequence(const unsigned char *p, size_t len)
             return 0;
         }
     }
-    bool overlong = (lead == 0xE0 && p[1] < 0xA0) || (lead == 0xF0 && p[1] < 0x90);
-    bool outside = (lead == 0xED && p[1] > 0x9F) || (lead == 0xF4 && p[1] > 0x8F);
-    return overlong || outside ? 0 : need;
+    return utf8_is_forbidden(lead, p[1]) ? 0 : need;
 }
 
 bool slice_is_utf8(struct slice s)

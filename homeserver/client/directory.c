@@ -64,8 +64,7 @@ static struct err has_power(struct cs_room_call *call, struct slice type, bool *
     enum membership membership = MEMBERSHIP_NONE;
     uint64_t root = hs_room_head(call->room).root;
     *has_out = false;
-    TRY(hs_membership_at(call->hs, call->ctx, call->room, root, call->actor.user_id,
-                         &membership));
+    TRY(hs_membership_at(call->hs, call->ctx, call->room, root, call->actor.user_id, &membership));
     if (membership != MEMBERSHIP_JOIN) {
         return OK;
     }
@@ -120,8 +119,7 @@ static struct err get_visibility(void *app, struct ctx *ctx, const struct http_r
     TRY(hs_room_get_by_id(call.hs, ctx, request->params[0], &call.room));
     TRY(hs_public_get(call.hs, ctx, hs_room_info(call.room).number, &is_public));
     json_out_object(&call.out);
-    json_out_key_string(&call.out, LIT("visibility"),
-                        is_public ? LIT("public") : LIT("private"));
+    json_out_key_string(&call.out, LIT("visibility"), is_public ? LIT("public") : LIT("private"));
     json_out_object_end(&call.out);
     return OK;
 }
@@ -176,8 +174,7 @@ static struct err read_text(struct cs_room_call *call, struct slice type, struct
     return OK;
 }
 
-static struct err read_listing(struct cs_room_call *call, uint64_t number,
-                               struct listing *listing)
+static struct err read_listing(struct cs_room_call *call, uint64_t number, struct listing *listing)
 {
     struct slice visibility;
     struct slice guest_access;
@@ -190,8 +187,7 @@ static struct err read_listing(struct cs_room_call *call, uint64_t number,
     TRY(read_text(call, LIT("m.room.avatar"), LIT("url"), &listing->avatar_url));
     TRY(read_text(call, LIT("m.room.create"), LIT("type"), &listing->room_type));
     TRY(read_text(call, LIT("m.room.join_rules"), LIT("join_rule"), &listing->join_rule));
-    TRY(read_text(call, LIT("m.room.history_visibility"), LIT("history_visibility"),
-                  &visibility));
+    TRY(read_text(call, LIT("m.room.history_visibility"), LIT("history_visibility"), &visibility));
     TRY(read_text(call, LIT("m.room.guest_access"), LIT("guest_access"), &guest_access));
     listing->world_readable = slice_eq(visibility, LIT("world_readable"));
     listing->guest_can_join = slice_eq(guest_access, LIT("can_join"));
@@ -384,15 +380,15 @@ static const struct http_route routes[] = {
      HTTP_BODY_JSON, HTTP_LANE_NONE, BODY_BYTES_MAX, put_alias, "Room aliases", NULL, 0},
     {HTTP_GET, "/_matrix/client/v3/directory/room/{roomAlias}", HTTP_AUTH_NONE, HTTP_RATE_READ,
      HTTP_BODY_NONE, HTTP_LANE_NONE, 0, get_alias, "Room aliases", NULL, 0},
-    {HTTP_DELETE, "/_matrix/client/v3/directory/room/{roomAlias}", HTTP_AUTH_USER,
-     HTTP_RATE_WRITE, HTTP_BODY_NONE, HTTP_LANE_NONE, 0, delete_alias, "Room aliases", NULL, 0},
+    {HTTP_DELETE, "/_matrix/client/v3/directory/room/{roomAlias}", HTTP_AUTH_USER, HTTP_RATE_WRITE,
+     HTTP_BODY_NONE, HTTP_LANE_NONE, 0, delete_alias, "Room aliases", NULL, 0},
     {HTTP_GET, "/_matrix/client/v3/directory/list/room/{roomId}", HTTP_AUTH_NONE, HTTP_RATE_READ,
      HTTP_BODY_NONE, HTTP_LANE_NONE, 0, get_visibility, "Published room directory", NULL, 0},
     {HTTP_PUT, "/_matrix/client/v3/directory/list/room/{roomId}", HTTP_AUTH_USER, HTTP_RATE_WRITE,
      HTTP_BODY_OPTIONAL_JSON, HTTP_LANE_NONE, BODY_BYTES_MAX, put_visibility,
      "Published room directory", NULL, 0},
-    {HTTP_GET, "/_matrix/client/v3/publicRooms", HTTP_AUTH_OPTIONAL, HTTP_RATE_READ,
-     HTTP_BODY_NONE, HTTP_LANE_NONE, 0, get_public_rooms, "Published room directory", NULL,
+    {HTTP_GET, "/_matrix/client/v3/publicRooms", HTTP_AUTH_OPTIONAL, HTTP_RATE_READ, HTTP_BODY_NONE,
+     HTTP_LANE_NONE, 0, get_public_rooms, "Published room directory", NULL,
      HTTP_ALLOW_GUEST | HTTP_ALLOW_SUSPENDED},
     {HTTP_POST, "/_matrix/client/v3/publicRooms", HTTP_AUTH_OPTIONAL, HTTP_RATE_READ,
      HTTP_BODY_OPTIONAL_JSON, HTTP_LANE_NONE, BODY_BYTES_MAX, post_public_rooms,

@@ -8,12 +8,12 @@ enum { MESSAGES_MAX = 1000, SCAN_PAGES_MAX = 20 };
 struct page {
     struct sync_event_filter filter;
     bool forward;
-    int64_t from;      /* place: before this number */
-    int64_t to;        /* place, 0 = none */
-    int64_t last;      /* newest number that may be seen */
+    int64_t from; /* place: before this number */
+    int64_t to;   /* place, 0 = none */
+    int64_t last; /* newest number that may be seen */
     size_t limit;
     struct stored_events events;
-    int64_t next;      /* place to go on from */
+    int64_t next; /* place to go on from */
     bool has_more;
 };
 
@@ -81,8 +81,7 @@ static struct err take(struct cs_room_call *call, struct page *page, struct stor
     TRY(hs_drop_ignored(call->hs, call->ctx, call->viewer.user, events));
     for (size_t i = 0; i < events->count; i++) {
         const struct event *event = &events->items[i].event;
-        if (sync_filter_takes_event(&page->filter, event->type, event->sender.s,
-                                    event->content)) {
+        if (sync_filter_takes_event(&page->filter, event->type, event->sender.s, event->content)) {
             page->events.items[page->events.count++] = events->items[i];
         }
     }
@@ -92,12 +91,10 @@ static struct err take(struct cs_room_call *call, struct page *page, struct stor
 /* Reads on until the page is full, the timeline ends, or enough was looked through. */
 static struct err fill(struct cs_room_call *call, struct page *page)
 {
-    page->events.items =
-        arena_array(call->ctx->arena, page->limit, sizeof *page->events.items);
+    page->events.items = arena_array(call->ctx->arena, page->limit, sizeof *page->events.items);
     page->next = page->from;
     page->has_more = true;
-    for (int i = 0; i < SCAN_PAGES_MAX && page->has_more && page->events.count < page->limit;
-         i++) {
+    for (int i = 0; i < SCAN_PAGES_MAX && page->has_more && page->events.count < page->limit; i++) {
         struct stored_events events;
         struct event_range range = range_of(page);
         TRY(hs_events_read(call->hs, call->ctx, call->room, range, &events));
@@ -148,8 +145,8 @@ static struct err write_page(struct cs_room_call *call, const struct page *page,
     }
     json_out_key_array(&call->out, LIT("chunk"));
     for (size_t i = 0; i < page->events.count; i++) {
-        TRY(hs_write_event(call->hs, call->ctx, call->room, &call->viewer,
-                           &page->events.items[i], VIEW_ROOM_ID | VIEW_BUNDLE, &call->out));
+        TRY(hs_write_event(call->hs, call->ctx, call->room, &call->viewer, &page->events.items[i],
+                           VIEW_ROOM_ID | VIEW_BUNDLE, &call->out));
     }
     json_out_array_end(&call->out);
     if (page->filter.lazy_load_members) {

@@ -1,4 +1,4 @@
-/* Spec: client-server, "Querying child events", "Querying threads in a room". */
+/* Spec: client-server, "Relationships API", "Querying threads in a room". */
 #include "homeserver/client/rooms_priv.h"
 #include "homeserver/room/relates.h"
 #include "homeserver/service/prefs.h"
@@ -192,8 +192,7 @@ static struct err get_threads(void *app, struct ctx *ctx, const struct http_requ
     TRY(cs_room_begin(&call, app, ctx, request, reply));
     TRY(hs_room_view(call.hs, ctx, call.room, call.actor.user, &view));
     struct slice include = http_query_get(ctx, request, LIT("include"));
-    if (include.ptr && !slice_eq(include, LIT("all")) &&
-        !slice_eq(include, LIT("participated"))) {
+    if (include.ptr && !slice_eq(include, LIT("all")) && !slice_eq(include, LIT("participated"))) {
         return err_public(ERR_M_INVALID_PARAM, "`include` must be all or participated.");
     }
     TRY(read_limit(&call, 20, &limit));
@@ -203,8 +202,7 @@ static struct err get_threads(void *app, struct ctx *ctx, const struct http_requ
     json_out_key_array(&call.out, LIT("chunk"));
     size_t i = 0;
     for (; i < threads.count && written < limit; i++) {
-        TRY(write_root(&call, &threads.items[i], slice_eq(include, LIT("participated")),
-                       &written));
+        TRY(write_root(&call, &threads.items[i], slice_eq(include, LIT("participated")), &written));
     }
     json_out_array_end(&call.out);
     if (i < threads.count) {
@@ -220,10 +218,10 @@ static struct err get_threads(void *app, struct ctx *ctx, const struct http_requ
 enum { OPEN = HTTP_ALLOW_GUEST | HTTP_ALLOW_SUSPENDED };
 
 static const struct http_route routes[] = {
-    {HTTP_GET, RELATIONS, READ, get_relations, "Querying child events", NULL, OPEN},
-    {HTTP_GET, RELATIONS "/{relType}", READ, get_relations, "Querying child events", NULL, OPEN},
-    {HTTP_GET, RELATIONS "/{relType}/{eventType}", READ, get_relations, "Querying child events",
-     NULL, OPEN},
+    {HTTP_GET, RELATIONS, READ, get_relations, "Relationships API", NULL, OPEN},
+    {HTTP_GET, RELATIONS "/{relType}", READ, get_relations, "Relationships API", NULL, OPEN},
+    {HTTP_GET, RELATIONS "/{relType}/{eventType}", READ, get_relations, "Relationships API", NULL,
+     OPEN},
     {HTTP_GET, "/_matrix/client/v1/rooms/{roomId}/threads", READ, get_threads,
      "Querying threads in a room", NULL, OPEN},
 };

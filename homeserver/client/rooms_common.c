@@ -3,9 +3,8 @@
 struct actor cs_actor(const struct http_request *request)
 {
     const struct requester *requester = request->requester;
-    return (struct actor){.user_id = requester->user_id,
-                          .user = requester->user,
-                          .is_guest = requester->is_guest};
+    return (struct actor){
+        .user_id = requester->user_id, .user = requester->user, .is_guest = requester->is_guest};
 }
 
 void cs_call_begin(struct cs_room_call *call, void *app, struct ctx *ctx,

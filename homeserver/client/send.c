@@ -2,7 +2,8 @@
 #include "homeserver/client/rooms_priv.h"
 #include "homeserver/service/sending.h"
 
-/* The sender's device scopes its transaction ids; application services without one share a scope. */
+/* The sender's device scopes its transaction ids; application services without one share a scope.
+ */
 static struct send_request request_of(struct cs_room_call *call, struct slice type,
                                       struct slice txn_id)
 {

@@ -18,11 +18,10 @@ static struct err write_state_of(struct cs_room_call *call, uint64_t root)
     for (size_t i = 0; i < entries.count; i++) {
         struct stored_event event;
         bool found = false;
-        TRY(hs_event_load(call->hs, call->ctx, call->room, entries.items[i].event, &event,
-                          &found));
+        TRY(hs_event_load(call->hs, call->ctx, call->room, entries.items[i].event, &event, &found));
         if (found) {
-            TRY(hs_write_event(call->hs, call->ctx, call->room, &call->viewer, &event,
-                               VIEW_ROOM_ID, &call->out));
+            TRY(hs_write_event(call->hs, call->ctx, call->room, &call->viewer, &event, VIEW_ROOM_ID,
+                               &call->out));
         }
     }
     json_out_array_end(&call->out);
@@ -131,8 +130,8 @@ static struct err get_members(void *app, struct ctx *ctx, const struct http_requ
     return OK;
 }
 
-static struct err get_joined_members(void *app, struct ctx *ctx,
-                                     const struct http_request *request, struct http_reply *reply)
+static struct err get_joined_members(void *app, struct ctx *ctx, const struct http_request *request,
+                                     struct http_reply *reply)
 {
     struct cs_room_call call;
     struct room_view view;
@@ -191,8 +190,8 @@ static struct err get_event(void *app, struct ctx *ctx, const struct http_reques
     struct stored_event event;
     TRY(begin_event(&call, app, ctx, request, reply));
     TRY(find_visible(&call, request->params[1], &event));
-    return hs_write_event(call.hs, ctx, call.room, &call.viewer, &event,
-                          VIEW_ROOM_ID | VIEW_BUNDLE, &call.out);
+    return hs_write_event(call.hs, ctx, call.room, &call.viewer, &event, VIEW_ROOM_ID | VIEW_BUNDLE,
+                          &call.out);
 }
 
 struct context {
@@ -271,20 +270,19 @@ static struct err write_context_state(struct cs_room_call *call, const struct co
     struct state_entries entries;
     const struct stored_event *last =
         context->after.count ? &context->after.items[context->after.count - 1] : &context->target;
-    TRY(state_read(call->hs->states, call->ctx, hs_room_info(call->room).number,
-                   last->state_after, &entries));
+    TRY(state_read(call->hs->states, call->ctx, hs_room_info(call->room).number, last->state_after,
+                   &entries));
     json_out_key_array(&call->out, LIT("state"));
     for (size_t i = 0; i < entries.count; i++) {
         struct stored_event event;
         bool found = false;
-        TRY(hs_event_load(call->hs, call->ctx, call->room, entries.items[i].event, &event,
-                          &found));
+        TRY(hs_event_load(call->hs, call->ctx, call->room, entries.items[i].event, &event, &found));
         bool skip = context->filter.lazy_load_members &&
                     slice_eq(event.event.type, LIT("m.room.member")) &&
                     !is_sender(context, event.event.state_key);
         if (found && !skip) {
-            TRY(hs_write_event(call->hs, call->ctx, call->room, &call->viewer, &event,
-                               VIEW_ROOM_ID, &call->out));
+            TRY(hs_write_event(call->hs, call->ctx, call->room, &call->viewer, &event, VIEW_ROOM_ID,
+                               &call->out));
         }
     }
     json_out_array_end(&call->out);

@@ -26,7 +26,7 @@ struct count_cache {
     uint64_t version;     /* of rules and ignored users */
     uint64_t receipt_pos; /* newest own receipt that was taken into account */
     int64_t joined_number;
-    int64_t counted;      /* up to this event */
+    int64_t counted;             /* up to this event */
     struct tally *tallies_owned; /* THREADS_MAX at most */
     size_t tally_cap;
     size_t tally_count; /* the first is the main timeline */
@@ -70,8 +70,7 @@ void counts_free_all(struct hs_prefs *prefs)
 
 static struct slice cache_key(struct ctx *ctx, uint64_t user, uint64_t room)
 {
-    return arena_concat(ctx->arena, store_id_u64(ctx->arena, user),
-                        store_id_u64(ctx->arena, room));
+    return arena_concat(ctx->arena, store_id_u64(ctx->arena, user), store_id_u64(ctx->arena, room));
 }
 
 /* Takes the cache out, so that two jobs never work on one; the second counts anew. */
@@ -185,11 +184,11 @@ static struct err get_ready(struct counting *c)
     kept[1] = levels.event;
     c->levels =
         power_load(c->room->rules, has_create ? &kept[0] : NULL, has_levels ? &kept[1] : NULL);
-    c->target = (struct push_target){.user = ids_trust_user(c->user_id),
-                                     .display_name = found ? member.display_name
-                                                           : (struct slice){0},
-                                     .member_count = hs_room_head(c->room).joined_count,
-                                     .levels = &c->levels};
+    c->target =
+        (struct push_target){.user = ids_trust_user(c->user_id),
+                             .display_name = found ? member.display_name : (struct slice){0},
+                             .member_count = hs_room_head(c->room).joined_count,
+                             .levels = &c->levels};
     c->ready = true;
     return OK;
 }
@@ -231,16 +230,13 @@ static struct err scan(struct counting *c, int64_t last)
     }
     while (c->cache->counted < last) {
         struct stored_events events;
-        struct event_range range = {.from = c->cache->counted,
-                                    .to = last + 1,
-                                    .limit = SCAN_PAGE,
-                                    .order = EVENTS_FORWARD};
+        struct event_range range = {
+            .from = c->cache->counted, .to = last + 1, .limit = SCAN_PAGE, .order = EVENTS_FORWARD};
         TRY(hs_events_read(c->hs, c->ctx, c->room, range, &events));
         for (size_t i = 0; i < events.count; i++) {
             TRY(count_event(c, &events.items[i]));
         }
-        c->cache->counted =
-            events.count < SCAN_PAGE ? last : events.items[events.count - 1].number;
+        c->cache->counted = events.count < SCAN_PAGE ? last : events.items[events.count - 1].number;
     }
     return OK;
 }
@@ -248,8 +244,7 @@ static struct err scan(struct counting *c, int64_t last)
 static void write_counts(const struct counting *c, struct unread_counts *counts)
 {
     *counts = (struct unread_counts){0};
-    counts->threads =
-        arena_array(c->ctx->arena, c->cache->tally_count, sizeof *counts->threads);
+    counts->threads = arena_array(c->ctx->arena, c->cache->tally_count, sizeof *counts->threads);
     for (size_t i = 0; i < c->cache->tally_count; i++) {
         const struct tally *tally = &c->cache->tallies_owned[i];
         counts->notify_all += tally->notify;

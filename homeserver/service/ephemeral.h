@@ -53,7 +53,8 @@ struct presence_state {
 /* Explicit presence of a user (PUT presence), or what a sync of one device says (set_presence). */
 void hs_presence_set(struct hs *hs, uint64_t user, enum presence presence, struct slice status_msg);
 /* A device is syncing; `presence` is its set_presence. Idle devices decay by themselves. */
-void hs_presence_touch(struct hs *hs, uint64_t user, struct slice device_id, enum presence presence);
+void hs_presence_touch(struct hs *hs, uint64_t user, struct slice device_id,
+                       enum presence presence);
 bool hs_presence_get(struct hs *hs, struct ctx *ctx, uint64_t user, struct presence_state *out);
 /* Users whose presence changed after `since`, oldest first (not filtered by who may see it). */
 size_t hs_presence_since(struct hs *hs, struct ctx *ctx, uint64_t since, uint64_t upto,

@@ -219,8 +219,7 @@ struct err hs_account_data_since(struct hs *hs, struct ctx *ctx, uint64_t user, 
     for (size_t i = 0; i < rows.count; i++) {
         bool found = false;
         char prefix = USER_ROW_DATA;
-        struct slice key =
-            arena_concat(ctx->arena, (struct slice){&prefix, 1}, rows.rows[i].value);
+        struct slice key = arena_concat(ctx->arena, (struct slice){&prefix, 1}, rows.rows[i].value);
         TRY(read_datum(hs, ctx, user, key, &data.items[data.count], &found));
         data.count += found ? 1 : 0;
     }
@@ -326,8 +325,7 @@ struct err hs_filter_get(struct hs *hs, struct ctx *ctx, uint64_t user, struct s
 
 /* --- push rules --- */
 
-struct err hs_push_rules_read(struct hs *hs, struct ctx *ctx, uint64_t user,
-                              struct json *rules_out)
+struct err hs_push_rules_read(struct hs *hs, struct ctx *ctx, uint64_t user, struct json *rules_out)
 {
     struct slice content;
     struct slice user_id;
@@ -338,8 +336,7 @@ struct err hs_push_rules_read(struct hs *hs, struct ctx *ctx, uint64_t user,
     if (found) {
         TRY(json_parse(ctx->arena, content, &stored));
     }
-    *rules_out =
-        push_rules_merge(ctx->arena, ids_trust_user(user_id), found ? &stored : NULL);
+    *rules_out = push_rules_merge(ctx->arena, ids_trust_user(user_id), found ? &stored : NULL);
     return OK;
 }
 

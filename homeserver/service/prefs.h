@@ -60,8 +60,8 @@ struct thread_count {
     uint32_t notify, highlight;
 };
 struct unread_counts {
-    struct thread_count main;      /* threads excluded */
-    struct thread_count *threads;  /* those above zero */
+    struct thread_count main;     /* threads excluded */
+    struct thread_count *threads; /* those above zero */
     size_t thread_count;
     uint32_t notify_all, highlight_all; /* threads included */
 };

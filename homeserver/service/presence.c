@@ -5,9 +5,9 @@
 #include <string.h>
 
 enum {
-    DEVICE_GONE_MS = 90000,    /* no sync for so long: the device is offline */
-    IDLE_MS = 5 * 60 * 1000,   /* spec: unavailable after about five minutes */
-    ACTIVE_MS = 60 * 1000,     /* currently_active for so long after an action */
+    DEVICE_GONE_MS = 90000,  /* no sync for so long: the device is offline */
+    IDLE_MS = 5 * 60 * 1000, /* spec: unavailable after about five minutes */
+    ACTIVE_MS = 60 * 1000,   /* currently_active for so long after an action */
     USERS_KEPT_MAX = 200000,
 };
 
@@ -28,8 +28,8 @@ static void unlink_user(struct hs_ephemeral *ephemeral, struct presence_user *us
 static void publish(struct hs_ephemeral *ephemeral, struct presence_user *user)
 {
     unlink_user(ephemeral, user);
-    user->pos = ephemeral_publish(
-        ephemeral->hs, (struct change){.kind = CHANGE_PRESENCE, .user = user->user});
+    user->pos = ephemeral_publish(ephemeral->hs,
+                                  (struct change){.kind = CHANGE_PRESENCE, .user = user->user});
     user->older = ephemeral->newest;
     if (ephemeral->newest) {
         ephemeral->newest->newer = user;
@@ -74,8 +74,7 @@ static enum presence aggregate(struct presence_user *user, int64_t now_mono)
 static void refresh(struct hs_ephemeral *ephemeral, struct presence_user *user, int64_t now_mono)
 {
     enum presence presence = aggregate(user, now_mono);
-    bool active =
-        presence == PRESENCE_ONLINE && now_mono - user->active_mono_ms <= ACTIVE_MS;
+    bool active = presence == PRESENCE_ONLINE && now_mono - user->active_mono_ms <= ACTIVE_MS;
     bool changed = presence != user->presence;
     user->presence = presence;
     user->currently_active = active;

@@ -86,10 +86,8 @@ static struct err set_in_lane(struct hs *hs, struct ctx *ctx, struct room *room,
         return err;
     }
     hs_room_set_receipt_pos(room, receipt.pos);
-    struct change change = {.pos = receipt.pos,
-                            .kind = CHANGE_RECEIPT,
-                            .room = room->number,
-                            .user = receipt.user};
+    struct change change = {
+        .pos = receipt.pos, .kind = CHANGE_RECEIPT, .room = room->number, .user = receipt.user};
     positions_complete(hs->positions, &change, ctx->write_ticket);
     return OK;
 }

@@ -34,8 +34,8 @@ static int by_number(const void *a, const void *b)
 }
 
 /* The children of one level's events are the next level. */
-static struct err add_level(struct hs *hs, struct ctx *ctx, struct room *room,
-                            struct gathering *g, size_t from, size_t to)
+static struct err add_level(struct hs *hs, struct ctx *ctx, struct room *room, struct gathering *g,
+                            size_t from, size_t to)
 {
     for (size_t i = from; i < to && g->found.count < RELATIONS_MAX; i++) {
         struct stored_event child;
@@ -50,9 +50,8 @@ static struct err add_level(struct hs *hs, struct ctx *ctx, struct room *room,
     return OK;
 }
 
-struct err hs_relations_of(struct hs *hs, struct ctx *ctx, struct room *room,
-                           struct slice event_id, size_t levels,
-                           struct hs_relations *relations_out)
+struct err hs_relations_of(struct hs *hs, struct ctx *ctx, struct room *room, struct slice event_id,
+                           size_t levels, struct hs_relations *relations_out)
 {
     struct gathering gathering = {0};
     struct relation_rows rows;
@@ -97,7 +96,8 @@ struct err hs_thread_has_user(struct hs *hs, struct ctx *ctx, struct room *room,
     *has_out = false;
     TRY(room_relations(hs, ctx, room, root, &rows));
     for (size_t i = 0; i < rows.count && !*has_out; i++) {
-        *has_out = rows.items[i].sender == user && slice_eq(rows.items[i].rel_type, LIT("m.thread"));
+        *has_out =
+            rows.items[i].sender == user && slice_eq(rows.items[i].rel_type, LIT("m.thread"));
     }
     return OK;
 }

@@ -13,9 +13,8 @@ struct hs_relations {
     size_t count;
 };
 /* Children of an event, down to `levels` levels (1 = only its own). Not filtered by visibility. */
-struct err hs_relations_of(struct hs *hs, struct ctx *ctx, struct room *room,
-                           struct slice event_id, size_t levels,
-                           struct hs_relations *relations_out) MUST_USE;
+struct err hs_relations_of(struct hs *hs, struct ctx *ctx, struct room *room, struct slice event_id,
+                           size_t levels, struct hs_relations *relations_out) MUST_USE;
 
 struct hs_thread {
     struct slice root; /* event id */

@@ -189,11 +189,25 @@ static struct err put_one(struct creating *c, struct slice type, struct slice ke
     return put_state(c, type, LIT(""), content);
 }
 
+/* The invitees of a trusted chat who are not listed yet. */
+static void add_invitees(struct creating *c, struct json *creators)
+{
+    const struct json *invite = json_get_array(c->body, LIT("invite"));
+    for (uint32_t i = 0; invite && i < invite->count; i++) {
+        bool known = slice_eq(invite->items[i].text, c->actor->user_id);
+        for (uint32_t j = 0; j < creators->count; j++) {
+            known = known || slice_eq(creators->items[j].text, invite->items[i].text);
+        }
+        if (!known) {
+            json_push(c->ctx->arena, creators, invite->items[i]);
+        }
+    }
+}
+
 /* Spec: room version 12: creators hold no level; trusted chats make the invitees creators. */
 static struct err add_creators(struct creating *c, struct json *content)
 {
     const struct json *given = json_get(content, LIT("additional_creators"));
-    const struct json *invite = json_get_array(c->body, LIT("invite"));
     struct json creators = json_array();
     if (given && given->type != JSON_ARRAY) {
         return err_public(ERR_M_INVALID_PARAM, "`additional_creators` must be a list.");
@@ -204,14 +218,8 @@ static struct err add_creators(struct creating *c, struct json *content)
         }
         json_push(c->ctx->arena, &creators, given->items[i]);
     }
-    for (uint32_t i = 0; c->preset->invitees_have_power && invite && i < invite->count; i++) {
-        bool known = false;
-        for (uint32_t j = 0; j < creators.count; j++) {
-            known = known || slice_eq(creators.items[j].text, invite->items[i].text);
-        }
-        if (!known && !slice_eq(invite->items[i].text, c->actor->user_id)) {
-            json_push(c->ctx->arena, &creators, invite->items[i]);
-        }
+    if (c->preset->invitees_have_power) {
+        add_invitees(c, &creators);
     }
     if (given || creators.count) {
         json_set(c->ctx->arena, content, LIT("additional_creators"), creators);
@@ -266,7 +274,7 @@ static struct json default_levels(struct creating *c)
     static const struct {
         struct slice name;
         int64_t level;
-    } levels[] = {{{"users_default", 13}, 0}, {{"events_default", 14}, 0},
+    } levels[] = {{{"users_default", 13}, 0},  {{"events_default", 14}, 0},
                   {{"state_default", 13}, 50}, {{"ban", 3}, 50},
                   {{"kick", 4}, 50},           {{"redact", 6}, 50}};
     struct arena *arena = c->ctx->arena;

@@ -75,8 +75,7 @@ static struct err check_size(const struct send_request *request)
 }
 
 static struct err send_message_in_lane(struct hs *hs, struct ctx *ctx, struct room *room,
-                                       const struct send_request *request,
-                                       struct hs_sent *sent_out)
+                                       const struct send_request *request, struct hs_sent *sent_out)
 {
     struct hs_draft draft = draft_of(request);
     bool found = false;
@@ -223,10 +222,9 @@ struct err hs_send_state(struct hs *hs, struct ctx *ctx, struct room *room,
     struct err err = send_state_in_lane(hs, ctx, room, request, sent_out);
     workers_lane_leave(hs->workers, lane);
     /* Spec: when guests may no longer join, those who are in the room leave it. */
-    bool shuts_guests_out = slice_eq(request->type, LIT("m.room.guest_access")) &&
-                            request->state_key.len == 0 &&
-                            !json_is_string(json_get(request->content, LIT("guest_access")),
-                                            LIT("can_join"));
+    bool shuts_guests_out =
+        slice_eq(request->type, LIT("m.room.guest_access")) && request->state_key.len == 0 &&
+        !json_is_string(json_get(request->content, LIT("guest_access")), LIT("can_join"));
     return err.code == 0 && shuts_guests_out ? hs_guests_leave(hs, ctx, room) : err;
 }
 
@@ -253,13 +251,13 @@ static struct err redact_in_lane(struct hs *hs, struct ctx *ctx, struct room *ro
     }
     /* Versions 1 and 2 compare the servers of the event ids, so the one to come needs a server. */
     struct user_id sender = ids_trust_user(request->actor->user_id);
-    struct event shape = {.rules = room->rules,
-                          .id = ids_trust_event(arena_concat(ctx->arena, LIT("$new:"),
-                                                             ids_user_domain(sender).s)),
-                          .room_id = target.event.room_id,
-                          .sender = sender,
-                          .type = draft.type,
-                          .redacts = ids_trust_event(event_id)};
+    struct event shape = {
+        .rules = room->rules,
+        .id = ids_trust_event(arena_concat(ctx->arena, LIT("$new:"), ids_user_domain(sender).s)),
+        .room_id = target.event.room_id,
+        .sender = sender,
+        .type = draft.type,
+        .redacts = ids_trust_event(event_id)};
     TRY(room_may_redact(hs, ctx, room, &shape, &target.event, &allowed));
     if (!allowed || (!slice_eq(target.event.sender.s, request->actor->user_id) &&
                      slice_eq(target.event.type, LIT("m.room.create")))) {

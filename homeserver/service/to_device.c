@@ -166,23 +166,22 @@ bool hs_inbox_may_have(struct hs *hs, uint64_t user, struct slice device_id, uin
 /* --- reading --- */
 
 struct err hs_inbox_read(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice device_id,
-                         uint64_t since, uint64_t upto, size_t limit,
-                         struct to_device_messages *messages_out)
+                         struct inbox_range wanted, struct to_device_messages *messages_out)
 {
     struct inbox_mark mark;
     struct store_rows rows;
     *messages_out = (struct to_device_messages){0};
-    if (!has_inbox(device_id) || upto <= since) {
+    if (!has_inbox(device_id) || wanted.upto <= wanted.since) {
         return OK;
     }
     struct store_object object = inbox_object(ctx, user, device_id);
     TRY(get_mark(hs, ctx, object, &mark));
-    if (mark.newest <= since) {
+    if (mark.newest <= wanted.since) {
         return OK;
     }
-    struct store_range range = {.from = number_key(ctx, ROW_MESSAGE, since + 1),
-                                .to = number_key(ctx, ROW_MESSAGE, upto + 1),
-                                .limit = limit};
+    struct store_range range = {.from = number_key(ctx, ROW_MESSAGE, wanted.since + 1),
+                                .to = number_key(ctx, ROW_MESSAGE, wanted.upto + 1),
+                                .limit = wanted.limit};
     TRY(store_read_range(hs->store, ctx, object, range, &rows));
     messages_out->items = arena_array(ctx->arena, rows.count + 1, sizeof *messages_out->items);
     for (size_t i = 0; i < rows.count; i++) {
@@ -413,7 +412,8 @@ struct err hs_to_device_send(struct hs *hs, struct ctx *ctx, const struct to_dev
                       txn_key(ctx, send), &value, &found));
     }
     if (found) {
-        /* What the first attempt wrote may not be durable yet; the ticket of any write covers it. */
+        /* What the first attempt wrote may not be durable yet; the ticket of any write covers it.
+         */
         struct store_update *nothing =
             store_update_new(ctx, inbox_object(ctx, send->user, send->device_id));
         return store_write(hs->store, ctx, &nothing, 1);

@@ -17,8 +17,12 @@ struct to_device_messages {
     size_t count;
 };
 /* Messages with since < pos <= upto, oldest first, at most `limit` (100 a sync). */
+struct inbox_range {
+    uint64_t since, upto;
+    size_t limit;
+};
 struct err hs_inbox_read(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice device_id,
-                         uint64_t since, uint64_t upto, size_t limit,
+                         struct inbox_range wanted,
                          struct to_device_messages *messages_out) MUST_USE;
 /* Deletes what is at or below `upto` (the client has it). Cheap when there is nothing. */
 struct err hs_inbox_acknowledge(struct hs *hs, struct ctx *ctx, uint64_t user,

@@ -17,8 +17,8 @@ void typing_free_all(struct hs_ephemeral *ephemeral)
 
 static void publish(struct hs_ephemeral *ephemeral, struct typing_room *entry)
 {
-    entry->pos = ephemeral_publish(
-        ephemeral->hs, (struct change){.kind = CHANGE_TYPING, .room = entry->room});
+    entry->pos = ephemeral_publish(ephemeral->hs,
+                                   (struct change){.kind = CHANGE_TYPING, .room = entry->room});
 }
 
 /* Drops those whose time is over; whether there were any. */

@@ -121,8 +121,8 @@ static struct err read_inbox(struct sync_job *job)
         !hs_inbox_may_have(job->hs, job->viewer.user, device_id, since)) {
         return OK;
     }
-    TRY(hs_inbox_read(job->hs, job->ctx, job->viewer.user, device_id, since, job->upto,
-                      TO_DEVICE_MAX, &job->inbox));
+    struct inbox_range wanted = {.since = since, .upto = job->upto, .limit = TO_DEVICE_MAX};
+    TRY(hs_inbox_read(job->hs, job->ctx, job->viewer.user, device_id, wanted, &job->inbox));
     if (job->inbox.count == TO_DEVICE_MAX) {
         job->next.inbox = job->inbox.items[TO_DEVICE_MAX - 1].pos;
     }

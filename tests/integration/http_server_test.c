@@ -18,7 +18,8 @@ static void requests_are_answered_by_status(void **state)
         {"GET /_matrix/client/v3/rooms/%21a%2Fb/state/k+1?q=x+y%2B&access_token=t HTTP/1.1\r\n" HEAD
          "\r\n",
          200,
-         "{\"room\":\"!a/b\",\"key\":\"k+1\",\"q\":\"x y+\",\"token\":\"t\",\"from\":\"127.0.0.1\"}"},
+         "{\"room\":\"!a/b\",\"key\":\"k+1\",\"q\":\"x y+\","
+         "\"token\":\"t\",\"from\":\"127.0.0.1\"}"},
         {"GET /_matrix/client/r0/rooms/a/state/b HTTP/1.1\r\n" HEAD
          "Authorization: Bearer abc\r\n\r\n",
          200, "\"token\":\"abc\""},

@@ -280,9 +280,9 @@ bool harness_read(int fd, struct harness_reply *reply)
             return false;
         }
     }
-    reply->status = atoi(reply->head + 9);
+    reply->status = (int)strtol(reply->head + 9, NULL, 10);
     const char *length = strstr(reply->head, "Content-Length: ");
-    size_t want = length ? (size_t)atol(length + 16) : 0;
+    size_t want = length ? (size_t)strtoul(length + 16, NULL, 10) : 0;
     want = reply->status < 200 || reply->status == 204 || reply->status == 304 ? 0 : want;
     while (reply->body_len < want && reply->body_len + 1 < sizeof reply->body) {
         if (!read_byte(fd, reply->body + reply->body_len++)) {

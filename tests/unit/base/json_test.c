@@ -38,10 +38,36 @@ static void canonical_form_sorts_and_shortens(void **state)
 static void malformed_text_is_refused(void **state)
 {
     static const char *const cases[] = {
-        "", " ", "{", "[", "[1", "[1,", "[1,]", "{\"a\"}", "{\"a\":1,}", "{\"a\":1,\"a\":2}", "01", "-",
-        "1.", "1e", "+1", "tru", "\"", "\"\\", "\"\\x\"", "\"\\uD800\"", "\"\\uDC00\\uD800\"",
-        "\"\x01\"", "\"\xC0\x80\"", "\"\xED\xA0\x80\"", "\"\xF5\x80\x80\x80\"", "1 2", "{a:1}",
-        "['a']", "NaN", "{\"a\":1}x",
+        "",
+        " ",
+        "{",
+        "[",
+        "[1",
+        "[1,",
+        "[1,]",
+        "{\"a\"}",
+        "{\"a\":1,}",
+        "{\"a\":1,\"a\":2}",
+        "01",
+        "-",
+        "1.",
+        "1e",
+        "+1",
+        "tru",
+        "\"",
+        "\"\\",
+        "\"\\x\"",
+        "\"\\uD800\"",
+        "\"\\uDC00\\uD800\"",
+        "\"\x01\"",
+        "\"\xC0\x80\"",
+        "\"\xED\xA0\x80\"",
+        "\"\xF5\x80\x80\x80\"",
+        "1 2",
+        "{a:1}",
+        "['a']",
+        "NaN",
+        "{\"a\":1}x",
     };
     (void)state;
     struct arena *arena = arena_new();
@@ -53,7 +79,11 @@ static void malformed_text_is_refused(void **state)
 
 static void numbers_outside_canonical_json_keep_their_spelling(void **state)
 {
-    static const char *const cases[] = {"9007199254740992", "-9007199254740992", "1.0", "1e10", "-0",
+    static const char *const cases[] = {"9007199254740992",
+                                        "-9007199254740992",
+                                        "1.0",
+                                        "1e10",
+                                        "-0",
                                         "123456789012345678901234567890"};
     (void)state;
     struct arena *arena = arena_new();

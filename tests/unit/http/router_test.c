@@ -86,9 +86,8 @@ static void queries_are_decoded(void **state)
 {
     struct arena *arena = arena_new();
     struct ctx ctx = {.arena = arena};
-    struct http_request request = {
-        .query = LIT(
-            "a=1&via=x%20y&empty=&via=z+w&flag=true&%61b=c&bad=%ZZ&ugly=%FF&n=-1&big=99999999999999999999")};
+    struct http_request request = {.query = LIT("a=1&via=x%20y&empty=&via=z+w&flag=true&%61b=c"
+                                                "&bad=%ZZ&ugly=%FF&n=-1&big=99999999999999999999")};
     struct slice values[3];
     int64_t number = 0;
     bool flag = false;
