@@ -213,7 +213,8 @@ static struct err on_ack(struct frame *frame)
     struct sync_token token;
     struct slice pos;
     TRY(need_text(frame, LIT("pos"), &pos));
-    if (sync_token_parse(pos, &token).code != 0 || !take_ack(stream, token)) {
+    if (sync_token_parse(pos, &token).code != 0 || !take_ack(stream, token) ||
+        !stream_check_token(stream, frame->ctx)) {
         return OK;
     }
     struct sync_request request = {
