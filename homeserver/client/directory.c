@@ -4,6 +4,7 @@
 #include "homeserver/client/rooms_priv.h"
 #include "homeserver/room/join_rules.h"
 #include "homeserver/room/power.h"
+#include "homeserver/service/sending.h"
 #include "homeserver/service/users.h"
 
 #include <stdlib.h>
@@ -80,6 +81,46 @@ static struct err has_power(struct cs_room_call *call, struct slice type, bool *
     return OK;
 }
 
+/* The room no longer names an alias that is gone; whoever may delete but not write this state leaves
+ * it as it is. */
+static struct err drop_from_canonical(struct cs_room_call *call, struct slice alias)
+{
+    struct stored_event current;
+    struct hs_sent sent;
+    bool found = false;
+    TRY(hs_state_event(call->hs, call->ctx, call->room, hs_room_head(call->room).root,
+                       LIT("m.room.canonical_alias"), LIT(""), &current, &found));
+    if (!found) {
+        return OK;
+    }
+    struct json content = json_without(call->ctx->arena, current.event.content, NULL, 0);
+    const struct json *others = json_get_array(&content, LIT("alt_aliases"));
+    struct json kept = json_array();
+    bool named = json_is_string(json_get(&content, LIT("alias")), alias);
+    for (uint32_t i = 0; others && i < others->count; i++) {
+        if (json_is_string(&others->items[i], alias)) {
+            named = true;
+        } else {
+            json_push(call->ctx->arena, &kept, others->items[i]);
+        }
+    }
+    if (!named) {
+        return OK;
+    }
+    if (json_is_string(json_get(&content, LIT("alias")), alias)) {
+        json_remove(&content, LIT("alias"));
+    }
+    if (others) {
+        json_set(call->ctx->arena, &content, LIT("alt_aliases"), kept);
+    }
+    struct send_request send = {.actor = &call->actor,
+                                .type = LIT("m.room.canonical_alias"),
+                                .state_key = LIT(""),
+                                .content = &content};
+    struct err err = hs_send_state(call->hs, call->ctx, call->room, &send, &sent);
+    return err.code == ERR_M_FORBIDDEN ? OK : err;
+}
+
 static struct err delete_alias(void *app, struct ctx *ctx, const struct http_request *request,
                                struct http_reply *reply)
 {
@@ -94,8 +135,8 @@ static struct err delete_alias(void *app, struct ctx *ctx, const struct http_req
         return err_public(ERR_M_NOT_FOUND, "The room alias does not exist.");
     }
     bool allowed = creator == call.actor.user || request->requester->is_admin;
+    TRY(hs_room_get(call.hs, ctx, room, &call.room));
     if (!allowed) {
-        TRY(hs_room_get(call.hs, ctx, room, &call.room));
         TRY(has_power(&call, LIT("m.room.canonical_alias"), &allowed));
     }
     if (!allowed) {
@@ -104,6 +145,7 @@ static struct err delete_alias(void *app, struct ctx *ctx, const struct http_req
                           "delete it.");
     }
     TRY(hs_alias_delete(call.hs, ctx, request->params[0]));
+    TRY(drop_from_canonical(&call, request->params[0]));
     http_reply_empty(reply);
     return OK;
 }

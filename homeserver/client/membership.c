@@ -42,10 +42,18 @@ static struct err check_guest_access(struct cs_room_call *call)
 static struct err join_or_knock(struct cs_room_call *call, enum membership membership)
 {
     struct hs_sent sent;
-    struct json extra = json_object();
+    struct slice drop[] = {LIT("reason"),
+                           LIT("third_party_signed"),
+                           LIT("third_party_invite"),
+                           LIT("membership"),
+                           LIT("join_authorised_via_users_server"),
+                           LIT("via")};
     struct slice reason;
     TRY(cs_body_string(call->request, LIT("reason"), &reason));
     TRY(check_guest_access(call));
+    /* Members beyond those of the specification travel in the member event. */
+    struct json extra =
+        json_without(call->ctx->arena, &call->request->json, drop, COUNT_OF(drop));
     add_signed(call, &extra);
     struct member_change change = {.target = call->actor.user_id,
                                    .membership = membership,

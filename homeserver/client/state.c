@@ -77,6 +77,14 @@ static struct err read_member_query(struct cs_room_call *call, struct room_view 
         TRY(hs_token_to_number(call->hs, call->ctx, call->room, at, &number));
         struct event_range range = {.from = number, .limit = 1, .order = EVENTS_REVERSE};
         TRY(hs_events_read(call->hs, call->ctx, call->room, range, &events));
+        if (events.count == 0) {
+            /* Before the first event there is no room: its beginning is the creator's join. */
+            range = (struct event_range){.from = 0, .to = 3, .limit = 2};
+            TRY(hs_events_read(call->hs, call->ctx, call->room, range, &events));
+            if (events.count == 2) {
+                events.items[0] = events.items[1];
+            }
+        }
         if (events.count && events.items[0].number < view->number) {
             view->root = events.items[0].state_after;
         }
@@ -130,6 +138,17 @@ static struct err get_members(void *app, struct ctx *ctx, const struct http_requ
     return OK;
 }
 
+/* Clients look for both keys, so a name that is not set is null. */
+static void write_name(struct json_out *out, struct slice key, struct slice name)
+{
+    json_out_key(out, key);
+    if (name.ptr) {
+        json_out_string(out, name);
+    } else {
+        json_out_null(out);
+    }
+}
+
 static struct err get_joined_members(void *app, struct ctx *ctx, const struct http_request *request,
                                      struct http_reply *reply)
 {
@@ -146,12 +165,8 @@ static struct err get_joined_members(void *app, struct ctx *ctx, const struct ht
     for (size_t i = 0; i < members.count; i++) {
         const struct room_member *member = &members.items[i];
         json_out_key_object(&call.out, member->user_id);
-        if (member->display_name.ptr) {
-            json_out_key_string(&call.out, LIT("display_name"), member->display_name);
-        }
-        if (member->avatar_url.ptr) {
-            json_out_key_string(&call.out, LIT("avatar_url"), member->avatar_url);
-        }
+        write_name(&call.out, LIT("display_name"), member->display_name);
+        write_name(&call.out, LIT("avatar_url"), member->avatar_url);
         json_out_object_end(&call.out);
     }
     json_out_object_end(&call.out);
