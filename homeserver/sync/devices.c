@@ -85,7 +85,8 @@ static struct err add_changed(struct sync_job *job, struct sync_users *changed)
     if (job->look.shared_pos <= job->since) {
         return OK;
     }
-    TRY(hs_device_changes(job->hs, job->ctx, job->since, job->upto, &users, &count));
+    struct change_window window = {job->viewer.user, job->since, job->upto};
+    TRY(hs_device_changes_for(job->hs, job->ctx, window, &users, &count));
     for (size_t i = 0; i < count; i++) {
         bool shares = false;
         TRY(sync_job_shares(job, users[i], &shares));
@@ -124,6 +125,14 @@ static struct err write_users(struct sync_job *job, struct slice key, struct syn
     return OK;
 }
 
+static struct err collect_lists(struct sync_job *job, struct sync_users *changed,
+                                struct sync_users *left)
+{
+    TRY(add_changed(job, changed));
+    TRY(add_if(job, &job->arrived, true, changed));
+    return add_if(job, &job->gone, false, left);
+}
+
 struct err sync_write_device_lists(struct sync_job *job, struct json_out *out)
 {
     struct sync_users changed = {0};
@@ -131,14 +140,24 @@ struct err sync_write_device_lists(struct sync_job *job, struct json_out *out)
     if (job->request->initial) {
         return OK;
     }
-    TRY(add_changed(job, &changed));
-    TRY(add_if(job, &job->arrived, true, &changed));
-    TRY(add_if(job, &job->gone, false, &left));
+    TRY(collect_lists(job, &changed, &left));
     if (changed.count == 0 && left.count == 0) {
         return OK;
     }
     job->news = true;
     json_out_key_object(out, LIT("device_lists"));
+    TRY(write_users(job, LIT("changed"), &changed, out));
+    TRY(write_users(job, LIT("left"), &left, out));
+    json_out_object_end(out);
+    return OK;
+}
+
+struct err sync_write_key_changes(struct sync_job *job, struct json_out *out)
+{
+    struct sync_users changed = {0};
+    struct sync_users left = {0};
+    TRY(collect_lists(job, &changed, &left));
+    json_out_object(out);
     TRY(write_users(job, LIT("changed"), &changed, out));
     TRY(write_users(job, LIT("left"), &left, out));
     json_out_object_end(out);

@@ -156,18 +156,42 @@ static struct err write_sections(struct sync_job *job, struct json_out *out)
 
 /* --- public --- */
 
+static void begin(struct sync_job *job, struct sync *sync, struct ctx *ctx,
+                  const struct sync_request *request)
+{
+    *job = (struct sync_job){
+        .sync = sync, .hs = sync->hs, .ctx = ctx, .room_ctx = ctx, .request = request};
+    job->filter = request->filter;
+    job->viewer = (struct viewer){.user = request->user,
+                                  .user_id = request->user_id,
+                                  .device_id = request->device_id,
+                                  .memo = &job->memo,
+                                  .fields = request->filter->event_fields.items,
+                                  .field_count = request->filter->event_fields.count};
+}
+
+/* Who came and who went is found where rooms are written. */
+struct err sync_key_changes(struct sync *sync, struct ctx *ctx, const struct sync_request *request,
+                            uint64_t upto, struct json_out *out)
+{
+    struct sync_job job;
+    struct buf rooms;
+    buf_init_arena(&rooms, ctx->arena, SIZE_MAX / 2);
+    struct json_out discarded = json_out_to(&rooms);
+    begin(&job, sync, ctx, request);
+    job.since = request->since.pos;
+    TRY(sync_sessions_look(sync->sessions, ctx, request->user, job.since, &job.look));
+    job.upto = upto < job.look.upto ? upto : job.look.upto;
+    TRY(find_rooms(&job));
+    TRY(sync_write_rooms(&job, &discarded));
+    return sync_write_key_changes(&job, out);
+}
+
 struct err sync_respond(struct sync *sync, struct ctx *ctx, const struct sync_request *request,
                         struct buf *body, struct sync_answer *answer_out)
 {
-    struct sync_job job = {
-        .sync = sync, .hs = sync->hs, .ctx = ctx, .room_ctx = ctx, .request = request};
-    job.filter = request->filter;
-    job.viewer = (struct viewer){.user = request->user,
-                                 .user_id = request->user_id,
-                                 .device_id = request->device_id,
-                                 .memo = &job.memo,
-                                 .fields = request->filter->event_fields.items,
-                                 .field_count = request->filter->event_fields.count};
+    struct sync_job job;
+    begin(&job, sync, ctx, request);
     TRY(prepare(&job));
     struct json_out out = json_out_to(body);
     json_out_object(&out);

@@ -59,6 +59,8 @@ struct err sync_write_presence(struct sync_job *job, struct json_out *out) MUST_
 struct err sync_write_account_data(struct sync_job *job, struct json_out *out) MUST_USE;
 struct err sync_write_to_device(struct sync_job *job, struct json_out *out) MUST_USE;
 struct err sync_write_device_lists(struct sync_job *job, struct json_out *out) MUST_USE;
+/* The same users as an object by itself. */
+struct err sync_write_key_changes(struct sync_job *job, struct json_out *out) MUST_USE;
 struct err sync_write_key_counts(struct sync_job *job, struct json_out *out) MUST_USE;
 
 /* Whether another user shares a room with the caller now. */

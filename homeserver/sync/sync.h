@@ -40,6 +40,10 @@ struct err sync_respond(struct sync *sync, struct ctx *ctx, const struct sync_re
 /* Deletes the to-device messages that a client with this `since` has. */
 struct err sync_acknowledge(struct sync *sync, struct ctx *ctx,
                             const struct sync_request *request) MUST_USE;
+/* The users whose keys changed between request->since and `upto`, as device_lists would tell.
+ * Spec: client-server, "Tracking the device list for a user". */
+struct err sync_key_changes(struct sync *sync, struct ctx *ctx, const struct sync_request *request,
+                            uint64_t upto, struct json_out *out) MUST_USE;
 /* Parses since (ptr NULL = initial) against what this server has published. */
 struct err sync_parse_since(struct sync *sync, struct slice since,
                             struct sync_request *request) MUST_USE;
