@@ -113,6 +113,9 @@ struct guest house_guest(struct house *house, const char *name)
     guest.actor.user_id = arena_printf(house->conf_arena, "@%s:test", name);
     struct account_draft draft = {.user_id = guest.actor.user_id, .password = LIT("secret")};
     must(hs_account_create(&house->hs, &house->ctx, &draft, &guest.actor.user));
+    struct sign_in sign_in = {.user = guest.actor.user, .device_id = guest.device_id};
+    struct issued_tokens tokens;
+    must(hs_token_issue(&house->hs, &house->ctx, &sign_in, &tokens));
     return guest;
 }
 

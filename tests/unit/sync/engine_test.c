@@ -1,10 +1,15 @@
 /* Answers of the engine, over all services and a store in memory. */
+#include "homeserver/service/device_keys.h"
+#include "homeserver/service/prefs.h"
+#include "homeserver/service/signals.h"
+#include "homeserver/service/to_device.h"
 #include "tests/support/house.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <cmocka.h>
 
 struct fixture {
@@ -344,6 +349,170 @@ static void full_state_repeats_the_state_but_not_the_timeline(void **state)
     assert_false(is_limited(joined));
 }
 
+static void whisper(struct fixture *f, const struct guest *to, int64_t n)
+{
+    struct json content = json_object();
+    json_set(f->house.ctx.arena, &content, LIT("n"), json_int(n));
+    struct to_device_item item = {to->actor.user_id, to->device_id, &content};
+    struct to_device_send send = {.sender = f->alice.actor.user_id,
+                                  .type = LIT("x.y"),
+                                  .items = &item,
+                                  .count = 1,
+                                  .user = f->alice.actor.user};
+    assert_int_equal(hs_to_device_send(&f->house.hs, &f->house.ctx, &send).code, 0);
+}
+
+/* First and last n of the to-device messages, and how many there are. */
+static size_t whispers(const struct json *answer, int64_t *first_out, int64_t *last_out)
+{
+    const struct json *events = json_get_array(json_get(answer, LIT("to_device")), LIT("events"));
+    if (events == NULL) {
+        return 0;
+    }
+    json_get_int(json_get(&events->items[0], LIT("content")), LIT("n"), first_out);
+    json_get_int(json_get(&events->items[events->count - 1], LIT("content")), LIT("n"), last_out);
+    return events->count;
+}
+
+static void acknowledge(struct fixture *f, const struct guest *guest, const char *since)
+{
+    struct sync_request request = {.user = guest->actor.user, .device_id = guest->device_id};
+    assert_int_equal(sync_parse_since(f->house.hs.sync, slice_of(since), &request).code, 0);
+    assert_int_equal(sync_acknowledge(f->house.hs.sync, &f->house.ctx, &request).code, 0);
+}
+
+static void to_device_messages_come_by_the_hundred_until_acknowledged(void **state)
+{
+    struct fixture *f = *state;
+    struct json first = sync_as(f, &f->bob, (struct asking){0});
+    int64_t from = 0;
+    int64_t to = 0;
+    for (int64_t n = 0; n < 150; n++) {
+        whisper(f, &f->bob, n);
+    }
+    struct json second = sync_as(f, &f->bob, (struct asking){.since = next_batch(f, &first)});
+    assert_int_equal(whispers(&second, &from, &to), 100);
+    assert_int_equal(from, 0);
+    struct json again = sync_as(f, &f->bob, (struct asking){.since = next_batch(f, &first)});
+    assert_true(json_eq(&second, &again));
+    acknowledge(f, &f->bob, next_batch(f, &second));
+    struct json third = sync_as(f, &f->bob, (struct asking){.since = next_batch(f, &second)});
+    assert_int_equal(whispers(&third, &from, &to), 50);
+    assert_int_equal(from, 100);
+    assert_int_equal(to, 149);
+    struct json fourth = sync_as(f, &f->bob, (struct asking){.since = next_batch(f, &third)});
+    assert_int_equal(whispers(&fourth, &from, &to), 0);
+    acknowledge(f, &f->bob, next_batch(f, &third));
+    fourth = sync_as(f, &f->bob, (struct asking){0});
+    assert_int_equal(whispers(&fourth, &from, &to), 0);
+}
+
+static void account_data_comes_where_it_belongs(void **state)
+{
+    struct fixture *f = *state;
+    struct room *room = house_room(&f->house, &f->alice, PUBLIC);
+    uint64_t user = f->alice.actor.user;
+    struct json first = sync_as(f, &f->alice, (struct asking){0});
+    assert_non_null(strstr(types_of(f, events_of(&first, "account_data")), "m.push_rules"));
+    struct err err =
+        hs_account_data_put(&f->house.hs, &f->house.ctx, user, 0, LIT("x.global"), LIT("{}"));
+    assert_int_equal(err.code, 0);
+    err = hs_account_data_put(&f->house.hs, &f->house.ctx, user, hs_room_info(room).number,
+                              LIT("x.room"), LIT("{}"));
+    assert_int_equal(err.code, 0);
+    struct json second = sync_as(f, &f->alice, (struct asking){.since = next_batch(f, &first)});
+    assert_string_equal(types_of(f, events_of(&second, "account_data")), "x.global");
+    const struct json *joined = room_of(&second, "join", room);
+    assert_string_equal(types_of(f, events_of(joined, "account_data")), "x.room");
+    assert_int_equal(events_of(joined, "timeline")->count, 0);
+}
+
+static void receipts_and_typing_come_as_ephemeral_events(void **state)
+{
+    struct fixture *f = *state;
+    struct room *room = house_room(&f->house, &f->alice, PUBLIC);
+    house_member(&f->house, room, &f->bob, &f->bob, MEMBERSHIP_JOIN);
+    struct slice event_id = house_say(&f->house, room, &f->alice, "one");
+    struct json first = sync_as(f, &f->alice, (struct asking){0});
+    struct receipt_request receipt = {.type = LIT("m.read"), .event_id = event_id};
+    struct err err = hs_receipt_request(&f->house.hs, &f->house.ctx, room, &f->bob.actor, &receipt);
+    assert_int_equal(err.code, 0);
+    err = hs_typing_request(&f->house.hs, &f->house.ctx, room, &f->bob.actor, 30000);
+    assert_int_equal(err.code, 0);
+    struct json second = sync_as(f, &f->alice, (struct asking){.since = next_batch(f, &first)});
+    const struct json *events = events_of(room_of(&second, "join", room), "ephemeral");
+    assert_string_equal(types_of(f, events), "m.receipt m.typing");
+    const struct json *read =
+        json_get(json_get(json_get(&events->items[0], LIT("content")), event_id), LIT("m.read"));
+    assert_non_null(json_get(read, LIT("@bob:test")));
+    struct json third = sync_as(f, &f->alice, (struct asking){.since = next_batch(f, &second)});
+    assert_null(json_get(&third, LIT("rooms")));
+}
+
+static void what_others_say_is_counted_until_it_is_read(void **state)
+{
+    struct fixture *f = *state;
+    struct room *room = house_room(&f->house, &f->alice, PUBLIC);
+    house_member(&f->house, room, &f->bob, &f->bob, MEMBERSHIP_JOIN);
+    struct slice event_id = house_say(&f->house, room, &f->alice, "one");
+    struct json first = sync_as(f, &f->bob, (struct asking){0});
+    const struct json *counts =
+        json_get(room_of(&first, "join", room), LIT("unread_notifications"));
+    int64_t count = 0;
+    assert_true(json_get_int(counts, LIT("notification_count"), &count));
+    assert_int_equal(count, 1);
+    struct receipt_request receipt = {.type = LIT("m.read.private"), .event_id = event_id};
+    struct err err = hs_receipt_request(&f->house.hs, &f->house.ctx, room, &f->bob.actor, &receipt);
+    assert_int_equal(err.code, 0);
+    struct json second = sync_as(f, &f->bob, (struct asking){.since = next_batch(f, &first)});
+    counts = json_get(room_of(&second, "join", room), LIT("unread_notifications"));
+    assert_true(json_get_int(counts, LIT("notification_count"), &count));
+    assert_int_equal(count, 0);
+}
+
+static void ignored_users_are_not_heard_nor_their_invites(void **state)
+{
+    struct fixture *f = *state;
+    struct room *room = house_room(&f->house, &f->alice, PUBLIC);
+    house_member(&f->house, room, &f->bob, &f->bob, MEMBERSHIP_JOIN);
+    struct json first = sync_as(f, &f->bob, (struct asking){0});
+    struct err err = hs_account_data_put(&f->house.hs, &f->house.ctx, f->bob.actor.user, 0,
+                                         LIT("m.ignored_user_list"),
+                                         LIT("{\"ignored_users\":{\"@alice:test\":{}}}"));
+    assert_int_equal(err.code, 0);
+    house_say(&f->house, room, &f->alice, "one");
+    house_state(&f->house, room, &f->alice, "m.room.topic", "{\"topic\":\"x\"}");
+    struct room *other = house_room(&f->house, &f->alice, PUBLIC);
+    house_member(&f->house, other, &f->alice, &f->bob, MEMBERSHIP_INVITE);
+    struct json second = sync_as(f, &f->bob, (struct asking){.since = next_batch(f, &first)});
+    assert_string_equal(types_of(f, events_of(room_of(&second, "join", room), "timeline")),
+                        "m.room.topic");
+    assert_null(room_of(&second, "invite", other));
+}
+
+static void device_lists_follow_changes_and_departures(void **state)
+{
+    struct fixture *f = *state;
+    struct room *room = house_room(&f->house, &f->alice, PUBLIC);
+    house_member(&f->house, room, &f->bob, &f->bob, MEMBERSHIP_JOIN);
+    struct guest carol = house_guest(&f->house, "carol");
+    struct json first = sync_as(f, &f->alice, (struct asking){0});
+    assert_null(json_get(&first, LIT("device_lists")));
+    struct hs *hs = &f->house.hs;
+    assert_int_equal(hs_device_list_changed(hs, &f->house.ctx, f->bob.actor.user).code, 0);
+    assert_int_equal(hs_device_list_changed(hs, &f->house.ctx, carol.actor.user).code, 0);
+    struct json second = sync_as(f, &f->alice, (struct asking){.since = next_batch(f, &first)});
+    const struct json *lists = json_get(&second, LIT("device_lists"));
+    assert_int_equal(json_get_array(lists, LIT("changed"))->count, 1);
+    assert_true(json_is_string(&json_get_array(lists, LIT("changed"))->items[0], LIT("@bob:test")));
+    house_member(&f->house, room, &f->bob, &f->bob, MEMBERSHIP_LEAVE);
+    struct json third = sync_as(f, &f->alice, (struct asking){.since = next_batch(f, &second)});
+    lists = json_get(&third, LIT("device_lists"));
+    assert_true(json_is_string(&json_get_array(lists, LIT("left"))->items[0], LIT("@bob:test")));
+    struct json again = sync_as(f, &f->alice, (struct asking){.since = next_batch(f, &second)});
+    assert_true(json_eq(&third, &again));
+}
+
 #define ENGINE_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -361,6 +530,12 @@ int main(void)
         ENGINE_TEST(fields_and_federation_format_change_how_events_look),
         ENGINE_TEST(history_before_a_join_is_shown_only_where_it_is_shared),
         ENGINE_TEST(full_state_repeats_the_state_but_not_the_timeline),
+        ENGINE_TEST(to_device_messages_come_by_the_hundred_until_acknowledged),
+        ENGINE_TEST(account_data_comes_where_it_belongs),
+        ENGINE_TEST(receipts_and_typing_come_as_ephemeral_events),
+        ENGINE_TEST(what_others_say_is_counted_until_it_is_read),
+        ENGINE_TEST(ignored_users_are_not_heard_nor_their_invites),
+        ENGINE_TEST(device_lists_follow_changes_and_departures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
