@@ -81,8 +81,8 @@ static struct err has_power(struct cs_room_call *call, struct slice type, bool *
     return OK;
 }
 
-/* The room no longer names an alias that is gone; whoever may delete but not write this state leaves
- * it as it is. */
+/* The room no longer names an alias that is gone; whoever may delete but not write this state
+ * leaves it as it is. */
 static struct err drop_from_canonical(struct cs_room_call *call, struct slice alias)
 {
     struct stored_event current;

@@ -52,8 +52,7 @@ static struct err join_or_knock(struct cs_room_call *call, enum membership membe
     TRY(cs_body_string(call->request, LIT("reason"), &reason));
     TRY(check_guest_access(call));
     /* Members beyond those of the specification travel in the member event. */
-    struct json extra =
-        json_without(call->ctx->arena, &call->request->json, drop, COUNT_OF(drop));
+    struct json extra = json_without(call->ctx->arena, &call->request->json, drop, COUNT_OF(drop));
     add_signed(call, &extra);
     struct member_change change = {.target = call->actor.user_id,
                                    .membership = membership,
