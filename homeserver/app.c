@@ -10,6 +10,7 @@
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/memberships.h"
 #include "homeserver/service/prefs.h"
+#include "homeserver/service/pushers.h"
 #include "homeserver/service/requester.h"
 #include "homeserver/service/rooms.h"
 #include "homeserver/service/to_device.h"
@@ -84,6 +85,7 @@ static void build_services(struct app *app)
     hs->ephemeral = hs_ephemeral_new(hs);
     hs->prefs = hs_prefs_new(hs);
     hs_memberships_hook(hs);
+    hs_pushers_hook(hs);
     hs->sync = sync_new(hs);
 }
 

@@ -1,70 +1,42 @@
-/* Account data, global and per room, and tags, which are account data of a room with endpoints of
- * their own. Spec: client-server, "Client Config", "Room Tagging". */
+/* Spec: client-server, "Client Config". */
 #include "homeserver/client/rooms_priv.h"
 #include "homeserver/service/prefs.h"
 
-enum { DATUM_BYTES_MAX = 1 << 20, TAG_BYTES_MAX = 255 };
+#include <stdlib.h>
 
-/* Begins a call whose path names the user, who must be the caller, and perhaps a room. */
-static struct err begin(struct cs_room_call *call, void *app, struct ctx *ctx,
-                        const struct http_request *request, struct http_reply *reply)
+static struct err require_self(const struct http_request *request)
 {
-    cs_call_begin(call, app, ctx, request, reply);
     return slice_eq(request->params[0], request->requester->user_id)
                ? OK
-               : err_public(ERR_M_FORBIDDEN, "You can only reach your own account data.");
+               : err_public(ERR_M_FORBIDDEN, "Account data is kept and read for yourself only.");
 }
 
-static struct err begin_room(struct cs_room_call *call, void *app, struct ctx *ctx,
-                             const struct http_request *request, struct http_reply *reply)
+/* m.fully_read is set through its own endpoints, m.push_rules through /pushrules. */
+static struct err require_settable(struct slice type)
 {
-    TRY(begin(call, app, ctx, request, reply));
-    if (!ids_is_room(request->params[1])) {
+    bool managed = slice_eq(type, LIT("m.fully_read")) || slice_eq(type, LIT("m.push_rules"));
+    return managed ? err_public(ERR_M_METHOD_BAD_JSON,
+                                "This type is controlled by the server; it has its own endpoints.")
+                   : OK;
+}
+
+static struct err find_room(struct cs_room_call *call, uint64_t *room_out)
+{
+    bool found = false;
+    struct slice room_id = call->request->params[1];
+    if (!ids_is_room(room_id)) {
         return err_public(ERR_M_INVALID_PARAM, "The room id is not valid.");
     }
-    return hs_room_get_by_id(call->hs, ctx, request->params[1], &call->room);
+    TRY(hs_room_find(call->hs, call->ctx, room_id, room_out, &found));
+    return found ? OK : err_public(ERR_M_NOT_FOUND, "This room is not known here.");
 }
 
-static uint64_t room_number(const struct cs_room_call *call)
+static struct err put_data(struct cs_room_call *call, uint64_t room, struct slice type)
 {
-    return call->room ? hs_room_info(call->room).number : 0;
-}
-
-/* Spec: "Servers MUST reject setting account data for event types that the server manages by using
- * a 405 error response." */
-static struct err check_type(struct slice type, const struct room *room)
-{
-    bool is_managed =
-        slice_eq(type, LIT("m.fully_read")) || (!room && slice_eq(type, LIT("m.push_rules")));
-    return is_managed ? err_make(ERR_M_METHOD_BAD_JSON, "managed account data") : OK;
-}
-
-static struct err put(struct cs_room_call *call, struct slice type)
-{
-    TRY(check_type(type, call->room));
-    struct slice content = json_canonical(call->ctx->arena, &call->request->json);
-    TRY(hs_account_data_put(call->hs, call->ctx, call->actor.user, room_number(call), type,
-                            content));
+    TRY(require_settable(type));
+    TRY(hs_account_data_put(call->hs, call->ctx, call->actor.user, room, type,
+                            json_canonical(call->ctx->arena, &call->request->json)));
     http_reply_empty(call->reply);
-    return OK;
-}
-
-static struct err get(struct cs_room_call *call, struct slice type)
-{
-    struct slice content;
-    bool found = false;
-    if (!call->room && slice_eq(type, LIT("m.push_rules"))) {
-        struct json rules;
-        TRY(hs_push_rules_read(call->hs, call->ctx, call->actor.user, &rules));
-        json_out_value(&call->out, &rules);
-        return OK;
-    }
-    TRY(hs_account_data_get(call->hs, call->ctx, call->actor.user, room_number(call), type,
-                            &content, &found));
-    if (!found) {
-        return err_public(ERR_M_NOT_FOUND, "There is no account data of this type.");
-    }
-    json_out_raw(&call->out, content);
     return OK;
 }
 
@@ -72,125 +44,188 @@ static struct err put_global(void *app, struct ctx *ctx, const struct http_reque
                              struct http_reply *reply)
 {
     struct cs_room_call call;
-    TRY(begin(&call, app, ctx, request, reply));
-    return put(&call, request->params[1]);
+    cs_call_begin(&call, app, ctx, request, reply);
+    TRY(require_self(request));
+    return put_data(&call, 0, request->params[1]);
+}
+
+static struct err put_in_room(void *app, struct ctx *ctx, const struct http_request *request,
+                              struct http_reply *reply)
+{
+    struct cs_room_call call;
+    uint64_t room = 0;
+    cs_call_begin(&call, app, ctx, request, reply);
+    TRY(require_self(request));
+    TRY(find_room(&call, &room));
+    return put_data(&call, room, request->params[2]);
+}
+
+static struct err get_data(struct cs_room_call *call, uint64_t room, struct slice type)
+{
+    struct slice content;
+    bool found = false;
+    TRY(hs_account_data_get(call->hs, call->ctx, call->actor.user, room, type, &content, &found));
+    if (!found) {
+        return err_public(ERR_M_NOT_FOUND, "There is no account data of this type.");
+    }
+    json_out_raw(&call->out, content);
+    return OK;
 }
 
 static struct err get_global(void *app, struct ctx *ctx, const struct http_request *request,
                              struct http_reply *reply)
 {
     struct cs_room_call call;
-    TRY(begin(&call, app, ctx, request, reply));
-    return get(&call, request->params[1]);
-}
-
-static struct err put_of_room(void *app, struct ctx *ctx, const struct http_request *request,
-                              struct http_reply *reply)
-{
-    struct cs_room_call call;
-    TRY(begin_room(&call, app, ctx, request, reply));
-    return put(&call, request->params[2]);
-}
-
-static struct err get_of_room(void *app, struct ctx *ctx, const struct http_request *request,
-                              struct http_reply *reply)
-{
-    struct cs_room_call call;
-    TRY(begin_room(&call, app, ctx, request, reply));
-    return get(&call, request->params[2]);
-}
-
-/* --- tags --- */
-
-/* {"tags": {...}}, empty when none is set. */
-static struct err load_tags(struct cs_room_call *call, struct json *tags_out)
-{
-    struct slice content;
-    struct json datum;
-    bool found = false;
-    *tags_out = json_object();
-    TRY(hs_account_data_get(call->hs, call->ctx, call->actor.user, room_number(call), LIT("m.tag"),
-                            &content, &found));
-    if (!found) {
-        return OK;
+    struct json rules;
+    cs_call_begin(&call, app, ctx, request, reply);
+    TRY(require_self(request));
+    if (!slice_eq(request->params[1], LIT("m.push_rules"))) {
+        return get_data(&call, 0, request->params[1]);
     }
-    TRY(json_parse(call->ctx->arena, content, &datum));
-    const struct json *tags = json_get_object(&datum, LIT("tags"));
-    *tags_out = tags ? *tags : json_object();
+    TRY(hs_push_rules_read(call.hs, ctx, call.actor.user, &rules));
+    json_out_value(&call.out, &rules);
     return OK;
 }
 
-static struct err save_tags(struct cs_room_call *call, const struct json *tags)
+static struct err get_in_room(void *app, struct ctx *ctx, const struct http_request *request,
+                              struct http_reply *reply)
 {
-    struct json datum = json_object();
-    json_set(call->ctx->arena, &datum, LIT("tags"), *tags);
-    TRY(hs_account_data_put(call->hs, call->ctx, call->actor.user, room_number(call), LIT("m.tag"),
-                            json_canonical(call->ctx->arena, &datum)));
+    struct cs_room_call call;
+    uint64_t room = 0;
+    cs_call_begin(&call, app, ctx, request, reply);
+    TRY(require_self(request));
+    TRY(find_room(&call, &room));
+    return get_data(&call, room, request->params[2]);
+}
+
+/* --- tags: one datum, m.tag, of which each request changes one member --- */
+
+enum { TAG_BYTES_MAX = 255 };
+
+struct tag_edit {
+    struct slice tag;
+    const struct json *info; /* NULL = remove */
+};
+
+static struct err edit_tags(void *arg, struct ctx *ctx, struct slice old, struct slice *content_out)
+{
+    const struct tag_edit *edit = arg;
+    struct json content = json_object();
+    struct json tags = json_object();
+    if (old.ptr) {
+        TRY(json_parse(ctx->arena, old, &content));
+    }
+    if (json_get_object(&content, LIT("tags"))) {
+        tags = *json_get_object(&content, LIT("tags"));
+    }
+    if (!edit->info && !json_get(&tags, edit->tag)) {
+        return OK;
+    }
+    if (edit->info) {
+        json_set(ctx->arena, &tags, edit->tag, *edit->info);
+    } else {
+        json_remove(&tags, edit->tag);
+    }
+    json_set(ctx->arena, &content, LIT("tags"), tags);
+    *content_out = json_canonical(ctx->arena, &content);
+    return OK;
+}
+
+static struct err change_tag(struct cs_room_call *call, const struct json *info)
+{
+    uint64_t room = 0;
+    struct tag_edit tag = {.tag = call->request->params[2], .info = info};
+    TRY(require_self(call->request));
+    TRY(find_room(call, &room));
+    if (tag.tag.len == 0 || tag.tag.len > TAG_BYTES_MAX) {
+        return err_public(ERR_M_INVALID_PARAM, "A tag has 1 to 255 bytes.");
+    }
+    struct account_data_edit edit = {.user = call->actor.user,
+                                     .room = room,
+                                     .type = LIT("m.tag"),
+                                     .make = edit_tags,
+                                     .arg = &tag};
+    TRY(hs_account_data_edit(call->hs, call->ctx, &edit));
     http_reply_empty(call->reply);
     return OK;
 }
 
-static struct err get_tags(void *app, struct ctx *ctx, const struct http_request *request,
-                           struct http_reply *reply)
+/* Spec: client-server, "Room Tagging": `order` is a number between 0 and 1. */
+static struct err check_order(struct ctx *ctx, const struct json *info)
 {
-    struct cs_room_call call;
-    struct json tags;
-    TRY(begin_room(&call, app, ctx, request, reply));
-    TRY(load_tags(&call, &tags));
-    json_out_object(&call.out);
-    json_out_key(&call.out, LIT("tags"));
-    json_out_value(&call.out, &tags);
-    json_out_object_end(&call.out);
-    return OK;
+    const struct json *order = json_get(info, LIT("order"));
+    double value = 0;
+    if (!order || order->type == JSON_NULL) {
+        return OK;
+    }
+    if (order->type == JSON_NUMBER) {
+        value = strtod(arena_cstr(ctx->arena, order->text), NULL);
+    } else if (order->type == JSON_INT) {
+        value = (double)order->integer;
+    } else {
+        return err_public(ERR_M_BAD_JSON, "`order` must be a number.");
+    }
+    return value >= 0 && value <= 1
+               ? OK
+               : err_public(ERR_M_INVALID_PARAM, "`order` must be between 0 and 1.");
 }
 
 static struct err put_tag(void *app, struct ctx *ctx, const struct http_request *request,
                           struct http_reply *reply)
 {
     struct cs_room_call call;
-    struct json tags;
-    const struct json *order = json_get(&request->json, LIT("order"));
-    TRY(begin_room(&call, app, ctx, request, reply));
-    if (request->params[2].len > TAG_BYTES_MAX) {
-        return err_public(ERR_M_INVALID_PARAM, "A tag has at most 255 bytes.");
-    }
-    if (order && order->type != JSON_INT && order->type != JSON_NUMBER) {
-        return err_public(ERR_M_BAD_JSON, "`order` must be a number.");
-    }
-    TRY(load_tags(&call, &tags));
-    json_set(ctx->arena, &tags, request->params[2], request->json);
-    return save_tags(&call, &tags);
+    cs_call_begin(&call, app, ctx, request, reply);
+    TRY(require_self(request));
+    TRY(check_order(ctx, &request->json));
+    return change_tag(&call, &request->json);
 }
 
 static struct err delete_tag(void *app, struct ctx *ctx, const struct http_request *request,
                              struct http_reply *reply)
 {
     struct cs_room_call call;
-    struct json tags;
-    TRY(begin_room(&call, app, ctx, request, reply));
-    TRY(load_tags(&call, &tags));
-    json_remove(&tags, request->params[2]);
-    return save_tags(&call, &tags);
+    cs_call_begin(&call, app, ctx, request, reply);
+    return change_tag(&call, NULL);
 }
 
-#define USER "/_matrix/client/v3/user/{userId}"
-#define ROOM USER "/rooms/{roomId}"
-enum { ALLOW = HTTP_ALLOW_GUEST | HTTP_ALLOW_SUSPENDED };
+static struct err get_tags(void *app, struct ctx *ctx, const struct http_request *request,
+                           struct http_reply *reply)
+{
+    struct cs_room_call call;
+    struct slice content;
+    struct json stored = json_object();
+    struct json tags = json_object();
+    uint64_t room = 0;
+    bool found = false;
+    cs_call_begin(&call, app, ctx, request, reply);
+    TRY(require_self(request));
+    TRY(find_room(&call, &room));
+    TRY(hs_account_data_get(call.hs, ctx, call.actor.user, room, LIT("m.tag"), &content, &found));
+    if (found) {
+        TRY(json_parse(ctx->arena, content, &stored));
+    }
+    const struct json *kept = json_get_object(&stored, LIT("tags"));
+    json_out_object(&call.out);
+    json_out_key(&call.out, LIT("tags"));
+    json_out_value(&call.out, kept ? kept : &tags);
+    json_out_object_end(&call.out);
+    return OK;
+}
+
+#define USER "/_matrix/client/v3/user/{userId}/"
+#define IN_ROOM USER "rooms/{roomId}/"
+#define READ HTTP_AUTH_USER, HTTP_RATE_READ, HTTP_BODY_NONE, HTTP_LANE_NONE, 0
+#define WRITE HTTP_AUTH_USER, HTTP_RATE_WRITE, HTTP_BODY_JSON, HTTP_LANE_NONE, DATA_BYTES_MAX
+enum { DATA_BYTES_MAX = 1 << 19, OPEN = HTTP_ALLOW_GUEST | HTTP_ALLOW_SUSPENDED };
 
 static const struct http_route routes[] = {
-    {HTTP_PUT, USER "/account_data/{type}", HTTP_AUTH_USER, HTTP_RATE_WRITE, HTTP_BODY_JSON,
-     HTTP_LANE_USER, DATUM_BYTES_MAX, put_global, "Client Config", NULL, ALLOW},
-    {HTTP_GET, USER "/account_data/{type}", HTTP_AUTH_USER, HTTP_RATE_NONE, HTTP_BODY_NONE,
-     HTTP_LANE_NONE, 0, get_global, "Client Config", NULL, ALLOW},
-    {HTTP_PUT, ROOM "/account_data/{type}", HTTP_AUTH_USER, HTTP_RATE_WRITE, HTTP_BODY_JSON,
-     HTTP_LANE_USER, DATUM_BYTES_MAX, put_of_room, "Client Config", NULL, ALLOW},
-    {HTTP_GET, ROOM "/account_data/{type}", HTTP_AUTH_USER, HTTP_RATE_NONE, HTTP_BODY_NONE,
-     HTTP_LANE_NONE, 0, get_of_room, "Client Config", NULL, ALLOW},
-    {HTTP_GET, ROOM "/tags", HTTP_AUTH_USER, HTTP_RATE_NONE, HTTP_BODY_NONE, HTTP_LANE_NONE, 0,
-     get_tags, "Room Tagging", NULL, ALLOW},
-    {HTTP_PUT, ROOM "/tags/{tag}", HTTP_AUTH_USER, HTTP_RATE_WRITE, HTTP_BODY_JSON, HTTP_LANE_USER,
-     DATUM_BYTES_MAX, put_tag, "Room Tagging", NULL, ALLOW},
-    {HTTP_DELETE, ROOM "/tags/{tag}", HTTP_AUTH_USER, HTTP_RATE_WRITE, HTTP_BODY_NONE,
-     HTTP_LANE_USER, 0, delete_tag, "Room Tagging", NULL, ALLOW},
+    {HTTP_PUT, USER "account_data/{type}", WRITE, put_global, "Client Config", NULL, OPEN},
+    {HTTP_GET, USER "account_data/{type}", READ, get_global, "Client Config", NULL, OPEN},
+    {HTTP_PUT, IN_ROOM "account_data/{type}", WRITE, put_in_room, "Client Config", NULL, OPEN},
+    {HTTP_GET, IN_ROOM "account_data/{type}", READ, get_in_room, "Client Config", NULL, OPEN},
+    {HTTP_GET, IN_ROOM "tags", READ, get_tags, "Room Tagging", NULL, OPEN},
+    {HTTP_PUT, IN_ROOM "tags/{tag}", WRITE, put_tag, "Room Tagging", NULL, OPEN},
+    {HTTP_DELETE, IN_ROOM "tags/{tag}", HTTP_AUTH_USER, HTTP_RATE_WRITE, HTTP_BODY_NONE,
+     HTTP_LANE_NONE, 0, delete_tag, "Room Tagging", NULL, OPEN},
 };
 const struct http_route_table cs_account_data_routes = {routes, COUNT_OF(routes)};

@@ -27,6 +27,7 @@ extern const struct http_route_table cs_account_data_routes;
 extern const struct http_route_table cs_receipts_routes;
 extern const struct http_route_table cs_presence_routes;
 extern const struct http_route_table cs_push_rules_routes;
+extern const struct http_route_table cs_pushers_routes;
 extern const struct http_route_table cs_keys_routes;
 extern const struct http_route_table cs_key_backup_routes;
 extern const struct http_route_table cs_to_device_routes;

@@ -121,24 +121,25 @@ static struct tally *tally_of(struct count_cache *cache, struct slice root)
     return tally;
 }
 
-/* The thread an event counts for; empty = main. Relations are followed for a few hops. */
-static struct err thread_of(struct counting *c, const struct stored_event *event,
-                            struct slice *root_out)
+/* Relations are followed for a few hops. */
+struct err counts_thread_of(struct hs *hs, struct ctx *ctx, struct room *room,
+                            const struct stored_event *event, struct thread_place *place_out)
 {
     struct stored_event at = *event;
-    *root_out = (struct slice){0};
+    *place_out = (struct thread_place){.anchor = event->event.id.s};
     for (int hop = 0; hop <= THREAD_HOPS_MAX; hop++) {
         struct event_id root = relates_thread_root(at.event.content);
         struct relation relation = relates_parse(at.event.content);
         bool found = false;
         if (root.s.len) {
-            *root_out = root.s;
+            place_out->root = root.s;
             return OK;
         }
         if (relation.rel_type.len == 0 || relation.event_id.s.len == 0) {
             return OK;
         }
-        TRY(hs_event_find(c->hs, c->ctx, c->room, relation.event_id.s, &at, &found));
+        place_out->anchor = relation.event_id.s;
+        TRY(hs_event_find(hs, ctx, room, relation.event_id.s, &at, &found));
         if (!found) {
             return OK;
         }
@@ -195,20 +196,20 @@ static struct err get_ready(struct counting *c)
 
 static struct err count_event(struct counting *c, const struct stored_event *event)
 {
-    struct slice root;
+    struct thread_place place;
     bool ignored = false;
     if (event->flags & EVENT_REDACTED) {
         return OK;
     }
-    TRY(thread_of(c, event, &root));
-    struct tally *tally = tally_of(c->cache, root);
+    TRY(counts_thread_of(c->hs, c->ctx, c->room, event, &place));
+    struct tally *tally = tally_of(c->cache, place.root);
     if (event->sender == c->user) {
         /* Who speaks has read. */
         tally->notify = 0;
         tally->highlight = 0;
         return OK;
     }
-    if (event->number <= read_upto(c, root)) {
+    if (event->number <= read_upto(c, place.root)) {
         return OK;
     }
     TRY(hs_is_ignored(c->hs, c->ctx, c->user, event->event.sender.s, &ignored));

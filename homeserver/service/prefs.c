@@ -5,6 +5,8 @@
 #include "homeserver/service/room_priv.h"
 #include "homeserver/service/users.h"
 
+enum { TYPE_BYTES_MAX = 255 };
+
 static void drop_ref(struct hs_prefs *prefs, struct rules_entry *entry)
 {
     pthread_mutex_lock(&prefs->lock);
@@ -128,12 +130,9 @@ static struct err read_datum(struct hs *hs, struct ctx *ctx, uint64_t user, stru
 }
 
 static struct err write_datum(struct hs *hs, struct ctx *ctx, uint64_t user,
-                              const struct account_datum *datum)
+                              const struct account_datum *datum, const struct account_datum *old)
 {
-    struct account_datum old;
-    bool found = false;
     struct slice key = data_key(ctx, datum->room, datum->type);
-    TRY(read_datum(hs, ctx, user, key, &old, &found));
     struct store_update *update = store_update_new(ctx, user_object(ctx, user));
     struct buf row;
     buf_init_arena(&row, ctx->arena, SIZE_MAX / 2);
@@ -141,35 +140,72 @@ static struct err write_datum(struct hs *hs, struct ctx *ctx, uint64_t user,
     buf_add(&row, datum->content);
     store_put(update, key, buf_slice(&row));
     store_put(update, key_u64(ctx, USER_ROW_DATA_BY_POS, datum->pos), slice_from(key, 1));
-    if (found) {
-        store_delete(update, key_u64(ctx, USER_ROW_DATA_BY_POS, old.pos));
+    if (old) {
+        store_delete(update, key_u64(ctx, USER_ROW_DATA_BY_POS, old->pos));
     }
     return store_write(hs->store, ctx, &update, 1);
 }
 
-struct err hs_account_data_put(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t room,
-                               struct slice type, struct slice content)
+/* Writes the datum under a new position and publishes it. */
+static struct err replace_datum(struct hs *hs, struct ctx *ctx,
+                                const struct account_data_edit *edit, struct slice content,
+                                const struct account_datum *old)
 {
-    bool rules = slice_eq(type, LIT("m.push_rules"));
-    if (type.len == 0 || type.len > 255) {
-        return err_public(ERR_M_INVALID_PARAM, "The type must have 1 to 255 bytes.");
-    }
-    struct account_datum datum = {
-        .pos = positions_reserve(hs->positions), .room = room, .type = type, .content = content};
-    hs_user_lane_enter(hs, user);
-    struct err err = write_datum(hs, ctx, user, &datum);
-    prefs_forget(hs, user, type);
-    hs_user_lane_leave(hs, user);
+    bool rules = slice_eq(edit->type, LIT("m.push_rules"));
+    struct account_datum datum = {.pos = positions_reserve(hs->positions),
+                                  .room = edit->room,
+                                  .type = edit->type,
+                                  .content = content};
+    struct err err = write_datum(hs, ctx, edit->user, &datum, old);
+    prefs_forget(hs, edit->user, edit->type);
     if (err.code != 0) {
         positions_abandon(hs->positions, datum.pos);
         return err;
     }
     struct change change = {.pos = datum.pos,
                             .kind = rules ? CHANGE_PUSH_RULES : CHANGE_ACCOUNT_DATA,
-                            .room = room,
-                            .user = user};
+                            .room = edit->room,
+                            .user = edit->user};
     positions_complete(hs->positions, &change, ctx->write_ticket);
     return OK;
+}
+
+static struct err edit_in_lane(struct hs *hs, struct ctx *ctx, const struct account_data_edit *edit)
+{
+    struct account_datum old = {0};
+    struct slice content = {0};
+    bool found = false;
+    TRY(read_datum(hs, ctx, edit->user, data_key(ctx, edit->room, edit->type), &old, &found));
+    TRY(edit->make(edit->arg, ctx, found ? old.content : (struct slice){0}, &content));
+    return content.ptr ? replace_datum(hs, ctx, edit, content, found ? &old : NULL) : OK;
+}
+
+struct err hs_account_data_edit(struct hs *hs, struct ctx *ctx,
+                                const struct account_data_edit *edit)
+{
+    if (edit->type.len == 0 || edit->type.len > TYPE_BYTES_MAX) {
+        return err_public(ERR_M_INVALID_PARAM, "The type must have 1 to 255 bytes.");
+    }
+    hs_user_lane_enter(hs, edit->user);
+    struct err err = edit_in_lane(hs, ctx, edit);
+    hs_user_lane_leave(hs, edit->user);
+    return err;
+}
+
+static struct err take_new(void *arg, struct ctx *ctx, struct slice old, struct slice *content_out)
+{
+    (void)ctx;
+    (void)old;
+    *content_out = *(const struct slice *)arg;
+    return OK;
+}
+
+struct err hs_account_data_put(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t room,
+                               struct slice type, struct slice content)
+{
+    struct account_data_edit edit = {
+        .user = user, .room = room, .type = type, .make = take_new, .arg = &content};
+    return hs_account_data_edit(hs, ctx, &edit);
 }
 
 struct err hs_account_data_get(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t room,
@@ -177,7 +213,7 @@ struct err hs_account_data_get(struct hs *hs, struct ctx *ctx, uint64_t user, ui
 {
     struct account_datum datum;
     *found_out = false;
-    if (type.len > 255) {
+    if (type.len > TYPE_BYTES_MAX) {
         return OK;
     }
     TRY(read_datum(hs, ctx, user, data_key(ctx, room, type), &datum, found_out));
@@ -340,11 +376,31 @@ struct err hs_push_rules_read(struct hs *hs, struct ctx *ctx, uint64_t user, str
     return OK;
 }
 
-struct err hs_push_rules_write(struct hs *hs, struct ctx *ctx, uint64_t user,
-                               const struct json *rules)
+struct rules_edit {
+    push_rules_fn change;
+    void *arg;
+};
+
+static struct err edit_rules(void *arg, struct ctx *ctx, struct slice old,
+                             struct slice *content_out)
 {
-    return hs_account_data_put(hs, ctx, user, 0, LIT("m.push_rules"),
-                               json_canonical(ctx->arena, rules));
+    const struct rules_edit *edit = arg;
+    struct json stored = json_object();
+    if (old.ptr) {
+        TRY(json_parse(ctx->arena, old, &stored));
+    }
+    TRY(edit->change(edit->arg, ctx, &stored));
+    *content_out = json_canonical(ctx->arena, &stored);
+    return OK;
+}
+
+struct err hs_push_rules_edit(struct hs *hs, struct ctx *ctx, uint64_t user, push_rules_fn change,
+                              void *arg)
+{
+    struct rules_edit rules = {change, arg};
+    struct account_data_edit edit = {
+        .user = user, .type = LIT("m.push_rules"), .make = edit_rules, .arg = &rules};
+    return hs_account_data_edit(hs, ctx, &edit);
 }
 
 static void release_rules(void *owner, void *thing)

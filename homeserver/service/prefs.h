@@ -21,6 +21,18 @@ struct account_data {
     struct account_datum *items;
     size_t count;
 };
+/* Makes new content from the old (ptr NULL = not set), in the account's lane; leaving *content_out
+ * alone leaves the datum as it is. */
+typedef struct err (*account_data_fn)(void *arg, struct ctx *ctx, struct slice old,
+                                      struct slice *content_out);
+struct account_data_edit {
+    uint64_t user, room; /* room 0 = global */
+    struct slice type;
+    account_data_fn make;
+    void *arg;
+};
+struct err hs_account_data_edit(struct hs *hs, struct ctx *ctx,
+                                const struct account_data_edit *edit) MUST_USE;
 /* Stores a datum and publishes the change. m.fully_read, m.push_rules: the caller refuses them. */
 struct err hs_account_data_put(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t room,
                                struct slice type, struct slice content) MUST_USE;
@@ -51,9 +63,12 @@ struct err hs_push_rules_get(struct hs *hs, struct ctx *ctx, uint64_t user,
 /* The whole document `{"global": {...}}`, default rules merged in. */
 struct err hs_push_rules_read(struct hs *hs, struct ctx *ctx, uint64_t user,
                               struct json *rules_out) MUST_USE;
-/* Stores the document and publishes it as m.push_rules. In the account's lane. */
-struct err hs_push_rules_write(struct hs *hs, struct ctx *ctx, uint64_t user,
-                               const struct json *rules) MUST_USE;
+/* Changes what is stored of the rules and publishes it as m.push_rules. `change` runs in the
+ * account's lane and gets the user's own part of the document: own rules, and of default rules what
+ * was changed. With an error nothing is written. */
+typedef struct err (*push_rules_fn)(void *arg, struct ctx *ctx, struct json *stored);
+struct err hs_push_rules_edit(struct hs *hs, struct ctx *ctx, uint64_t user, push_rules_fn change,
+                              void *arg) MUST_USE;
 
 struct thread_count {
     struct slice thread; /* root event id; empty = main timeline */

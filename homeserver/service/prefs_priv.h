@@ -34,4 +34,12 @@ struct hs_prefs {
 void prefs_forget(struct hs *hs, uint64_t user, struct slice type);
 /* Version of what counting depends on for the user. */
 uint64_t prefs_version(struct hs *hs, uint64_t user);
+/* The thread an event counts for: its root (empty = main), and the event that it hangs on in the
+ * end, following relations: itself when it has none. */
+struct thread_place {
+    struct slice root, anchor;
+};
+struct err counts_thread_of(struct hs *hs, struct ctx *ctx, struct room *room,
+                            const struct stored_event *event,
+                            struct thread_place *place_out) MUST_USE;
 void counts_free_all(struct hs_prefs *prefs);

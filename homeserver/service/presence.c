@@ -130,6 +130,9 @@ static bool set_status(struct presence_user *user, struct slice status)
 {
     struct slice old = slice_of(user->status_owned);
     struct slice kept = slice_sub(status, 0, STATUS_BYTES_MAX);
+    while (kept.len < status.len && !slice_is_utf8(kept)) {
+        kept.len--;
+    }
     if (slice_eq(old, kept) && (user->status_owned != NULL) == (status.ptr != NULL)) {
         return false;
     }

@@ -75,7 +75,8 @@ static struct err set_in_lane(struct hs *hs, struct ctx *ctx, struct room *room,
                   key_bytes(ctx, DERIVED_KEY_RECEIPT, name), &row, &found));
     if (found) {
         TRY(decode_row(name, row, &old));
-        if (receipt.number && old.number >= receipt.number) {
+        /* An event that is not known here does not outdo one that is. */
+        if (old.number && (!receipt.number || old.number >= receipt.number)) {
             return OK;
         }
     }

@@ -1,6 +1,6 @@
 #include "homeserver/service/signals.h"
 
-#include "homeserver/service/prefs.h"
+#include "homeserver/service/prefs_priv.h"
 
 static struct err require_joined(struct hs *hs, struct ctx *ctx, struct room *room,
                                  const struct actor *actor)
@@ -49,6 +49,19 @@ static struct err read_thread(const struct receipt_request *request, struct slic
     return OK;
 }
 
+/* Spec: client-server, "Threaded read receipts": the event must belong to the thread: a reply, its
+ * root, or what relates to them. */
+static struct err check_thread(struct hs *hs, struct ctx *ctx, struct room *room,
+                               const struct stored_event *event, struct slice thread)
+{
+    struct thread_place place;
+    TRY(counts_thread_of(hs, ctx, room, event, &place));
+    bool fits = slice_eq(thread, LIT("main"))
+                    ? place.root.len == 0
+                    : slice_eq(thread, place.root.len ? place.root : place.anchor);
+    return fits ? OK : err_public(ERR_M_INVALID_PARAM, "The event does not belong to this thread.");
+}
+
 static struct err set_receipt(struct hs *hs, struct ctx *ctx, struct room *room,
                               const struct receipt *receipt)
 {
@@ -56,6 +69,9 @@ static struct err set_receipt(struct hs *hs, struct ctx *ctx, struct room *room,
     struct stored_event event;
     bool found = false;
     TRY(hs_event_find(hs, ctx, room, known.event_id, &event, &found));
+    if (found && known.thread.ptr) {
+        TRY(check_thread(hs, ctx, room, &event, known.thread));
+    }
     known.number = found ? event.number : 0;
     return hs_receipt_set(hs, ctx, room, &known);
 }
