@@ -1,6 +1,7 @@
 #include "crypto/password.h"
 
 #include "homeserver/base/mem.h"
+#include "homeserver/base/workers.h"
 
 #include <pthread.h>
 #include <sodium/core.h>
@@ -27,9 +28,11 @@ struct password_gate {
     char decoy[crypto_pwhash_STRBYTES]; /* checked when there is no hash */
 };
 
+/* The worker pauses until it leaves: another one runs meanwhile. */
 static struct err enter(struct password_gate *gate)
 {
     struct err err = OK;
+    workers_pause();
     pthread_mutex_lock(&gate->mutex);
     if (gate->running == gate->running_max && gate->waiting == gate->waiting_max) {
         err = err_make(ERR_UNAVAILABLE, "too many password checks at once");
@@ -42,6 +45,9 @@ static struct err enter(struct password_gate *gate)
         gate->running++;
     }
     pthread_mutex_unlock(&gate->mutex);
+    if (err.code != 0) {
+        workers_resume();
+    }
     return err;
 }
 
@@ -51,6 +57,7 @@ static void leave(struct password_gate *gate)
     gate->running--;
     pthread_cond_signal(&gate->free_place);
     pthread_mutex_unlock(&gate->mutex);
+    workers_resume();
 }
 
 struct password_gate *password_gate_new(enum password_cost cost, size_t running_max,

@@ -65,12 +65,17 @@ static struct err load_keys(struct app *app)
     return OK;
 }
 
-static size_t worker_count(const struct conf *conf)
+/* Threads that run at once: those of the configuration, or two for each core. Beside them stand
+ * threads for password checks, which pause while they compute or wait. */
+static struct workers *new_workers(const struct conf *conf)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    size_t wanted = (size_t)(cores > 0 ? cores : 1) * 2 + (size_t)conf->limits_password_checks +
-                    HS_PASSWORD_WAITING_MAX;
-    return conf->threads_workers ? (size_t)conf->threads_workers : wanted;
+    size_t awake = (size_t)(cores > 0 ? cores : 1) * 2;
+    awake = conf->threads_workers ? (size_t)conf->threads_workers : awake;
+    size_t waiting = (size_t)conf->limits_password_checks + HS_PASSWORD_WAITING_MAX;
+    struct workers *workers = workers_new("worker", awake + waiting, WORK_QUEUE_MAX);
+    workers_limit_awake(workers, awake);
+    return workers;
 }
 
 static void build_services(struct app *app)
@@ -172,7 +177,7 @@ static struct err open_all(struct app *app)
 {
     TRY(open_store(app));
     TRY(load_keys(app));
-    app->hs.workers = workers_new("worker", worker_count(app->options.conf), WORK_QUEUE_MAX);
+    app->hs.workers = new_workers(app->options.conf);
     build_services(app);
     return app->options.mode == APP_SERVE ? build_server(app) : OK;
 }

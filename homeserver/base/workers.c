@@ -22,6 +22,14 @@ struct waiter {
     bool has_lane;
 };
 
+/* A thread without work; lives on that thread's stack. The one that slept shortest wakes first: its
+ * caches are warm. */
+struct sleeper {
+    struct sleeper *next;
+    pthread_cond_t woken;
+    bool wake;
+};
+
 /* Exists while somebody holds it, waits for it or has a job in it. Only a running thread holds a
  * lane: a job that is merely queued does not, so threads that wait never wait for a job that has no
  * thread left to run on. */
@@ -37,14 +45,15 @@ struct lane {
 
 struct workers {
     pthread_mutex_t mutex; /* protects all below; held for a few instructions at a time */
-    pthread_cond_t work;
+    struct sleeper *sleepers;
     struct job *first, *last;              /* jobs without a lane */
     struct lane *ready_first, *ready_last; /* lanes whose next job may run */
     struct lane *buckets[LANE_BUCKETS];
     struct job *spare;
     size_t spare_count;
-    size_t queued, queue_max, idle;
-    bool lane_turn; /* lanes and free jobs take turns */
+    size_t queued, queue_max;
+    size_t awake, awake_max; /* threads that neither sleep nor wait; those being woken count */
+    bool lane_turn;          /* lanes and free jobs take turns */
     bool stopping;
     size_t thread_count;
     pthread_t *threads;
@@ -52,7 +61,8 @@ struct workers {
 
 /* The lane this thread holds: lanes belong to threads, so this is state of the thread. */
 static _Thread_local struct {
-    struct workers *workers;
+    struct workers *own;     /* the pool this thread belongs to */
+    struct workers *workers; /* of the lane */
     uint64_t key;
     unsigned depth;
 } held;
@@ -102,9 +112,42 @@ static void lane_drop_if_unused(struct workers *workers, struct lane *lane)
 
 static void wake_one(struct workers *workers)
 {
-    if (workers->idle) {
-        pthread_cond_signal(&workers->work);
+    struct sleeper *sleeper = workers->sleepers;
+    if (sleeper && workers->awake < workers->awake_max) {
+        workers->sleepers = sleeper->next;
+        workers->awake++;
+        sleeper->wake = true;
+        pthread_cond_signal(&sleeper->woken);
     }
+}
+
+static void wake_all(struct workers *workers)
+{
+    workers->awake_max = SIZE_MAX;
+    while (workers->sleepers) {
+        wake_one(workers);
+    }
+}
+
+/* This thread stops counting as awake; another takes its place when there is work. */
+static void step_aside(struct workers *workers)
+{
+    workers->awake--;
+    if (workers->first || workers->ready_first) {
+        wake_one(workers);
+    }
+}
+
+static void sleep_until_woken(struct workers *workers)
+{
+    struct sleeper self = {.next = workers->sleepers};
+    pthread_cond_init(&self.woken, NULL);
+    workers->sleepers = &self;
+    workers->awake--;
+    while (!self.wake) {
+        pthread_cond_wait(&self.woken, &workers->mutex);
+    }
+    pthread_cond_destroy(&self.woken);
 }
 
 static void lane_make_ready(struct workers *workers, struct lane *lane)
@@ -213,20 +256,19 @@ static void run_job(struct workers *workers, struct job *job)
 static void *run_thread(void *arg)
 {
     struct workers *workers = arg;
+    held.own = workers;
     pthread_mutex_lock(&workers->mutex);
     for (;;) {
-        struct job *job = take_job(workers);
+        struct job *job = workers->awake > workers->awake_max ? NULL : take_job(workers);
         if (job) {
             run_job(workers, job);
         } else if (workers->stopping && workers->queued == 0) {
             break;
         } else {
-            workers->idle++;
-            pthread_cond_wait(&workers->work, &workers->mutex);
-            workers->idle--;
+            sleep_until_woken(workers);
         }
     }
-    pthread_cond_broadcast(&workers->work); /* the last job is done: the others may go too */
+    wake_all(workers); /* the last job is done: the others may go too */
     pthread_mutex_unlock(&workers->mutex);
     return NULL;
 }
@@ -236,7 +278,8 @@ struct workers *workers_new(const char *name, size_t thread_count, size_t queue_
     struct workers *workers = mem_alloc(sizeof *workers);
     ASSERT(thread_count > 0);
     pthread_mutex_init(&workers->mutex, NULL);
-    pthread_cond_init(&workers->work, NULL);
+    workers->awake = thread_count;
+    workers->awake_max = SIZE_MAX;
     workers->queue_max = queue_max;
     workers->thread_count = thread_count;
     workers->threads = mem_alloc(thread_count * sizeof *workers->threads);
@@ -258,7 +301,7 @@ void workers_free(struct workers **pool)
     }
     pthread_mutex_lock(&workers->mutex);
     workers->stopping = true;
-    pthread_cond_broadcast(&workers->work);
+    wake_all(workers);
     pthread_mutex_unlock(&workers->mutex);
     for (size_t i = 0; i < workers->thread_count; i++) {
         pthread_join(workers->threads[i], NULL);
@@ -268,7 +311,6 @@ void workers_free(struct workers **pool)
         mem_free(workers->spare);
         workers->spare = next;
     }
-    pthread_cond_destroy(&workers->work);
     pthread_mutex_destroy(&workers->mutex);
     mem_free(workers->threads);
     mem_free(workers);
@@ -329,8 +371,15 @@ static void wait_for_lane(struct workers *workers, struct lane *lane)
         lane->waiting_first = &self;
     }
     lane->waiting_last = &self;
+    bool own = held.own == workers;
+    if (own) {
+        step_aside(workers);
+    }
     while (!self.has_lane) {
         pthread_cond_wait(&self.granted, &workers->mutex);
+    }
+    if (own) {
+        workers->awake++;
     }
     pthread_cond_destroy(&self.granted);
 }
@@ -365,6 +414,32 @@ void workers_lane_leave(struct workers *workers, uint64_t key)
         pthread_mutex_lock(&workers->mutex);
         lane_release(workers, lane_get(workers, key));
         pthread_mutex_unlock(&workers->mutex);
+    }
+}
+
+void workers_limit_awake(struct workers *workers, size_t awake_max)
+{
+    ASSERT(awake_max > 0);
+    pthread_mutex_lock(&workers->mutex);
+    workers->awake_max = awake_max;
+    pthread_mutex_unlock(&workers->mutex);
+}
+
+void workers_pause(void)
+{
+    if (held.own) {
+        pthread_mutex_lock(&held.own->mutex);
+        step_aside(held.own);
+        pthread_mutex_unlock(&held.own->mutex);
+    }
+}
+
+void workers_resume(void)
+{
+    if (held.own) {
+        pthread_mutex_lock(&held.own->mutex);
+        held.own->awake++;
+        pthread_mutex_unlock(&held.own->mutex);
     }
 }
 

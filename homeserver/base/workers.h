@@ -17,6 +17,13 @@ bool workers_submit(struct workers *workers, uint64_t lane, job_fn fn, void *arg
  * holds is fine and counted; holding another lane is a fault. */
 void workers_lane_enter(struct workers *workers, uint64_t lane);
 void workers_lane_leave(struct workers *workers, uint64_t lane);
+/* At most `awake_max` threads run at once; the others sleep until one of these waits for a lane or
+ * pauses. More threads than cores that all run would only switch. Without a call: all run. */
+void workers_limit_awake(struct workers *workers, size_t awake_max);
+/* Around a long wait or computation in a job: another thread may run meanwhile. Does nothing on
+ * threads that belong to no pool. */
+void workers_pause(void);
+void workers_resume(void);
 size_t workers_queued(struct workers *workers);
 
 /* Lane keys: rooms and users never collide with each other. */

@@ -1,5 +1,6 @@
 #include "homeserver/base/workers.h"
 
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -91,6 +92,61 @@ static void a_job_enters_a_lane_among_jobs_of_the_lane(void **state)
     assert_int_equal(all->plain[0] + all->plain[1], JOBS);
 }
 
+static void few_awake_threads_do_all_jobs(void **state)
+{
+    struct shared *all = *state;
+    workers_limit_awake(all->workers, 2);
+    for (int i = 0; i < JOBS; i++) {
+        bool enters = i % 3 != 0;
+        jobs[i] = (struct job){all, i % 2, 0};
+        uint64_t lane = enters && i % 5 ? 0 : lane_of_room((uint64_t)(i % 2));
+        assert_true(workers_submit(all->workers, lane, run_entering, &jobs[i]));
+    }
+    workers_free(&all->workers);
+    assert_int_equal(all->done, JOBS);
+    assert_int_equal(all->wrong, 0);
+}
+
+struct meeting {
+    sem_t posted, over;
+};
+
+static void run_pausing(void *arg)
+{
+    struct meeting *meeting = arg;
+    workers_pause();
+    sem_wait(&meeting->posted);
+    workers_resume();
+    sem_post(&meeting->over);
+}
+
+static void run_posting(void *arg)
+{
+    struct meeting *meeting = arg;
+    sem_post(&meeting->posted);
+}
+
+static void a_job_that_pauses_lets_another_run(void **state)
+{
+    struct shared *all = *state;
+    struct meeting meeting;
+    sem_init(&meeting.posted, 0, 0);
+    sem_init(&meeting.over, 0, 0);
+    workers_limit_awake(all->workers, 1);
+    for (int i = 0; i < 3; i++) {
+        assert_true(workers_submit(all->workers, 0, run_pausing, &meeting));
+    }
+    for (int i = 0; i < 3; i++) {
+        assert_true(workers_submit(all->workers, 0, run_posting, &meeting));
+    }
+    for (int i = 0; i < 3; i++) {
+        sem_wait(&meeting.over);
+    }
+    workers_free(&all->workers);
+    sem_destroy(&meeting.posted);
+    sem_destroy(&meeting.over);
+}
+
 static void a_full_queue_refuses(void **state)
 {
     struct shared *all = *state;
@@ -122,6 +178,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(jobs_of_a_lane_run_in_order_and_alone, setup),
         cmocka_unit_test_setup(a_job_enters_a_lane_among_jobs_of_the_lane, setup),
+        cmocka_unit_test_setup(few_awake_threads_do_all_jobs, setup),
+        cmocka_unit_test_setup(a_job_that_pauses_lets_another_run, setup),
         cmocka_unit_test_setup(a_full_queue_refuses, setup),
         cmocka_unit_test_setup(rooms_and_users_have_different_lanes, setup),
     };
