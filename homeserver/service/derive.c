@@ -242,6 +242,28 @@ static struct err forget_relation(struct derive *d, const struct event *target, 
     return OK;
 }
 
+/* The names that a redacted member event gave are gone from the member index too. */
+static struct err prune_member(struct derive *d, const struct event *pruned, int64_t number)
+{
+    struct room_member member;
+    uint64_t user = 0;
+    bool found = false;
+    if (!pruned->has_state_key || !slice_eq(pruned->type, LIT("m.room.member"))) {
+        return OK;
+    }
+    TRY(hs_user_find(d->hs, d->ctx, pruned->state_key, &user, &found));
+    if (found) {
+        TRY(hs_room_member(d->hs, d->ctx, d->room, user, &member, &found));
+    }
+    if (!found || member.number != number) {
+        return OK;
+    }
+    member.display_name = json_get_string(pruned->content, LIT("displayname"));
+    member.avatar_url = json_get_string(pruned->content, LIT("avatar_url"));
+    store_put(d->derived, key_u64(d->ctx, DERIVED_KEY_MEMBER, user), member_value(d->ctx, &member));
+    return OK;
+}
+
 /* The target's row with the pruned JSON. */
 static struct err rewrite_row(struct derive *d, struct store_update *log,
                               const struct stored_event *target)
@@ -255,6 +277,7 @@ static struct err rewrite_row(struct derive *d, struct store_update *log,
     ASSERT(found);
     TRY(room_record_decode(d->ctx->arena, row, &record));
     TRY(event_redacted(d->ctx->arena, &target->event, &pruned));
+    TRY(prune_member(d, &pruned, target->number));
     record.flags |= EVENT_REDACTED;
     record.redacted_by = d->number;
     record.json = pruned.json;
