@@ -63,6 +63,7 @@ void http_exchange_drop_job(struct http_connection *connection)
         if (connection->job->reply.file_fd >= 0) {
             close(connection->job->reply.file_fd);
         }
+        ctx_finish(&connection->job->ctx);
         connection->job = NULL;
         spare_arena(connection->home, &connection->arena);
     }
@@ -374,6 +375,7 @@ void http_exchange_finish(struct http_connection *connection, struct err err)
     const struct http_server_config *config = config_of(connection);
     struct http_job *job = connection->job;
     bool parked = job->reply.parked;
+    ctx_finish(&job->ctx); /* the handler is over: rooms and the like go back */
     if (parked && err.code && !atomic_exchange(&connection->parked.taken, true)) {
         parked = false; /* nobody else can answer any more */
         job->reply.parked = false;

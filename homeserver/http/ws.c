@@ -159,6 +159,7 @@ static void run_messages(void *arg)
          message = next_message(ws, &ended)) {
         struct ctx ctx = {.arena = arena, .now = config->now, .log = config->log};
         ws->hooks->on_text(ws->arg, &ctx, (struct slice){message->bytes, message->len});
+        ctx_finish(&ctx);
         mem_free(message);
         arena_reset(arena);
     }
