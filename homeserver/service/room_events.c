@@ -62,6 +62,67 @@ struct err hs_event_scan(struct hs *hs, struct ctx *ctx, struct room *room, int6
     return *found_out ? scan_row(ctx, room, number, row, event_out) : OK;
 }
 
+/* --- many at once --- */
+
+enum { RUN_GAP_MAX = 4, RUN_COUNT_MIN = 3 };
+
+/* How many of the numbers from `at` on stand so close together that reading over the gaps is
+ * cheaper than looking each up. */
+static size_t run_length(struct event_numbers numbers, size_t at)
+{
+    size_t end = at + 1;
+    while (end < numbers.count && numbers.items[end] - numbers.items[end - 1] <= RUN_GAP_MAX) {
+        end++;
+    }
+    return end - at;
+}
+
+static struct err scan_run(struct hs *hs, struct ctx *ctx, struct room *room,
+                           struct event_numbers run, struct stored_events *events)
+{
+    struct store_rows rows;
+    struct store_range range = {
+        .from = key_i64(ctx, ROOM_KEY_EVENT, run.items[0]),
+        .to = key_i64(ctx, ROOM_KEY_EVENT, run.items[run.count - 1] + 1),
+    };
+    TRY(store_read_range(hs->store, ctx, room_object(ctx, room->number), range, &rows));
+    size_t at = 0;
+    for (size_t i = 0; i < rows.count; i++) {
+        struct unpack key = unpack_of(slice_from(rows.rows[i].key, 1));
+        int64_t number = unpack_be_i64(&key);
+        while (at < run.count && run.items[at] < number) {
+            at++;
+        }
+        if (at < run.count && run.items[at] == number) {
+            TRY(scan_row(ctx, room, number, rows.rows[i].value, &events->items[events->count]));
+            events->count++;
+        }
+    }
+    return OK;
+}
+
+struct err hs_events_scan_many(struct hs *hs, struct ctx *ctx, struct room *room,
+                               struct event_numbers numbers, struct stored_events *events_out)
+{
+    struct stored_events events = {0};
+    events.items = arena_array(ctx->arena, numbers.count, sizeof *events.items);
+    for (size_t at = 0; at < numbers.count;) {
+        size_t count = run_length(numbers, at);
+        struct event_numbers run = {numbers.items + at, count};
+        bool found = false;
+        if (count >= RUN_COUNT_MIN) {
+            TRY(scan_run(hs, ctx, room, run, &events));
+            at += count;
+            continue;
+        }
+        TRY(hs_event_scan(hs, ctx, room, numbers.items[at], &events.items[events.count], &found));
+        events.count += found ? 1 : 0;
+        at++;
+    }
+    *events_out = events;
+    return OK;
+}
+
 struct err hs_event_parse_content(struct ctx *ctx, struct stored_event *event)
 {
     if (event->event.content) {

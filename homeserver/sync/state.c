@@ -6,6 +6,11 @@
 
 #include "homeserver/service/users.h"
 
+#include <stdlib.h>
+
+/* In rooms with fewer people reading all of the state is cheaper than avoiding the members. */
+enum { FEW_PEOPLE = 100 };
+
 struct picking {
     struct sync_job *job;
     struct sync_room *room;
@@ -13,6 +18,7 @@ struct picking {
     uint64_t start_root; /* state at the start of the timeline */
     uint64_t base_root;  /* what the client has: 0 = nothing */
     bool lazy;
+    struct stored_events ready; /* read ahead, ascending by number */
 };
 
 static int64_t first_number(const struct sync_room *room)
@@ -88,13 +94,51 @@ static struct err offer(struct picking *p, struct stored_event *event)
     return OK;
 }
 
+static int by_number(const void *a, const void *b)
+{
+    const struct stored_event *left = a;
+    const struct stored_event *right = b;
+    return (left->number > right->number) - (left->number < right->number);
+}
+
+static int by_value(const void *a, const void *b)
+{
+    int64_t left = *(const int64_t *)a;
+    int64_t right = *(const int64_t *)b;
+    return (left > right) - (left < right);
+}
+
+/* Reads the events of many changes in few steps; the order of events is that of their rows. */
+static struct err read_ahead(struct picking *p, const struct state_difference *changes,
+                             size_t count)
+{
+    enum { WORTH_IT = 4 };
+    int64_t *numbers = arena_array(p->job->room_ctx->arena, count, sizeof *numbers);
+    size_t wanted = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (changes[i].right && !in_timeline(p->room, changes[i].right)) {
+            numbers[wanted++] = changes[i].right;
+        }
+    }
+    if (wanted < WORTH_IT) {
+        return OK;
+    }
+    qsort(numbers, wanted, sizeof *numbers, by_value);
+    struct event_numbers list = {numbers, wanted};
+    return hs_events_scan_many(p->job->hs, p->job->room_ctx, p->room->room, list, &p->ready);
+}
+
 static struct err load(struct picking *p, int64_t number, struct stored_event *event_out,
                        bool *found_out)
 {
-    const struct stored_event *shown = in_timeline(p->room, number);
-    *found_out = shown != NULL;
-    if (shown) {
-        *event_out = *shown;
+    struct stored_event wanted = {.number = number};
+    const struct stored_event *known = in_timeline(p->room, number);
+    if (known == NULL && p->ready.count > 0) {
+        known = bsearch(&wanted, p->ready.items, p->ready.count, sizeof wanted, by_number);
+    }
+    *found_out = known != NULL;
+    if (known) {
+        *event_out = *known;
         return OK;
     }
     return hs_event_scan(p->job->hs, p->job->room_ctx, p->room->room, number, event_out, found_out);
@@ -186,6 +230,7 @@ static struct err offer_changes(struct picking *p)
     }
     TRY(state_diff(p->job->hs->states, p->job->room_ctx, p->room->info.number, p->base_root,
                    p->room->end_root, &changes, &count));
+    TRY(read_ahead(p, changes, count));
     for (size_t i = 0; i < count; i++) {
         TRY(offer_change(p, &changes[i]));
     }
@@ -220,28 +265,59 @@ static struct err offer_all_but_members(struct picking *p)
     uint64_t *keys = NULL;
     size_t count = 0;
     TRY(hs_state_keys_without_members(job->hs, job->room_ctx, p->room->room, &keys, &count));
+    struct state_difference *changes = arena_array(job->room_ctx->arena, count, sizeof *changes);
+    size_t kept = 0;
     for (size_t i = 0; i < count; i++) {
-        struct state_difference change = {.key = keys[i]};
         bool found = false;
+        changes[kept].key = keys[i];
         TRY(state_get(job->hs->states, job->room_ctx, p->room->info.number, p->room->end_root,
-                      keys[i], &change.right, &found));
-        if (found) {
-            TRY(offer_change(p, &change));
-        }
+                      keys[i], &changes[kept].right, &found));
+        kept += found ? 1 : 0;
+    }
+    TRY(read_ahead(p, changes, kept));
+    for (size_t i = 0; i < kept; i++) {
+        TRY(offer_change(p, &changes[i]));
     }
     return OK;
 }
 
 /* --- members by need --- */
 
+/* Among the events read ahead, which are the state at the end: also that at the start, unless the
+ * timeline changed it. */
+static const struct stored_event *member_read_ahead(const struct picking *p, struct slice user_id)
+{
+    int64_t first = p->job->request->use_state_after ? INT64_MAX : first_number(p->room);
+    for (size_t i = 0; i < p->ready.count && p->ready.items[i].number < first; i++) {
+        const struct stored_event *event = &p->ready.items[i];
+        if (is_member(event) && slice_eq(event->event.state_key, user_id)) {
+            return event;
+        }
+    }
+    return NULL;
+}
+
+static struct err find_member(struct picking *p, struct slice user_id,
+                              struct stored_event *event_out, bool *found_out)
+{
+    struct sync_job *job = p->job;
+    uint64_t root = job->request->use_state_after ? p->room->end_root : p->start_root;
+    const struct stored_event *known = member_read_ahead(p, user_id);
+    *found_out = known != NULL;
+    if (known) {
+        *event_out = *known;
+        return OK;
+    }
+    return hs_state_event(job->hs, job->room_ctx, p->room->room, root, LIT("m.room.member"),
+                          user_id, event_out, found_out);
+}
+
 static struct err offer_member(struct picking *p, struct slice user_id)
 {
     struct sync_job *job = p->job;
     struct stored_event event;
-    uint64_t root = job->request->use_state_after ? p->room->end_root : p->start_root;
     bool found = false;
-    TRY(hs_state_event(job->hs, job->room_ctx, p->room->room, root, LIT("m.room.member"), user_id,
-                       &event, &found));
+    TRY(find_member(p, user_id, &event, &found));
     if (!found || has_number(p->room, event.number) ||
         (!job->request->use_state_after && in_timeline(p->room, event.number))) {
         return OK;
@@ -299,7 +375,8 @@ struct err sync_room_state(struct sync_job *job, struct sync_room *room)
     if (room->full_state && !room->fresh) {
         TRY(note_changes(&p));
     }
-    if (p.lazy && room->full_state) {
+    uint32_t people = room->head.joined_count + room->head.invited_count;
+    if (p.lazy && room->full_state && people > FEW_PEOPLE) {
         TRY(offer_all_but_members(&p));
     } else {
         TRY(offer_changes(&p));

@@ -280,8 +280,8 @@ static void lazy_loading_sends_the_members_that_speak_once(void **state)
     house_say(&f->house, room, &f->bob, "one");
     struct json first = sync_as(f, &f->alice, (struct asking){.filter = filter});
     const char *types = types_of(f, events_of(room_of(&first, "join", room), "state"));
-    assert_string_equal(types, "m.room.create m.room.guest_access m.room.history_visibility "
-                               "m.room.join_rules m.room.name m.room.power_levels "
+    assert_string_equal(types, "m.room.create m.room.power_levels m.room.join_rules "
+                               "m.room.history_visibility m.room.guest_access m.room.name "
                                "m.room.member/@bob:test m.room.member/@alice:test");
     house_say(&f->house, room, &f->bob, "two");
     house_say(&f->house, room, &carol, "three");
@@ -297,6 +297,31 @@ static void lazy_loading_sends_the_members_that_speak_once(void **state)
     struct json third =
         sync_as(f, &f->alice, (struct asking){next_batch(f, &second), filter, false, false});
     assert_string_equal(types_of(f, events_of(room_of(&third, "join", room), "state")), "");
+}
+
+/* Large rooms take another way to the same answer. */
+static void lazy_loading_in_a_crowd_sends_only_who_is_needed(void **state)
+{
+    struct fixture *f = *state;
+    struct room *room = house_room(&f->house, &f->alice, PUBLIC);
+    for (int i = 0; i < 101; i++) {
+        struct guest guest = {.actor = f->alice.actor};
+        guest.actor.user_id = arena_printf(f->house.ctx.arena, "@crowd%d:test", i);
+        house_member(&f->house, room, &f->alice, &guest, MEMBERSHIP_INVITE);
+    }
+    house_member(&f->house, room, &f->bob, &f->bob, MEMBERSHIP_JOIN);
+    house_say(&f->house, room, &f->bob, "one");
+    struct json answer =
+        sync_as(f, &f->alice,
+                (struct asking){.filter = "{\"room\":{\"state\":{\"lazy_load_members\":true},"
+                                          "\"timeline\":{\"limit\":1}}}"});
+    /* Without a name for the room, its heroes are needed too. */
+    assert_string_equal(types_of(f, events_of(room_of(&answer, "join", room), "state")),
+                        "m.room.create m.room.guest_access m.room.history_visibility "
+                        "m.room.join_rules m.room.power_levels m.room.member/@bob:test "
+                        "m.room.member/@alice:test m.room.member/@crowd0:test "
+                        "m.room.member/@crowd1:test m.room.member/@crowd2:test "
+                        "m.room.member/@crowd3:test m.room.member/@crowd4:test");
 }
 
 static void fields_and_federation_format_change_how_events_look(void **state)
@@ -527,6 +552,7 @@ int main(void)
         ENGINE_TEST(leaving_shows_the_room_once_up_to_the_leave),
         ENGINE_TEST(an_invite_comes_with_stripped_state_and_its_refusal_as_left),
         ENGINE_TEST(lazy_loading_sends_the_members_that_speak_once),
+        ENGINE_TEST(lazy_loading_in_a_crowd_sends_only_who_is_needed),
         ENGINE_TEST(fields_and_federation_format_change_how_events_look),
         ENGINE_TEST(history_before_a_join_is_shown_only_where_it_is_shared),
         ENGINE_TEST(full_state_repeats_the_state_but_not_the_timeline),
