@@ -9,6 +9,7 @@ enum {
     IDLE_MS = 5 * 60 * 1000, /* spec: unavailable after about five minutes */
     ACTIVE_MS = 60 * 1000,   /* currently_active for so long after an action */
     USERS_KEPT_MAX = 200000,
+    MANUAL = 0, /* in place of a device: PUT presence */
 };
 
 static void unlink_user(struct hs_ephemeral *ephemeral, struct presence_user *user)
@@ -126,6 +127,17 @@ static void set_device(struct presence_user *user, uint64_t hash, enum presence 
     user->devices[at] = (struct presence_device){hash, presence, now_mono};
 }
 
+/* What was set by hand holds until a device says otherwise. */
+static void drop_manual(struct presence_user *user)
+{
+    for (size_t i = 0; i < user->device_count; i++) {
+        if (user->devices[i].hash == MANUAL) {
+            user->devices[i] = user->devices[--user->device_count];
+            return;
+        }
+    }
+}
+
 static bool set_status(struct presence_user *user, struct slice status)
 {
     struct slice old = slice_of(user->status_owned);
@@ -161,7 +173,7 @@ void hs_presence_set(struct hs *hs, uint64_t number, enum presence presence,
         for (size_t i = 0; i < user->device_count; i++) {
             user->devices[i].presence = presence;
         }
-        set_device(user, 0, presence, now);
+        set_device(user, MANUAL, presence, now);
         user->active_mono_ms = presence == PRESENCE_ONLINE ? now : user->active_mono_ms;
         refresh(ephemeral, user, now);
         if (status_changed && user->pos == before) {
@@ -182,6 +194,7 @@ void hs_presence_touch(struct hs *hs, uint64_t number, struct slice device_id,
     pthread_mutex_lock(&ephemeral->lock);
     struct presence_user *user = user_entry(ephemeral, number);
     if (user) {
+        drop_manual(user);
         set_device(user, slice_hash(device_id) | 1, presence, now);
         user->active_mono_ms = presence == PRESENCE_ONLINE ? now : user->active_mono_ms;
         refresh(ephemeral, user, now);
