@@ -54,8 +54,8 @@ static size_t waiting(const char *device_id, uint64_t since, size_t limit, uint6
 {
     struct to_device_messages messages;
     struct inbox_range wanted = {since, UINT64_MAX / 2, limit};
-    assert_int_equal(
-        hs_inbox_read(&w.hs, &w.ctx, bob, slice_of(device_id), wanted, &messages).code, 0);
+    assert_int_equal(hs_inbox_read(&w.hs, &w.ctx, bob, slice_of(device_id), wanted, &messages).code,
+                     0);
     for (size_t i = 0; i < messages.count; i++) {
         assert_true(messages.items[i].pos > since);
         since = messages.items[i].pos;
