@@ -6,6 +6,7 @@
 #include "homeserver/client/routes.h"
 #include "homeserver/http/selfsigned.h"
 #include "homeserver/http/server.h"
+#include "homeserver/media/media.h"
 #include "homeserver/service/device_keys.h"
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/memberships.h"
@@ -91,6 +92,7 @@ static void build_services(struct app *app)
     hs->prefs = hs_prefs_new(hs);
     hs_memberships_hook(hs);
     hs_pushers_hook(hs);
+    hs->media_waits = media_waits_new(hs);
     hs->sync = sync_new(hs);
 }
 
@@ -239,6 +241,7 @@ void app_free(struct app **app)
     signing_key_free(&a->hs.signing_key);
     positions_close(&a->hs.positions);
     sync_free(&a->hs.sync);
+    media_waits_free(&a->hs.media_waits);
     state_store_free(&a->hs.states);
     store_close(&a->hs.store);
     ctx_finish(&a->ctx);

@@ -20,6 +20,7 @@ struct hs_keys;      /* end-to-end keys, device_keys.h */
 struct hs_inbox;     /* to-device messages, to_device.h */
 struct hs_ephemeral; /* typing, presence, receipts, ephemeral.h */
 struct hs_prefs;     /* account data, push rules, filters, prefs.h */
+struct media_waits;  /* who waits for announced media, media/media.h */
 struct sync;         /* the sync engine, sync/sync.h */
 struct signing_key;  /* crypto/signing_key.h */
 
@@ -42,6 +43,7 @@ struct hs {
     struct hs_inbox *inbox;
     struct hs_ephemeral *ephemeral;
     struct hs_prefs *prefs;
+    struct media_waits *media_waits; /* of the layer above, as is sync */
     struct sync *sync; /* for the routes alone: the service layer does not know it */
 };
 

@@ -1,0 +1,236 @@
+/* Uploads and downloads, with authentication and on the old paths without.
+ * Spec: client-server, "Content repository". */
+#include "homeserver/base/mem.h"
+#include "homeserver/client/rooms_priv.h"
+#include "homeserver/media/media.h"
+
+#include <ctype.h>
+
+enum { TIMEOUT_DEFAULT_MS = 20000, TIMEOUT_MAX_MS = 60000, EDGE_MAX = 100000 };
+
+/* --- uploading --- */
+
+struct upload {
+    struct media_upload media;
+};
+
+static bool fills_announced(const struct http_request *request)
+{
+    return request->method == HTTP_PUT;
+}
+
+static struct err check_mxc(struct hs *hs, const struct http_request *request)
+{
+    bool good = hs_is_local(hs, request->params[0]) && media_id_is_valid(request->params[1]);
+    return good ? OK : err_public(ERR_M_NOT_FOUND, "This media id was not announced here.");
+}
+
+static struct err begin_upload(void *app, struct ctx *ctx, struct http_request *request,
+                               void **stream_out)
+{
+    struct hs *hs = app;
+    if (request->content_length > hs->conf->limits_upload_bytes) {
+        return err_make(ERR_M_TOO_LARGE, "upload");
+    }
+    if (fills_announced(request)) {
+        TRY(check_mxc(hs, request));
+        TRY(media_check_fill(hs, ctx, request->requester->user, request->params[1]));
+    }
+    struct upload *upload = mem_alloc(sizeof *upload);
+    struct err err = media_upload_begin(hs, &upload->media);
+    if (err.code != 0) {
+        mem_free(upload);
+        return err;
+    }
+    *stream_out = upload;
+    return OK;
+}
+
+static struct err append_piece(void *stream, struct slice bytes)
+{
+    struct upload *upload = stream;
+    return media_upload_append(&upload->media, bytes);
+}
+
+static void abort_upload(void *stream)
+{
+    struct upload *upload = stream;
+    media_upload_abort(&upload->media);
+    mem_free(upload);
+}
+
+static const struct http_stream_hooks upload_hooks = {begin_upload, append_piece, abort_upload};
+
+/* A type that can stand in a header; anything else is just bytes. */
+static struct slice clean_type(struct slice content_type)
+{
+    bool good = content_type.len > 0 && content_type.len <= MEDIA_TYPE_BYTES_MAX &&
+                slice_find(content_type, '/') < content_type.len;
+    for (size_t i = 0; good && i < content_type.len; i++) {
+        good = isprint((unsigned char)content_type.ptr[i]);
+    }
+    return good ? content_type : LIT("application/octet-stream");
+}
+
+static struct err finish(void *app, struct ctx *ctx, const struct http_request *request,
+                         struct media *media_out)
+{
+    struct upload *upload = request->stream;
+    struct slice name = http_query_get(ctx, request, LIT("filename"));
+    struct media draft = {.uploader = request->requester->user,
+                          .content_type = clean_type(request->content_type),
+                          .file_name = slice_sub(name, 0, MEDIA_NAME_BYTES_MAX)};
+    if (!slice_is_utf8(draft.file_name)) {
+        draft.file_name = (struct slice){0};
+    }
+    if (fills_announced(request)) {
+        draft.media_id = request->params[1];
+    }
+    struct err err = media_upload_finish(app, ctx, &upload->media, &draft, media_out);
+    mem_free(upload);
+    return err;
+}
+
+static void reply_uri(struct cs_room_call *call, const struct media *media)
+{
+    struct slice server = call->hs->server_name;
+    struct slice uri = arena_printf(call->ctx->arena, "mxc://%.*s/%.*s", (int)server.len,
+                                    server.ptr, (int)media->media_id.len, media->media_id.ptr);
+    json_out_object(&call->out);
+    json_out_key_string(&call->out, LIT("content_uri"), uri);
+    if (!media->is_ready) {
+        json_out_key_int(&call->out, LIT("unused_expires_at"), media->expires_ms);
+    }
+    json_out_object_end(&call->out);
+}
+
+static struct err post_upload(void *app, struct ctx *ctx, const struct http_request *request,
+                              struct http_reply *reply)
+{
+    struct cs_room_call call;
+    struct media media;
+    cs_call_begin(&call, app, ctx, request, reply);
+    TRY(finish(app, ctx, request, &media));
+    reply_uri(&call, &media);
+    return OK;
+}
+
+static struct err put_upload(void *app, struct ctx *ctx, const struct http_request *request,
+                             struct http_reply *reply)
+{
+    struct media media;
+    TRY(finish(app, ctx, request, &media));
+    http_reply_empty(reply);
+    return OK;
+}
+
+static struct err post_create(void *app, struct ctx *ctx, const struct http_request *request,
+                              struct http_reply *reply)
+{
+    struct cs_room_call call;
+    struct media media;
+    cs_call_begin(&call, app, ctx, request, reply);
+    TRY(media_announce(call.hs, ctx, call.actor.user, &media));
+    reply_uri(&call, &media);
+    return OK;
+}
+
+/* --- downloading --- */
+
+static struct err find_view(struct hs *hs, const struct http_request *request)
+{
+    bool good = hs_is_local(hs, request->params[0]) && media_id_is_valid(request->params[1]);
+    return good ? OK : err_public(ERR_M_NOT_FOUND, "There is no media of this id.");
+}
+
+static struct err serve(void *app, struct ctx *ctx, const struct http_request *request,
+                        struct http_reply *reply, struct media_view *view)
+{
+    int64_t timeout_ms = TIMEOUT_DEFAULT_MS;
+    struct hs *hs = app;
+    bool is_old = request->requester == NULL;
+    if (is_old && !hs->conf->media_legacy_paths) {
+        return err_public(ERR_M_NOT_FOUND, "Media is served on the authenticated paths.");
+    }
+    TRY(find_view(hs, request));
+    TRY(http_query_int(ctx, request, LIT("timeout_ms"), TIMEOUT_DEFAULT_MS, &timeout_ms));
+    view->media_id = request->params[1];
+    return media_serve(hs, ctx, request, reply, view,
+                       timeout_ms > TIMEOUT_MAX_MS ? TIMEOUT_MAX_MS : timeout_ms);
+}
+
+static struct err get_download(void *app, struct ctx *ctx, const struct http_request *request,
+                               struct http_reply *reply)
+{
+    struct media_view view = {0};
+    return serve(app, ctx, request, reply, &view);
+}
+
+static struct err get_named_download(void *app, struct ctx *ctx, const struct http_request *request,
+                                     struct http_reply *reply)
+{
+    struct media_view view = {.file_name = slice_sub(request->params[2], 0, MEDIA_NAME_BYTES_MAX)};
+    return serve(app, ctx, request, reply, &view);
+}
+
+static struct err read_edge(struct ctx *ctx, const struct http_request *request, struct slice name)
+{
+    int64_t edge = 0;
+    TRY(http_query_int(ctx, request, name, 0, &edge));
+    return edge > 0 && edge <= EDGE_MAX
+               ? OK
+               : err_public(ERR_M_INVALID_PARAM, "`width` and `height` must be positive numbers.");
+}
+
+static struct err get_thumbnail(void *app, struct ctx *ctx, const struct http_request *request,
+                                struct http_reply *reply)
+{
+    struct media_view view = {.is_thumbnail = true};
+    struct slice method = http_query_get(ctx, request, LIT("method"));
+    TRY(read_edge(ctx, request, LIT("width")));
+    TRY(read_edge(ctx, request, LIT("height")));
+    if (method.ptr && !slice_eq(method, LIT("crop")) && !slice_eq(method, LIT("scale"))) {
+        return err_public(ERR_M_INVALID_PARAM, "`method` must be crop or scale.");
+    }
+    return serve(app, ctx, request, reply, &view);
+}
+
+static struct err get_config(void *app, struct ctx *ctx, const struct http_request *request,
+                             struct http_reply *reply)
+{
+    struct cs_room_call call;
+    cs_call_begin(&call, app, ctx, request, reply);
+    json_out_object(&call.out);
+    json_out_key_int(&call.out, LIT("m.upload.size"), call.hs->conf->limits_upload_bytes);
+    json_out_object_end(&call.out);
+    return OK;
+}
+
+#define SECTION "Content repository"
+#define OLD "/_matrix/media/v3/"
+#define NEW "/_matrix/client/v1/media/"
+#define FILE_PATH "{serverName}/{mediaId}"
+enum { ALLOW = HTTP_ALLOW_GUEST | HTTP_ALLOW_SUSPENDED, FILES = ALLOW | HTTP_NO_FORMAT };
+#define GET_ROUTE(path, auth, handler)                                                             \
+    {                                                                                              \
+        HTTP_GET, path, auth, HTTP_RATE_MEDIA, HTTP_BODY_NONE, HTTP_LANE_NONE, 0, handler,         \
+            SECTION, NULL, FILES                                                                   \
+    }
+
+static const struct http_route routes[] = {
+    {HTTP_POST, OLD "upload", HTTP_AUTH_USER, HTTP_RATE_MEDIA, HTTP_BODY_STREAM, HTTP_LANE_NONE,
+     UINT32_MAX, post_upload, SECTION, &upload_hooks, HTTP_ALLOW_GUEST},
+    {HTTP_PUT, OLD "upload/" FILE_PATH, HTTP_AUTH_USER, HTTP_RATE_MEDIA, HTTP_BODY_STREAM,
+     HTTP_LANE_USER, UINT32_MAX, put_upload, SECTION, &upload_hooks, HTTP_ALLOW_GUEST},
+    {HTTP_POST, "/_matrix/media/v1/create", HTTP_AUTH_USER, HTTP_RATE_MEDIA,
+     HTTP_BODY_OPTIONAL_JSON, HTTP_LANE_USER, 65536, post_create, SECTION, NULL, HTTP_ALLOW_GUEST},
+    GET_ROUTE(NEW "config", HTTP_AUTH_USER, get_config),
+    GET_ROUTE(OLD "config", HTTP_AUTH_USER, get_config),
+    GET_ROUTE(NEW "download/" FILE_PATH, HTTP_AUTH_USER, get_download),
+    GET_ROUTE(NEW "download/" FILE_PATH "/{fileName}", HTTP_AUTH_USER, get_named_download),
+    GET_ROUTE(NEW "thumbnail/" FILE_PATH, HTTP_AUTH_USER, get_thumbnail),
+    GET_ROUTE(OLD "download/" FILE_PATH, HTTP_AUTH_NONE, get_download),
+    GET_ROUTE(OLD "download/" FILE_PATH "/{fileName}", HTTP_AUTH_NONE, get_named_download),
+    GET_ROUTE(OLD "thumbnail/" FILE_PATH, HTTP_AUTH_NONE, get_thumbnail),
+};
+const struct http_route_table cs_media_routes = {routes, COUNT_OF(routes)};

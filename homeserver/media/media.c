@@ -1,0 +1,200 @@
+#include "homeserver/media/media_priv.h"
+
+#include "crypto/token.h"
+
+#include <ctype.h>
+
+enum { ID_LETTERS = 24, RECORD_VERSION = 1 };
+
+static const struct slice record_key = LIT("r");
+
+bool media_id_is_valid(struct slice media_id)
+{
+    bool good = media_id.len > 0 && media_id.len <= MEDIA_ID_BYTES_MAX;
+    for (size_t i = 0; good && i < media_id.len; i++) {
+        char c = media_id.ptr[i];
+        good = isalnum((unsigned char)c) || c == '_' || c == '-';
+    }
+    return good;
+}
+
+static struct store_object object_of(struct slice media_id)
+{
+    return (struct store_object){STORE_MEDIA, media_id};
+}
+
+/* `@` is no character of a media id. */
+static struct store_object pending_object(struct ctx *ctx, uint64_t user)
+{
+    return (struct store_object){
+        STORE_MEDIA, arena_concat(ctx->arena, LIT("@"), store_id_u64(ctx->arena, user))};
+}
+
+static struct slice encode(struct ctx *ctx, const struct media *media)
+{
+    struct buf out;
+    buf_init_arena(&out, ctx->arena, 65536);
+    pack_u64(&out, RECORD_VERSION);
+    pack_u64(&out, media->uploader);
+    pack_bytes(&out, media->content_type);
+    pack_bytes(&out, media->file_name);
+    pack_i64(&out, media->bytes);
+    pack_i64(&out, media->created_ms);
+    pack_i64(&out, media->expires_ms);
+    pack_u64(&out, media->is_ready);
+    return buf_slice(&out);
+}
+
+static struct err decode(struct slice row, struct slice media_id, struct media *media_out)
+{
+    struct unpack in = unpack_of(row);
+    uint64_t version = unpack_u64(&in);
+    *media_out = (struct media){.media_id = media_id, .uploader = unpack_u64(&in)};
+    media_out->content_type = unpack_bytes(&in);
+    media_out->file_name = unpack_bytes(&in);
+    media_out->bytes = unpack_i64(&in);
+    media_out->created_ms = unpack_i64(&in);
+    media_out->expires_ms = unpack_i64(&in);
+    media_out->is_ready = unpack_u64(&in) != 0;
+    TRY(unpack_check(&in));
+    return version == RECORD_VERSION ? OK : err_make(ERR_CORRUPT, "media record of another form");
+}
+
+struct err media_find(struct hs *hs, struct ctx *ctx, struct slice media_id,
+                      struct media *media_out, bool *found_out)
+{
+    struct slice row;
+    *found_out = false;
+    if (!media_id_is_valid(media_id)) {
+        return OK;
+    }
+    TRY(store_get(hs->store, ctx, object_of(media_id), record_key, &row, found_out));
+    if (!*found_out) {
+        return OK;
+    }
+    TRY(decode(row, media_id, media_out));
+    *found_out = media_out->is_ready || media_out->expires_ms > now_wall_ms(ctx->now);
+    return OK;
+}
+
+/* --- announcing --- */
+
+/* Open announcements of a user; those that lapsed are taken out with `update`. */
+static struct err count_pending(struct hs *hs, struct ctx *ctx, uint64_t user,
+                                struct store_update *update, int64_t *count_out)
+{
+    struct store_rows rows;
+    TRY(store_read_range(hs->store, ctx, pending_object(ctx, user), (struct store_range){0},
+                         &rows));
+    *count_out = 0;
+    for (size_t i = 0; i < rows.count; i++) {
+        struct unpack in = unpack_of(rows.rows[i].value);
+        if (unpack_i64(&in) > now_wall_ms(ctx->now)) {
+            (*count_out)++;
+        } else {
+            store_delete(update, rows.rows[i].key);
+        }
+    }
+    return OK;
+}
+
+static struct slice new_id(struct ctx *ctx)
+{
+    return token_random_letters(ctx->arena, ID_LETTERS);
+}
+
+struct err media_announce(struct hs *hs, struct ctx *ctx, uint64_t user, struct media *media_out)
+{
+    int64_t count = 0;
+    int64_t now_ms = now_wall_ms(ctx->now);
+    struct store_update *pending = store_update_new(ctx, pending_object(ctx, user));
+    TRY(count_pending(hs, ctx, user, pending, &count));
+    if (hs->conf->rate_limits_enabled && count >= hs->conf->media_pending_per_user) {
+        return err_public(ERR_M_LIMIT_EXCEEDED, "Upload what you have announced first.");
+    }
+    *media_out = (struct media){.media_id = new_id(ctx),
+                                .uploader = user,
+                                .created_ms = now_ms,
+                                .expires_ms = now_ms + hs->conf->media_pending_life};
+    struct buf expires;
+    buf_init_arena(&expires, ctx->arena, 64);
+    pack_i64(&expires, media_out->expires_ms);
+    store_put(pending, media_out->media_id, buf_slice(&expires));
+    struct store_update *record = store_update_new(ctx, object_of(media_out->media_id));
+    store_put(record, record_key, encode(ctx, media_out));
+    struct store_update *updates[] = {record, pending};
+    return store_write(hs->store, ctx, updates, COUNT_OF(updates));
+}
+
+struct err media_check_fill(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice media_id)
+{
+    struct media media;
+    bool found = false;
+    TRY(media_find(hs, ctx, media_id, &media, &found));
+    if (!found) {
+        return err_public(ERR_M_NOT_FOUND, "This media id was not announced, or too long ago.");
+    }
+    if (media.uploader != user) {
+        return err_public(ERR_M_FORBIDDEN, "Another user has announced this media id.");
+    }
+    return media.is_ready ? err_make(ERR_M_CANNOT_OVERWRITE_MEDIA, "media is there") : OK;
+}
+
+/* --- uploading --- */
+
+struct err media_upload_begin(struct hs *hs, struct media_upload *upload)
+{
+    *upload = (struct media_upload){.bytes_max = hs->conf->limits_upload_bytes};
+    return store_blob_begin(hs->store, &upload->writer);
+}
+
+struct err media_upload_append(struct media_upload *upload, struct slice bytes)
+{
+    upload->bytes += (int64_t)bytes.len;
+    if (upload->bytes > upload->bytes_max) {
+        return err_make(ERR_M_TOO_LARGE, "upload");
+    }
+    return store_blob_append(upload->writer, bytes);
+}
+
+void media_upload_abort(struct media_upload *upload)
+{
+    if (upload->writer) {
+        store_blob_abort(&upload->writer);
+        upload->writer = NULL;
+    }
+}
+
+/* The record and the end of the announcement, after the bytes are on the disk. */
+static struct err write_record(struct hs *hs, struct ctx *ctx, const struct media *media)
+{
+    struct store_update *record = store_update_new(ctx, object_of(media->media_id));
+    struct store_update *pending = store_update_new(ctx, pending_object(ctx, media->uploader));
+    struct store_update *updates[] = {record, pending};
+    store_put(record, record_key, encode(ctx, media));
+    store_delete(pending, media->media_id);
+    return store_write(hs->store, ctx, updates, COUNT_OF(updates));
+}
+
+struct err media_upload_finish(struct hs *hs, struct ctx *ctx, struct media_upload *upload,
+                               const struct media *draft, struct media *media_out)
+{
+    struct err err = OK;
+    *media_out = *draft;
+    media_out->bytes = upload->bytes;
+    media_out->created_ms = now_wall_ms(ctx->now);
+    media_out->is_ready = true;
+    if (draft->media_id.len > 0) {
+        err = media_check_fill(hs, ctx, draft->uploader, draft->media_id);
+    } else {
+        media_out->media_id = new_id(ctx);
+    }
+    if (err.code != 0) {
+        media_upload_abort(upload);
+        return err;
+    }
+    TRY(store_blob_commit(&upload->writer, media_out->media_id));
+    TRY(write_record(hs, ctx, media_out));
+    media_waits_wake(hs->media_waits, media_out->media_id);
+    return OK;
+}

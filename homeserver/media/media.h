@@ -1,0 +1,71 @@
+/* The content repository: what this server knows of each uploaded file, and the files themselves as
+ * blobs of the store, streamed both ways. A file may be announced first and filled later; who asks
+ * meanwhile waits. Rows live in (STORE_MEDIA, media id) and (STORE_MEDIA, "@" user number), the
+ * latter holding a user's announced ids. Spec: client-server, "Content repository". */
+#pragma once
+#include "homeserver/http/http.h"
+#include "homeserver/service/hs.h"
+
+enum { MEDIA_ID_BYTES_MAX = 255, MEDIA_NAME_BYTES_MAX = 255, MEDIA_TYPE_BYTES_MAX = 255 };
+
+struct media {
+    struct slice media_id;
+    uint64_t uploader;
+    struct slice content_type;
+    struct slice file_name; /* empty = none was given */
+    int64_t bytes;
+    int64_t created_ms;
+    int64_t expires_ms; /* of an announced file: when the announcement lapses */
+    bool is_ready;      /* the content is here */
+};
+
+/* Those who wait for announced files. */
+struct media_waits;
+struct media_waits *media_waits_new(struct hs *hs);
+void media_waits_free(struct media_waits **waits);
+
+/* Letters, digits, `_` and `-` only, so that an id is a file name and nothing else. */
+bool media_id_is_valid(struct slice media_id);
+/* An announcement without content that is too old counts as not found. */
+struct err media_find(struct hs *hs, struct ctx *ctx, struct slice media_id,
+                      struct media *media_out, bool *found_out) MUST_USE;
+/* Announces a file: a new id that only this user may fill. M_LIMIT_EXCEEDED when the user has too
+ * many announcements open. In the account's lane. */
+struct err media_announce(struct hs *hs, struct ctx *ctx, uint64_t user,
+                          struct media *media_out) MUST_USE;
+/* Whether the user may fill this id. M_NOT_FOUND, M_FORBIDDEN, M_CANNOT_OVERWRITE_MEDIA. */
+struct err media_check_fill(struct hs *hs, struct ctx *ctx, uint64_t user,
+                            struct slice media_id) MUST_USE;
+
+/* An upload under way; made in a stream hook, so without an arena. */
+struct media_upload {
+    struct store_blob_writer *writer;
+    int64_t bytes;
+    int64_t bytes_max;
+};
+struct err media_upload_begin(struct hs *hs, struct media_upload *upload) MUST_USE;
+/* M_TOO_LARGE past the limit. */
+struct err media_upload_append(struct media_upload *upload, struct slice bytes) MUST_USE;
+void media_upload_abort(struct media_upload *upload);
+/* Publishes the bytes: under draft->media_id when it is set (which must have been announced), under
+ * a new id otherwise. Ends the upload in any case. In the account's lane. */
+struct err media_upload_finish(struct hs *hs, struct ctx *ctx, struct media_upload *upload,
+                               const struct media *draft, struct media *media_out) MUST_USE;
+
+/* How a download is to be answered; kept while its request waits. */
+struct media_view {
+    struct slice media_id;
+    struct slice file_name; /* overrides the file's own; empty = none */
+    bool is_thumbnail;
+};
+/* Answers with the file, or waits up to timeout_ms for its content. M_NOT_FOUND,
+ * M_NOT_YET_UPLOADED, and for thumbnails M_UNKNOWN when the file is no image. */
+struct err media_serve(struct hs *hs, struct ctx *ctx, const struct http_request *request,
+                       struct http_reply *reply, const struct media_view *view,
+                       int64_t timeout_ms) MUST_USE;
+/* Whether browsers may show this type in place.
+ * Spec: "Serving inline content". */
+bool media_type_is_inline(struct slice content_type);
+/* `inline` or `attachment`, with the name in the form that its characters need. */
+struct slice media_disposition(struct arena *arena, struct slice content_type,
+                               struct slice file_name);

@@ -1,0 +1,138 @@
+/* Answering downloads. Spec: client-server, "Content repository", "Serving inline content". */
+#include "homeserver/media/media_priv.h"
+
+#include <ctype.h>
+#include <string.h>
+
+static const struct slice inline_types[] = {
+    LIT("text/css"),         LIT("text/plain"),          LIT("text/csv"),
+    LIT("application/json"), LIT("application/ld+json"), LIT("image/jpeg"),
+    LIT("image/gif"),        LIT("image/png"),           LIT("image/apng"),
+    LIT("image/webp"),       LIT("image/avif"),          LIT("video/mp4"),
+    LIT("video/webm"),       LIT("video/ogg"),           LIT("video/quicktime"),
+    LIT("audio/mp4"),        LIT("audio/webm"),          LIT("audio/aac"),
+    LIT("audio/mpeg"),       LIT("audio/ogg"),           LIT("audio/wave"),
+    LIT("audio/wav"),        LIT("audio/x-wav"),         LIT("audio/x-pn-wav"),
+    LIT("audio/flac"),       LIT("audio/x-flac"),
+};
+
+/* The media type without its parameters. */
+static struct slice bare_type(struct slice content_type)
+{
+    struct slice type;
+    slice_cut(content_type, ';', &type);
+    return slice_trim(type);
+}
+
+bool media_type_is_inline(struct slice content_type)
+{
+    struct slice type = bare_type(content_type);
+    for (size_t i = 0; i < COUNT_OF(inline_types); i++) {
+        if (slice_eq_nocase(type, inline_types[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool is_plain_name(struct slice name)
+{
+    bool good = true;
+    for (size_t i = 0; good && i < name.len; i++) {
+        unsigned char c = (unsigned char)name.ptr[i];
+        good = c >= ' ' && c < 0x7f && c != '"' && c != '\\';
+    }
+    return good;
+}
+
+static void add_percent_encoded(struct buf *out, struct slice name)
+{
+    for (size_t i = 0; i < name.len; i++) {
+        unsigned char c = (unsigned char)name.ptr[i];
+        if (isalnum(c) || (c != 0 && strchr("-._~", c))) {
+            buf_add_byte(out, (char)c);
+        } else {
+            buf_printf(out, "%%%02X", c);
+        }
+    }
+}
+
+struct slice media_disposition(struct arena *arena, struct slice content_type,
+                               struct slice file_name)
+{
+    struct buf out;
+    buf_init_arena(&out, arena, 8192);
+    buf_add(&out, media_type_is_inline(content_type) ? LIT("inline") : LIT("attachment"));
+    if (file_name.len > 0 && is_plain_name(file_name)) {
+        buf_printf(&out, "; filename=\"%.*s\"", (int)file_name.len, file_name.ptr);
+    } else if (file_name.len > 0) {
+        buf_add(&out, LIT("; filename*=utf-8''"));
+        add_percent_encoded(&out, file_name);
+    }
+    return buf_slice(&out);
+}
+
+static void add_headers(struct ctx *ctx, const struct media *media, const struct media_view *view,
+                        struct http_reply *reply)
+{
+    struct slice name = view->file_name.len > 0 ? view->file_name : media->file_name;
+    if (view->is_thumbnail) {
+        name = LIT("thumbnail");
+    }
+    reply->content_type = media->content_type;
+    http_reply_header(reply, LIT("Content-Disposition"),
+                      media_disposition(ctx->arena, media->content_type, name));
+    http_reply_header(reply, LIT("Content-Security-Policy"),
+                      LIT("sandbox; default-src 'none'; script-src 'none'; "
+                          "plugin-types application/pdf; style-src 'unsafe-inline'; "
+                          "object-src 'self';"));
+    http_reply_header(reply, LIT("Cross-Origin-Resource-Policy"), LIT("cross-origin"));
+    http_reply_header(reply, LIT("X-Content-Type-Options"), LIT("nosniff"));
+    http_reply_header(reply, LIT("Cache-Control"), LIT("private, max-age=86400, immutable"));
+}
+
+/* Thumbnails are the image itself: larger than asked for is allowed, scaled up never happens. */
+static bool has_thumbnail(const struct media *media)
+{
+    return slice_has_prefix(bare_type(media->content_type), LIT("image/")) &&
+           media_type_is_inline(media->content_type);
+}
+
+struct err media_answer(struct hs *hs, struct ctx *ctx, const struct media_view *view,
+                        struct http_reply *reply)
+{
+    struct media media;
+    bool found = false;
+    int fd = -1;
+    int64_t bytes = 0;
+    TRY(media_find(hs, ctx, view->media_id, &media, &found));
+    if (!found) {
+        return err_public(ERR_M_NOT_FOUND, "There is no media of this id.");
+    }
+    if (!media.is_ready) {
+        return err_make(ERR_M_NOT_YET_UPLOADED, "announced media");
+    }
+    if (view->is_thumbnail && !has_thumbnail(&media)) {
+        return err_public(ERR_M_UNKNOWN_400, "This media has no thumbnail.");
+    }
+    TRY(store_blob_open(hs->store, media.media_id, &fd, &bytes, &found));
+    if (!found) {
+        return err_public(ERR_M_NOT_FOUND, "The content of this media is gone.");
+    }
+    add_headers(ctx, &media, view, reply);
+    reply->file_fd = fd;
+    reply->file_offset = 0;
+    reply->file_bytes = bytes;
+    return OK;
+}
+
+struct err media_serve(struct hs *hs, struct ctx *ctx, const struct http_request *request,
+                       struct http_reply *reply, const struct media_view *view, int64_t timeout_ms)
+{
+    struct err err = media_answer(hs, ctx, view, reply);
+    if (err.code != ERR_M_NOT_YET_UPLOADED || timeout_ms <= 0) {
+        return err;
+    }
+    media_waits_park(hs->media_waits, ctx, request, reply, view, timeout_ms);
+    return OK;
+}
