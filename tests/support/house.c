@@ -12,7 +12,6 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 static int64_t wall(void *arg)
@@ -36,7 +35,7 @@ static void must(struct err err)
 static void load_key(struct house *house)
 {
     struct hs *hs = &house->hs;
-    strcpy(house->folder, "/tmp/myelin-test-XXXXXX");
+    snprintf(house->folder, sizeof house->folder, "/tmp/myelin-test-XXXXXX");
     ASSERT(mkdtemp(house->folder) != NULL);
     struct slice path = arena_printf(house->conf_arena, "%s/key", house->folder);
     must(signing_key_load(path, &hs->signing_key));

@@ -28,7 +28,8 @@ void house_next_job(struct house *house);
 /* Everything reserved so far is published. */
 void house_settle(struct house *house);
 
-/* An account "@<name>:test" with a device; fails the test when that does not work, like all below. */
+/* An account "@<name>:test" with a device; fails the test when that does not work, like all below.
+ */
 struct guest house_guest(struct house *house, const char *name);
 /* A room by the body of createRoom. */
 struct room *house_room(struct house *house, const struct guest *guest, const char *body);
