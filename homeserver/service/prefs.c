@@ -24,7 +24,6 @@ struct hs_prefs *hs_prefs_new(struct hs *hs)
     prefs->hs = hs;
     prefs->users = map_new();
     prefs->counts = map_new();
-    prefs->version = 1;
     pthread_mutex_init(&prefs->lock, NULL);
     return prefs;
 }
@@ -73,7 +72,6 @@ static struct prefs_user *user_entry(struct hs_prefs *prefs, uint64_t user)
             prefs->users = map_new();
         }
         entry = mem_alloc(sizeof *entry);
-        entry->rules_version = ++prefs->version;
         map_set_ptr(prefs->users, map_key_u64(&user), entry);
     }
     return entry;
@@ -93,16 +91,7 @@ void prefs_forget(struct hs *hs, uint64_t user, struct slice type)
         free_user(prefs, entry);
         map_remove(prefs->users, map_key_u64(&user));
     }
-    prefs->version++;
     pthread_mutex_unlock(&prefs->lock);
-}
-
-uint64_t prefs_version(struct hs *hs, uint64_t user)
-{
-    pthread_mutex_lock(&hs->prefs->lock);
-    uint64_t version = user_entry(hs->prefs, user)->rules_version;
-    pthread_mutex_unlock(&hs->prefs->lock);
-    return version;
 }
 
 /* --- account data --- */

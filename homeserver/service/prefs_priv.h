@@ -19,7 +19,6 @@ struct prefs_user {
     bool has_ignored;
     struct map *ignored_owned; /* user id -> 1; NULL = nobody */
     struct rules_entry *rules;
-    uint64_t rules_version; /* grows when the rules or the ignored users change */
 };
 
 struct hs_prefs {
@@ -27,13 +26,10 @@ struct hs_prefs {
     pthread_mutex_t lock; /* rank 40: everything below */
     struct map *users;    /* number -> struct prefs_user * */
     struct map *counts;   /* user and room -> struct count_cache * (counts.c) */
-    uint64_t version;
 };
 
 /* Forgets what account data of this type said. */
 void prefs_forget(struct hs *hs, uint64_t user, struct slice type);
-/* Version of what counting depends on for the user. */
-uint64_t prefs_version(struct hs *hs, uint64_t user);
 /* The thread an event counts for: its root (empty = main), and the event that it hangs on in the
  * end, following relations: itself when it has none. */
 struct thread_place {
