@@ -23,6 +23,7 @@ struct tally {
 };
 
 struct count_cache {
+    uint64_t ignored_version;
     uint64_t receipt_pos; /* newest own receipt that was taken into account */
     int64_t joined_number;
     int64_t counted;             /* up to this event */
@@ -274,13 +275,15 @@ static uint64_t newest_receipt(const struct receipts *receipts)
 static struct count_cache *usable_cache(struct counting *c, struct count_cache *cache,
                                         const struct user_room *entry, int64_t last)
 {
+    uint64_t version = prefs_ignored_version(c->hs, c->user);
     uint64_t receipt_pos = newest_receipt(&c->receipts);
-    if (cache && cache->receipt_pos == receipt_pos &&
+    if (cache && cache->ignored_version == version && cache->receipt_pos == receipt_pos &&
         cache->joined_number == entry->joined_number && cache->counted <= last) {
         return cache;
     }
     free_cache(cache);
     cache = mem_alloc(sizeof *cache);
+    cache->ignored_version = version;
     cache->receipt_pos = receipt_pos;
     cache->joined_number = entry->joined_number;
     cache->counted = entry->joined_number;

@@ -28,15 +28,21 @@ struct hs_prefs *hs_prefs_new(struct hs *hs)
     return prefs;
 }
 
-static void free_user(struct hs_prefs *prefs, struct prefs_user *user)
+/* Under the lock. */
+static void forget_rules(struct prefs_user *user)
 {
-    map_free(&user->ignored_owned);
     if (user->rules && --user->rules->refs == 0) {
         arena_free(&user->rules->arena_owned);
         mem_free(user->rules);
     }
+    user->rules = NULL;
+}
+
+static void free_user(struct prefs_user *user)
+{
+    map_free(&user->ignored_owned);
+    forget_rules(user);
     mem_free(user);
-    (void)prefs;
 }
 
 static void free_users(struct hs_prefs *prefs)
@@ -45,7 +51,7 @@ static void free_users(struct hs_prefs *prefs)
     struct slice key;
     uint64_t value = 0;
     while (map_next(prefs->users, &cursor, &key, &value)) {
-        free_user(prefs, (struct prefs_user *)(uintptr_t)value);
+        free_user((struct prefs_user *)(uintptr_t)value);
     }
     map_free(&prefs->users);
 }
@@ -72,6 +78,7 @@ static struct prefs_user *user_entry(struct hs_prefs *prefs, uint64_t user)
             prefs->users = map_new();
         }
         entry = mem_alloc(sizeof *entry);
+        entry->ignored_version = ++prefs->version;
         map_set_ptr(prefs->users, map_key_u64(&user), entry);
     }
     return entry;
@@ -80,18 +87,28 @@ static struct prefs_user *user_entry(struct hs_prefs *prefs, uint64_t user)
 void prefs_forget(struct hs *hs, uint64_t user, struct slice type)
 {
     struct hs_prefs *prefs = hs->prefs;
-    bool relevant =
-        slice_eq(type, LIT("m.ignored_user_list")) || slice_eq(type, LIT("m.push_rules"));
-    if (!relevant) {
+    bool ignored = slice_eq(type, LIT("m.ignored_user_list"));
+    if (!ignored && !slice_eq(type, LIT("m.push_rules"))) {
         return;
     }
     pthread_mutex_lock(&prefs->lock);
-    struct prefs_user *entry = map_get_ptr(prefs->users, map_key_u64(&user));
-    if (entry) {
-        free_user(prefs, entry);
-        map_remove(prefs->users, map_key_u64(&user));
+    struct prefs_user *entry = user_entry(prefs, user);
+    if (ignored) {
+        map_free(&entry->ignored_owned);
+        entry->has_ignored = false;
+        entry->ignored_version = ++prefs->version;
+    } else {
+        forget_rules(entry);
     }
     pthread_mutex_unlock(&prefs->lock);
+}
+
+uint64_t prefs_ignored_version(struct hs *hs, uint64_t user)
+{
+    pthread_mutex_lock(&hs->prefs->lock);
+    uint64_t version = user_entry(hs->prefs, user)->ignored_version;
+    pthread_mutex_unlock(&hs->prefs->lock);
+    return version;
 }
 
 /* --- account data --- */

@@ -19,12 +19,14 @@ struct prefs_user {
     bool has_ignored;
     struct map *ignored_owned; /* user id -> 1; NULL = nobody */
     struct rules_entry *rules;
+    uint64_t ignored_version; /* another one whenever the ignored users change */
 };
 
 struct hs_prefs {
     struct hs *hs;
     pthread_mutex_t lock; /* rank 40: everything below */
     struct map *users;    /* number -> struct prefs_user * */
+    uint64_t version;     /* newest ignored_version */
     struct map *counts;   /* user and room -> struct count_cache * (counts.c) */
 };
 
@@ -38,4 +40,6 @@ struct thread_place {
 struct err counts_thread_of(struct hs *hs, struct ctx *ctx, struct room *room,
                             const struct stored_event *event,
                             struct thread_place *place_out) MUST_USE;
+/* Counting depends on it. */
+uint64_t prefs_ignored_version(struct hs *hs, uint64_t user);
 void counts_free_all(struct hs_prefs *prefs);

@@ -1,0 +1,166 @@
+/* The route tables against spec/endpoints.tsv: what is due now is served, what is served is known,
+ * and what waits for later is printed by name. */
+#include "homeserver/client/routes.h"
+
+#include "federation/routes.h"
+#include "homeserver/base/arena.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { ENDPOINTS_MAX = 400, LINE_BYTES_MAX = 1024 };
+
+struct endpoint {
+    char method[8], path[256], operation[64], due[32];
+    bool served;
+};
+
+struct endpoints {
+    struct endpoint items[ENDPOINTS_MAX];
+    size_t count;
+};
+
+/* Routes beyond the specification's list: other spellings of listed paths, pages, extensions. */
+static const char *const extras[] = {
+    "GET /_matrix/client/unstable/io.myelin.stream/v1",
+    "GET /_synapse/admin/v1/register",
+    "POST /_synapse/admin/v1/register",
+    "GET /_matrix/static/client/login", "GET /_matrix/static/client/login/",
+    "POST /_matrix/static/client/login/",
+    "GET /_matrix/client/v3/auth/{}/fallback/web",
+    "POST /_matrix/client/v3/auth/{}/fallback/web",
+    "GET /_matrix/key/v2/server/{}",
+    "POST /_matrix/client/v3/rooms/{}/send/{}",
+};
+
+static const char *method_name(enum http_method method)
+{
+    static const char *const names[] = {"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"};
+    return names[method];
+}
+
+/* "{anything}" becomes "{}", and a final slash goes. */
+static void normalise(const char *path, char *out, size_t size)
+{
+    size_t len = 0;
+    bool inside = false;
+    for (const char *p = path; *p && len + 2 < size; p++) {
+        if (!inside) {
+            out[len++] = *p;
+        }
+        inside = *p == '{' || (inside && *p != '}');
+        if (*p == '}' && out[len - 1] != '}') {
+            out[len++] = '}';
+        }
+    }
+    out[len] = '\0';
+}
+
+static void load_endpoints(struct endpoints *endpoints)
+{
+    char line[LINE_BYTES_MAX];
+    FILE *file = fopen(SOURCE_ROOT "/spec/endpoints.tsv", "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file)) {
+        struct endpoint *row = &endpoints->items[endpoints->count];
+        char path[256] = "";
+        *row = (struct endpoint){0};
+        if (line[0] == '#' || strncmp(line, "method", 6) == 0) {
+            continue;
+        }
+        int fields = sscanf(line, "%7[^\t]\t%255[^\t]\t%63[^\t\n]\t%31[^\n]", row->method, path,
+                            row->operation, row->due);
+        assert_true(fields >= 3);
+        normalise(path, row->path, sizeof row->path);
+        endpoints->count++;
+        assert_true(endpoints->count < ENDPOINTS_MAX);
+    }
+    fclose(file);
+}
+
+static bool is_extra(const char *method, const char *path)
+{
+    char name[300];
+    snprintf(name, sizeof name, "%s %s", method, path);
+    for (size_t i = 0; i < COUNT_OF(extras); i++) {
+        if (strcmp(extras[i], name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Marks the endpoint of a route; false when there is none and it is no extra either. */
+static bool mark(struct endpoints *endpoints, const struct http_route *route)
+{
+    char path[256];
+    bool known = false;
+    normalise(route->path, path, sizeof path);
+    for (size_t i = 0; i < endpoints->count; i++) {
+        struct endpoint *row = &endpoints->items[i];
+        size_t len = strlen(row->path);
+        bool same = strcmp(row->path, path) == 0;
+        bool shorter = strncmp(row->path, path, strlen(path)) == 0 && len > strlen(path) &&
+                       strcmp(row->path + strlen(path), "/{}") == 0;
+        bool slash = strncmp(row->path, path, strlen(path)) == 0 && path[strlen(path) - 1] == '/' &&
+                     strcmp(row->path + strlen(path), "{}") == 0;
+        if (strcmp(row->method, method_name(route->method)) == 0 && (same || shorter || slash)) {
+            row->served = row->served || same;
+            known = true;
+        }
+    }
+    return known || is_extra(method_name(route->method), path);
+}
+
+static size_t mark_all(struct endpoints *endpoints)
+{
+    struct http_route_table tables[CS_TABLES_MAX + 1];
+    size_t unknown = 0;
+    size_t count = cs_routes_collect(tables);
+    tables[count++] = ss_keys_routes;
+    for (size_t i = 0; i < count; i++) {
+        for (size_t j = 0; j < tables[i].count; j++) {
+            const struct http_route *route = &tables[i].routes[j];
+            if (!mark(endpoints, route)) {
+                print_message("not an endpoint of the specification: %s %s\n",
+                              method_name(route->method), route->path);
+                unknown++;
+            }
+        }
+    }
+    return unknown;
+}
+
+static void every_endpoint_is_served_or_waits_by_name(void **state)
+{
+    static struct endpoints endpoints;
+    size_t missing = 0;
+    size_t served = 0;
+    (void)state;
+    load_endpoints(&endpoints);
+    size_t unknown = mark_all(&endpoints);
+    for (size_t i = 0; i < endpoints.count; i++) {
+        const struct endpoint *row = &endpoints.items[i];
+        served += row->served ? 1 : 0;
+        if (!row->served) {
+            print_message("%s: %s %s (%s)\n", row->due[0] ? row->due : "MISSING", row->method,
+                          row->path, row->operation);
+            missing += row->due[0] ? 0 : 1;
+        }
+    }
+    print_message("%zu of %zu endpoints are served\n", served, endpoints.count);
+    assert_int_equal(missing, 0);
+    assert_int_equal(unknown, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_endpoint_is_served_or_waits_by_name),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
