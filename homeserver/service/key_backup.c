@@ -89,18 +89,32 @@ static struct err require(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_
 
 /* --- versions --- */
 
+/* The newest version ever made, 0 when there was none. */
+static struct err load_last_version(struct hs *hs, struct ctx *ctx, uint64_t user,
+                                    uint64_t *last_out)
+{
+    struct slice row;
+    bool found = false;
+    *last_out = 0;
+    TRY(store_get(hs->store, ctx, keys_object(ctx, user),
+                  keys_key(ctx, KEYS_ROW_BACKUP_LAST, LIT("")), &row, &found));
+    if (!found) {
+        return OK;
+    }
+    struct unpack in = unpack_of(row);
+    *last_out = unpack_be64(&in);
+    return unpack_check(&in);
+}
+
 static struct err create_in_lane(struct hs *hs, struct ctx *ctx, uint64_t user,
                                  const struct key_backup *draft, uint64_t *version_out)
 {
     struct keys_write write = keys_write_of(hs, ctx, user);
     struct slice last_row = keys_key(ctx, KEYS_ROW_BACKUP_LAST, LIT(""));
     struct key_backup backup = *draft;
-    struct slice last;
-    bool found = false;
-    TRY(store_get(hs->store, ctx, keys_object(ctx, user), last_row, &last, &found));
-    struct unpack in = unpack_of(found ? last : store_id_u64(ctx->arena, 0));
-    backup.version = unpack_be64(&in) + 1;
-    TRY(unpack_check(&in));
+    uint64_t last = 0;
+    TRY(load_last_version(hs, ctx, user, &last));
+    backup.version = last + 1;
     store_put(write.update, last_row, store_id_u64(ctx->arena, backup.version));
     put_version(&write, &backup);
     *version_out = backup.version;
@@ -143,9 +157,13 @@ static struct err delete_in_lane(struct hs *hs, struct ctx *ctx, uint64_t user, 
 {
     struct keys_write write = keys_write_of(hs, ctx, user);
     struct backup_scope scope = {.user = user, .version = version};
-    struct key_backup backup;
     struct slice prefix = scope_prefix(ctx, &scope);
-    TRY(require(hs, ctx, user, version, &backup));
+    uint64_t last = 0;
+    TRY(load_last_version(hs, ctx, user, &last));
+    /* Spec: "If the backup was previously deleted, the call should succeed". */
+    if (version == 0 || version > last) {
+        return no_such_version();
+    }
     store_delete(write.update, version_row(ctx, version));
     store_delete_range(write.update, prefix, keys_after(ctx, prefix));
     return keys_write_commit(&write);
