@@ -44,7 +44,7 @@ struct hs {
     struct hs_ephemeral *ephemeral;
     struct hs_prefs *prefs;
     struct media_waits *media_waits; /* of the layer above, as is sync */
-    struct sync *sync; /* for the routes alone: the service layer does not know it */
+    struct sync *sync;               /* for the routes alone: the service layer does not know it */
 };
 
 /* Whether a server name is this server's (compared case-sensitively, as the spec asks). */
