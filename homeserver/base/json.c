@@ -620,10 +620,15 @@ void json_remove(struct json *object, struct slice key)
 
 void json_push(struct arena *arena, struct json *array, struct json value)
 {
+    /* Capacity is the next power of two, so that repeated pushes stay linear; a parsed array has no
+     * room beyond its items. */
+    bool is_parsed = array->raw.ptr != NULL;
     array->raw = (struct slice){0};
-    /* Capacity is the next power of two, so that repeated pushes stay linear. */
-    if ((array->count & (array->count - 1)) == 0) {
-        size_t cap = array->count ? (size_t)array->count * 2 : 1;
+    if (is_parsed || (array->count & (array->count - 1)) == 0) {
+        size_t cap = 1;
+        while (cap <= array->count) {
+            cap *= 2;
+        }
         struct json *grown = arena_array(arena, cap, sizeof *grown);
         if (array->count) {
             memcpy(grown, array->items, array->count * sizeof *grown);

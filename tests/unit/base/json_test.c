@@ -141,6 +141,21 @@ static void members_are_found_set_and_removed(void **state)
     arena_free(&arena);
 }
 
+static void a_parsed_array_grows(void **state)
+{
+    struct json value;
+    (void)state;
+    struct arena *arena = arena_new();
+    assert_int_equal(json_parse(arena, LIT("[1,2,3]"), &value).code, 0);
+    struct json *next = arena_array(arena, 1, sizeof *next);
+    *next = json_int(7);
+    json_push(arena, &value, json_int(4));
+    json_push(arena, &value, json_int(5));
+    assert_int_equal(next->integer, 7);
+    assert_true(slice_eq(json_canonical(arena, &value), LIT("[1,2,3,4,5]")));
+    arena_free(&arena);
+}
+
 static void raw_is_the_text_of_the_value(void **state)
 {
     (void)state;
@@ -174,6 +189,7 @@ int main(void)
         cmocka_unit_test(numbers_outside_canonical_json_keep_their_spelling),
         cmocka_unit_test(depth_is_limited_to_100),
         cmocka_unit_test(members_are_found_set_and_removed),
+        cmocka_unit_test(a_parsed_array_grows),
         cmocka_unit_test(raw_is_the_text_of_the_value),
         cmocka_unit_test(equality_compares_whole_trees),
     };
