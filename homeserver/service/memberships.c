@@ -6,6 +6,7 @@
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/profiles.h"
 #include "homeserver/service/room_priv.h"
+#include "homeserver/service/succession.h"
 #include "homeserver/service/users.h"
 
 struct changing {
@@ -200,7 +201,9 @@ struct err hs_member_set(struct hs *hs, struct ctx *ctx, struct room *room,
     workers_lane_enter(hs->workers, lane);
     struct err err = change_in_lane(&changing, sent_out);
     workers_lane_leave(hs->workers, lane);
-    return err;
+    TRY(err);
+    bool joined = change->membership == MEMBERSHIP_JOIN && !sent_out->replayed;
+    return joined ? hs_succession_carry(hs, ctx, room, actor) : OK;
 }
 
 /* --- kick, unban, forget --- */

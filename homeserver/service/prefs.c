@@ -396,7 +396,9 @@ static struct err edit_rules(void *arg, struct ctx *ctx, struct slice old,
         TRY(json_parse(ctx->arena, old, &stored));
     }
     TRY(edit->change(edit->arg, ctx, &stored));
-    *content_out = json_canonical(ctx->arena, &stored);
+    struct slice content = json_canonical(ctx->arena, &stored);
+    bool changed = !slice_eq(content, old.ptr ? old : LIT("{}"));
+    *content_out = changed ? content : (struct slice){0};
     return OK;
 }
 
