@@ -50,6 +50,7 @@ struct rule {
     struct slice sound;
     bool notify;
     bool highlight;
+    bool only_without_mentions; /* a rule of the time before m.mentions */
     struct condition *conditions;
     size_t condition_count;
 };
@@ -234,6 +235,13 @@ static void compile_actions(struct arena *arena, const struct json *list, struct
     rule->actions = json_canonical(arena, &kept);
 }
 
+static bool is_before_mentions(struct slice rule_id)
+{
+    return slice_eq(rule_id, LIT(".m.rule.contains_display_name")) ||
+           slice_eq(rule_id, LIT(".m.rule.contains_user_name")) ||
+           slice_eq(rule_id, LIT(".m.rule.roomnotif"));
+}
+
 static bool compile_rule(struct arena *arena, enum push_kind kind, const struct json *json,
                          struct rule *rule)
 {
@@ -242,6 +250,7 @@ static bool compile_rule(struct arena *arena, enum push_kind kind, const struct 
         return false;
     }
     rule->rule_id = arena_copy(arena, json_get_string(json, LIT("rule_id")));
+    rule->only_without_mentions = is_before_mentions(rule->rule_id);
     compile_actions(arena, json_get_array(json, LIT("actions")), rule);
     if (kind == PUSH_OVERRIDE || kind == PUSH_UNDERRIDE) {
         return compile_conditions(arena, json, rule);
@@ -379,6 +388,9 @@ static bool matches(const struct condition *condition, const struct event *event
 static bool rule_matches(const struct rule *rule, const struct event *event,
                          const struct push_target *target)
 {
+    if (rule->only_without_mentions && json_get_object(event->content, LIT("m.mentions"))) {
+        return false;
+    }
     for (size_t i = 0; i < rule->condition_count; i++) {
         if (!matches(&rule->conditions[i], event, target)) {
             return false;

@@ -93,7 +93,11 @@ static struct json default_as_json(struct arena *arena, const struct default_rul
     json_set(arena, &value, LIT("default"), json_bool(true));
     json_set(arena, &value, LIT("enabled"),
              json_bool(json_get_bool(changed, LIT("enabled"), rule->enabled)));
-    json_set(arena, &value, LIT("conditions"), conditions_for(arena, rule, user));
+    if (rule->kind == PUSH_CONTENT) {
+        json_set(arena, &value, LIT("pattern"), json_string(ids_user_localpart(user)));
+    } else {
+        json_set(arena, &value, LIT("conditions"), conditions_for(arena, rule, user));
+    }
     json_set(arena, &value, LIT("actions"),
              actions ? *actions : parse_constant(arena, rule->actions));
     return value;

@@ -172,6 +172,17 @@ static void default_rules_decide_as_the_spec_lists_them(void **state)
     }
 }
 
+static void bodies_mention_only_where_mentions_are_not_told(void **state)
+{
+    struct fixture *f = *state;
+    message(f, "{\"body\":\"hello me!\"}");
+    struct push_verdict verdict = evaluate(f, NULL);
+    assert_true(slice_eq(verdict.rule_id, LIT(".m.rule.contains_user_name")));
+    assert_true(verdict.highlight);
+    message(f, "{\"body\":\"hello me!\",\"m.mentions\":{}}");
+    assert_false(evaluate(f, NULL).highlight);
+}
+
 static void room_mentions_need_power(void **state)
 {
     struct fixture *f = *state;
@@ -279,9 +290,9 @@ static void the_document_lists_all_default_rules(void **state)
     struct fixture *f = *state;
     struct json merged = push_rules_merge(f->arena, f->target.user, NULL);
     const struct json *global = json_get(&merged, LIT("global"));
-    assert_int_equal(json_get(global, LIT("override"))->count, 10);
+    assert_int_equal(json_get(global, LIT("override"))->count, 12);
     assert_int_equal(json_get(global, LIT("underride"))->count, 5);
-    assert_int_equal(json_get(global, LIT("content"))->count, 0);
+    assert_int_equal(json_get(global, LIT("content"))->count, 1);
     assert_int_equal(json_get(global, LIT("room"))->count, 0);
     assert_int_equal(json_get(global, LIT("sender"))->count, 0);
     assert_true(push_rules_has_default(PUSH_OVERRIDE, LIT(".m.rule.master")));
@@ -296,6 +307,7 @@ int main(void)
         cmocka_unit_test(globs_match_whole_values),
         cmocka_unit_test(words_start_and_end_at_boundaries),
         TEST(default_rules_decide_as_the_spec_lists_them),
+        TEST(bodies_mention_only_where_mentions_are_not_told),
         TEST(room_mentions_need_power),
         TEST(own_events_never_notify),
         TEST(kinds_are_tried_in_order),
