@@ -48,9 +48,13 @@ static struct err open_store(struct app *app)
     struct store_config config = {.path = on_disk ? data_path(app, "store") : (struct slice){0},
                                   .cache_bytes = (size_t)conf->memory_store_cache,
                                   .fail_after_calls = app->options.fail_after_calls,
+                                  .access = app->options.access == APP_READ_ONLY ? STORE_READ_ONLY
+                                                                                 : STORE_READ_WRITE,
                                   .log = app->options.log};
     TRY(store_open(&config, &app->hs.store));
-    TRY(positions_open(app->hs.store, &app->ctx, &app->hs.positions));
+    if (app->options.access == APP_READ_WRITE) { /* the counter claims positions */
+        TRY(positions_open(app->hs.store, &app->ctx, &app->hs.positions));
+    }
     app->hs.states = state_store_new(app->hs.store, (size_t)conf->memory_state_cache);
     return OK;
 }
@@ -180,6 +184,10 @@ static struct err open_all(struct app *app)
     TRY(open_store(app));
     TRY(load_keys(app));
     app->hs.workers = new_workers(app->options.conf);
+    if (app->options.access == APP_READ_ONLY) { /* what reads alone */
+        app->hs.users = hs_users_new(&app->hs);
+        return OK;
+    }
     build_services(app);
     return app->options.mode == APP_SERVE ? build_server(app) : OK;
 }

@@ -161,6 +161,7 @@ static void mark_broken(struct hs *hs, struct room *room)
 struct err room_append(struct hs *hs, struct ctx *ctx, struct room *room,
                        const struct room_append *append, struct hs_sent *sent_out)
 {
+    TRY(room_check_there(room));
     struct append_work w = {
         .derive = {.hs = hs,
                    .ctx = ctx,

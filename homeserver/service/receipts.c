@@ -71,6 +71,7 @@ static struct err set_in_lane(struct hs *hs, struct ctx *ctx, struct room *room,
     struct slice row;
     bool found = false;
     struct slice name = receipt_name(ctx, wanted);
+    TRY(room_check_there(room));
     TRY(store_get(hs->store, ctx, room_derived_object(ctx, room->number),
                   key_bytes(ctx, DERIVED_KEY_RECEIPT, name), &row, &found));
     if (found) {

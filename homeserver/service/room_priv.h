@@ -77,6 +77,7 @@ struct room {
     struct map *keys_owned; /* type NUL state_key -> number */
 
     /* lane */
+    bool is_purged;      /* nothing may be written any more (purge.c) */
     int64_t next_number; /* of the next live event */
     uint64_t next_key;
     struct extremity *extremities_owned;
@@ -109,6 +110,10 @@ struct err room_event_of_row(struct ctx *ctx, const struct room *room, int64_t n
 /* Puts a freshly made room into the cache, held until the job ends. */
 struct room *rooms_adopt(struct hs *hs, struct ctx *ctx, uint64_t number, struct slice room_id,
                          const struct room_rules *rules);
+/* Forgets a room that is no longer stored, as soon as no job holds it. */
+void rooms_drop(struct hs *hs, uint64_t number, struct slice room_id);
+/* lane: M_NOT_FOUND when the room was purged while the job waited. */
+struct err room_check_there(const struct room *room) MUST_USE;
 uint64_t rooms_next_number(struct hs *hs, struct ctx *ctx, struct err *err_out);
 
 /* lane: the current state event under a pair, parsed, from the cache or the store; NULL = none. The

@@ -161,6 +161,27 @@ static void release(void *owner, void *thing)
     pthread_mutex_unlock(&rooms->lock);
 }
 
+void rooms_drop(struct hs *hs, uint64_t number, struct slice room_id)
+{
+    struct hs_rooms *rooms = hs->rooms;
+    pthread_mutex_lock(&rooms->lock);
+    struct room *room = map_get_ptr(rooms->by_number, map_key_u64(&number));
+    map_remove(rooms->numbers, room_id);
+    if (room) {
+        room->broken = true;
+    }
+    if (room && room->refs == 0) {
+        map_remove(rooms->by_number, map_key_u64(&number));
+        room_free(room);
+    }
+    pthread_mutex_unlock(&rooms->lock);
+}
+
+struct err room_check_there(const struct room *room)
+{
+    return room->is_purged ? err_public(ERR_M_NOT_FOUND, "The room was removed.") : OK;
+}
+
 /* Adds a loaded room, or gives back the one that another thread added first. */
 static struct room *cache_insert(struct ctx *ctx, struct hs_rooms *rooms, struct room *room)
 {

@@ -1,0 +1,45 @@
+/* The operations, one function each, and what they share. */
+#pragma once
+#include "homeserver/admin/ops.h"
+#include "homeserver/service/users.h"
+
+struct admin_call {
+    struct hs *hs;
+    struct ctx *ctx;
+    const struct json *args;
+    struct json_out *out;
+};
+typedef struct err (*admin_fn)(struct admin_call *call);
+
+enum { ADMIN_PAGE = 500 };
+
+/* A string argument that must be there. M_MISSING_PARAM. */
+struct err admin_text(struct admin_call *call, struct slice key, struct slice *text_out) MUST_USE;
+/* An integer argument of at least `least`. M_INVALID_PARAM. */
+struct err admin_int(struct admin_call *call, struct slice key, int64_t least, int64_t fallback,
+                     int64_t *value_out) MUST_USE;
+/* The account that argument `user` names (localpart or id). M_NOT_FOUND. */
+struct err admin_account(struct admin_call *call, struct account *account_out) MUST_USE;
+
+struct err admin_users_list(struct admin_call *call) MUST_USE;
+struct err admin_users_show(struct admin_call *call) MUST_USE;
+struct err admin_users_create(struct admin_call *call) MUST_USE;
+struct err admin_users_reset_password(struct admin_call *call) MUST_USE;
+struct err admin_users_deactivate(struct admin_call *call) MUST_USE;
+struct err admin_users_lock(struct admin_call *call) MUST_USE;
+struct err admin_users_unlock(struct admin_call *call) MUST_USE;
+struct err admin_users_suspend(struct admin_call *call) MUST_USE;
+struct err admin_users_unsuspend(struct admin_call *call) MUST_USE;
+struct err admin_users_make_admin(struct admin_call *call) MUST_USE;
+struct err admin_users_remove_admin(struct admin_call *call) MUST_USE;
+struct err admin_devices_list(struct admin_call *call) MUST_USE;
+struct err admin_devices_delete(struct admin_call *call) MUST_USE;
+struct err admin_rooms_list(struct admin_call *call) MUST_USE;
+struct err admin_rooms_show(struct admin_call *call) MUST_USE;
+struct err admin_rooms_members(struct admin_call *call) MUST_USE;
+struct err admin_rooms_purge(struct admin_call *call) MUST_USE;
+struct err admin_tokens_list(struct admin_call *call) MUST_USE;
+struct err admin_tokens_create(struct admin_call *call) MUST_USE;
+struct err admin_tokens_delete(struct admin_call *call) MUST_USE;
+struct err admin_stats(struct admin_call *call) MUST_USE;
+struct err admin_compact(struct admin_call *call) MUST_USE;

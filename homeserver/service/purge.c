@@ -1,0 +1,222 @@
+#include "homeserver/service/purge.h"
+
+#include "homeserver/service/directory.h"
+#include "homeserver/service/room_priv.h"
+
+#include <string.h>
+
+enum { ROWS_PER_PAGE = 1000 };
+
+/* (STORE_SERVER, "purges"): be64 room -> room id, until the purge is done. */
+static const struct store_object notes = {STORE_SERVER, {"purges", 6}};
+static const struct store_object room_ids = {STORE_ROOM_IDS, {"ids", 3}};
+static const struct store_object room_numbers = {STORE_ROOM_IDS, {"numbers", 7}};
+static const struct store_object aliases = {STORE_ROOM_IDS, {"aliases", 7}};
+static const struct store_object aliases_of = {STORE_ROOM_IDS, {"aliases_of", 10}};
+static const struct store_object published = {STORE_ROOM_IDS, {"public", 6}};
+static const struct store_object event_ids = {STORE_EVENT_IDS, {"ids", 3}};
+
+struct purge {
+    struct hs *hs;
+    struct ctx *ctx;
+    struct ctx page; /* memory of one page of rows */
+    uint64_t room;
+    struct slice room_id;
+    struct purge_result result;
+};
+
+static struct err write_one(struct purge *p, struct ctx *ctx, struct store_update *update)
+{
+    return store_write(p->hs->store, ctx, &update, 1);
+}
+
+/* --- page by page --- */
+
+typedef struct err (*page_fn)(struct purge *p, const struct store_rows *rows);
+
+static struct err each_page(struct purge *p, struct store_object object, char prefix, page_fn fn)
+{
+    char from[STORE_KEY_BYTES_MAX + 1] = {prefix};
+    const char after = (char)(prefix + 1);
+    struct store_range range = {.from = {from, 1}, .to = {&after, 1}, .limit = ROWS_PER_PAGE};
+    struct store_rows rows = {.count = ROWS_PER_PAGE};
+    while (rows.count == ROWS_PER_PAGE) {
+        arena_reset(p->page.arena);
+        TRY(store_read_range(p->hs->store, &p->page, object, range, &rows));
+        TRY(fn(p, &rows));
+        if (rows.count) {
+            struct slice last = rows.rows[rows.count - 1].key;
+            memcpy(from, last.ptr, last.len);
+            from[last.len] = '\0';
+            range.from = (struct slice){from, last.len + 1};
+        }
+    }
+    return OK;
+}
+
+/* --- what users have of the room --- */
+
+/* Account data of the room, and their places in the index by position. */
+static struct err drop_account_data(struct purge *p, struct store_object user,
+                                    struct store_update *update)
+{
+    struct store_rows rows;
+    struct store_range range = {.from = key_u64(&p->page, USER_ROW_DATA, p->room),
+                                .to = key_u64(&p->page, USER_ROW_DATA, p->room + 1)};
+    TRY(store_read_range(p->hs->store, &p->page, user, range, &rows));
+    for (size_t i = 0; i < rows.count; i++) {
+        struct unpack in = unpack_of(rows.rows[i].value);
+        store_delete(update, rows.rows[i].key);
+        store_delete(update, key_u64(&p->page, USER_ROW_DATA_BY_POS, unpack_u64(&in)));
+    }
+    return OK;
+}
+
+static struct err drop_members(struct purge *p, const struct store_rows *rows)
+{
+    struct store_update **updates = arena_array(p->page.arena, rows->count, sizeof *updates);
+    for (size_t i = 0; i < rows->count; i++) {
+        struct unpack key = unpack_of(slice_from(rows->rows[i].key, 1));
+        struct store_object user = user_object(&p->page, unpack_be64(&key));
+        updates[i] = store_update_new(&p->page, user);
+        store_delete(updates[i], key_u64(&p->page, USER_ROW_ROOM, p->room));
+        TRY(drop_account_data(p, user, updates[i]));
+    }
+    p->result.members += rows->count;
+    return store_write(p->hs->store, &p->page, updates, rows->count);
+}
+
+/* --- names and events --- */
+
+static struct err drop_names(struct purge *p)
+{
+    struct slice *names = NULL;
+    size_t count = 0;
+    struct slice number = store_id_u64(p->ctx->arena, p->room);
+    struct store_update *updates[] = {
+        store_update_new(p->ctx, aliases), store_update_new(p->ctx, aliases_of),
+        store_update_new(p->ctx, published), store_update_new(p->ctx, room_ids),
+        store_update_new(p->ctx, room_numbers)};
+    TRY(hs_aliases_of(p->hs, p->ctx, p->room, &names, &count));
+    for (size_t i = 0; i < count; i++) {
+        store_delete(updates[0], names[i]);
+        store_delete(updates[1], arena_concat(p->ctx->arena, number, names[i]));
+    }
+    store_delete(updates[2], number);
+    store_delete(updates[3], p->room_id);
+    store_delete(updates[4], number);
+    return store_write(p->hs->store, p->ctx, updates, COUNT_OF(updates));
+}
+
+static struct err drop_event_ids(struct purge *p, const struct store_rows *rows)
+{
+    struct store_update *update = store_update_new(&p->page, event_ids);
+    for (size_t i = 0; i < rows->count; i++) {
+        struct room_record record;
+        struct err err = room_record_decode(p->page.arena, rows->rows[i].value, &record);
+        if (err.code == 0) { /* a damaged row must not keep the room alive */
+            store_delete(update, record.event_id);
+        }
+    }
+    p->result.events += rows->count;
+    return write_one(p, &p->page, update);
+}
+
+static struct err drop_objects(struct purge *p)
+{
+    const struct store_object objects[] = {room_derived_object(p->ctx, p->room),
+                                           room_state_object(p->ctx, p->room),
+                                           room_object(p->ctx, p->room)};
+    for (size_t i = 0; i < COUNT_OF(objects); i++) {
+        struct store_update *update = store_update_new(p->ctx, objects[i]);
+        store_delete_range(update, (struct slice){0}, (struct slice){0});
+        TRY(write_one(p, p->ctx, update));
+    }
+    state_forget(p->hs->states, p->room);
+    struct store_update *done = store_update_new(p->ctx, notes);
+    store_delete(done, store_id_u64(p->ctx->arena, p->room));
+    TRY(write_one(p, p->ctx, done));
+    for (size_t i = 0; i < COUNT_OF(objects); i++) {
+        TRY(store_compact_object(p->hs->store, p->ctx, objects[i]));
+    }
+    return OK;
+}
+
+/* Members first: whoever syncs meanwhile must not find a room in a list that is not there. */
+static struct err purge_all(struct purge *p)
+{
+    struct store_object log = room_object(p->ctx, p->room);
+    struct store_object derived = room_derived_object(p->ctx, p->room);
+    struct store_update *note = store_update_new(p->ctx, notes);
+    store_put(note, store_id_u64(p->ctx->arena, p->room), p->room_id);
+    TRY(write_one(p, p->ctx, note));
+    TRY(each_page(p, derived, DERIVED_KEY_MEMBER, drop_members));
+    TRY(drop_names(p));
+    TRY(each_page(p, log, ROOM_KEY_EVENT, drop_event_ids));
+    return drop_objects(p);
+}
+
+static struct err purge_in_lane(struct purge *p)
+{
+    struct room *room = NULL;
+    int64_t began = now_mono_ms(p->ctx->now);
+    /* Held, so that all jobs share the room that is marked as gone. A damaged room that cannot be
+     * loaded can be purged all the same. */
+    struct err loaded = hs_room_get(p->hs, p->ctx, p->room, &room);
+    if (loaded.code == 0) {
+        room->is_purged = true;
+    }
+    p->page = *p->ctx;
+    p->page.deferred = NULL;
+    p->page.arena = arena_new();
+    struct err err = purge_all(p);
+    arena_free(&p->page.arena);
+    if (p->page.write_ticket > p->ctx->write_ticket) {
+        p->ctx->write_ticket = p->page.write_ticket;
+    }
+    rooms_drop(p->hs, p->room, p->room_id);
+    p->result.took_ms = now_mono_ms(p->ctx->now) - began;
+    return err;
+}
+
+static struct err run(struct hs *hs, struct ctx *ctx, uint64_t room, struct slice room_id,
+                      struct purge_result *result_out)
+{
+    struct purge purge = {.hs = hs, .ctx = ctx, .room = room, .room_id = room_id};
+    uint64_t lane = lane_of_room(room);
+    workers_lane_enter(hs->workers, lane);
+    struct err err = purge_in_lane(&purge);
+    workers_lane_leave(hs->workers, lane);
+    *result_out = purge.result;
+    return err;
+}
+
+struct err hs_room_purge(struct hs *hs, struct ctx *ctx, uint64_t room,
+                         struct purge_result *result_out)
+{
+    struct slice row;
+    struct slice version;
+    bool found = false;
+    struct slice key = store_id_u64(ctx->arena, room);
+    TRY(store_get(hs->store, ctx, room_numbers, key, &row, &found));
+    if (!found) {
+        return err_public(ERR_M_NOT_FOUND, "Room not found.");
+    }
+    TRY(run(hs, ctx, room, slice_cut(row, '\0', &version), result_out));
+    log_info(hs->log, "room_purged", .room = slice_from(row, version.len + 1),
+             .ms = result_out->took_ms);
+    return OK;
+}
+
+struct err hs_purges_finish(struct hs *hs, struct ctx *ctx)
+{
+    struct store_rows rows;
+    TRY(store_read_range(hs->store, ctx, notes, (struct store_range){0}, &rows));
+    for (size_t i = 0; i < rows.count; i++) {
+        struct purge_result result;
+        struct unpack key = unpack_of(rows.rows[i].key);
+        TRY(run(hs, ctx, unpack_be64(&key), rows.rows[i].value, &result));
+        log_info(hs->log, "purge_finished", .room = rows.rows[i].value, .ms = result.took_ms);
+    }
+    return OK;
+}
