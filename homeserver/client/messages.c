@@ -140,7 +140,10 @@ static struct err write_page(struct cs_room_call *call, const struct page *page,
     json_out_object(&call->out);
     json_out_key_string(&call->out, LIT("start"),
                         from.len ? from : hs_token_of_number(call->ctx, page->from));
-    if (page->has_more) {
+    /* A filtered page always says where to go on from: clients take a page shorter than the limit
+     * for one that the filter thinned out. The page after the last event is empty and ends it. */
+    bool is_thinned = !page->filter.takes_all && page->events.count > 0;
+    if (page->has_more || is_thinned) {
         json_out_key_string(&call->out, LIT("end"), hs_token_of_number(call->ctx, page->next));
     }
     json_out_key_array(&call->out, LIT("chunk"));
