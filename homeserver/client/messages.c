@@ -170,6 +170,9 @@ static struct err get_messages(void *app, struct ctx *ctx, const struct http_req
     TRY(read_query(&call, &page));
     TRY(read_places(&call, &view, &page));
     TRY(fill(&call, &page));
+    /* A filter may have hidden what lies ahead: whoever filters learns of the end by an empty page.
+     */
+    page.has_more = page.has_more || (!page.filter.takes_all && page.events.count > 0);
     return write_page(&call, &page, view.root);
 }
 

@@ -141,13 +141,13 @@ class Peer:
                                  json.dumps(conditions_of(kind, rule)), json.dumps(rule["actions"]))
                 for kind in PRIORITY for rule in rules.get(kind, [])]
         filtered = FilteredPushRules(PushRules(rows), enabled, False, False, False, False, False,
-                                     True, False)
+                                     False, False)
         levels = state.get(("m.room.power_levels", ""))
         notification = dict(levels.content.get("notifications", {})) if levels else {}
         power = event_auth.get_user_power_level(event.sender, state)
         evaluator = PushRuleEvaluator(_flatten_dict(event), "m.mentions" in event.content, members,
                                       power, {k: int(v) for k, v in notification.items()}, {},
-                                      False, [], False, True, False)
+                                      False, [], False, False, False)
         return evaluator.run(filtered, user, display_name or None, None)
 
 
