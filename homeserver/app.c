@@ -2,7 +2,9 @@
 
 #include "crypto/signing_key.h"
 #include "federation/routes.h"
+#include "homeserver/admin/routes.h"
 #include "homeserver/base/mem.h"
+#include "homeserver/base/stats.h"
 #include "homeserver/client/routes.h"
 #include "homeserver/http/selfsigned.h"
 #include "homeserver/http/server.h"
@@ -12,6 +14,8 @@
 #include "homeserver/service/memberships.h"
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/pushers.h"
+#include "homeserver/service/purge.h"
+#include "homeserver/service/rates.h"
 #include "homeserver/service/requester.h"
 #include "homeserver/service/rooms.h"
 #include "homeserver/service/to_device.h"
@@ -32,6 +36,7 @@ struct app {
     struct ctx ctx; /* of start and stop */
     struct http_server *server;
     struct http_route_table tables[CS_TABLES_MAX + 8];
+    struct http_route_table admin_tables[1];
     size_t table_count;
 };
 
@@ -98,11 +103,15 @@ static void build_services(struct app *app)
     hs_pushers_hook(hs);
     hs->media_waits = media_waits_new(hs);
     hs->sync = sync_new(hs);
+    hs->ratelimit = hs_rates_new(hs->conf);
+    hs->stats = stats_new();
 }
 
 static void free_services(struct app *app)
 {
     struct hs *hs = &app->hs;
+    stats_free(&hs->stats);
+    http_ratelimit_free(&hs->ratelimit);
     hs_prefs_free(&hs->prefs);
     hs_ephemeral_free(&hs->ephemeral);
     hs_inbox_free(&hs->inbox);
@@ -138,23 +147,42 @@ static struct err find_certificate(struct app *app, struct tls_paths *paths_out)
     return http_selfsigned_make(paths_out->certificate, paths_out->key, conf->server_name);
 }
 
+/* The listeners of the configuration in their order, then that of the operator, if any. */
+static struct http_listener *collect_listeners(struct app *app, size_t *count_out)
+{
+    const struct conf *conf = app->options.conf;
+    struct http_listener *listeners =
+        arena_array(app->arena, conf->listen.count + 1, sizeof *listeners);
+    size_t count = 0;
+    for (; count < conf->listen.count; count++) {
+        const struct conf_listener *from = &conf->listen.items[count];
+        listeners[count] =
+            (struct http_listener){.host = from->host, .port = from->port, .tls = from->tls};
+    }
+    if (conf->admin_port) {
+        listeners[count++] = (struct http_listener){
+            .host = conf->admin_host, .port = (uint16_t)conf->admin_port, .admin = true};
+    }
+    *count_out = count;
+    return listeners;
+}
+
 static struct err build_server(struct app *app)
 {
     const struct conf *conf = app->options.conf;
     struct tls_paths tls;
+    size_t listener_count = 0;
     TRY(find_certificate(app, &tls));
-    struct http_listener *listeners =
-        arena_array(app->arena, conf->listen.count, sizeof *listeners);
-    for (size_t i = 0; i < conf->listen.count; i++) {
-        const struct conf_listener *from = &conf->listen.items[i];
-        listeners[i] =
-            (struct http_listener){.host = from->host, .port = from->port, .tls = from->tls};
+    if (conf->admin_port) {
+        TRY(admin_token_load(app->arena, data_path(app, "admin.token"), &app->hs.admin_token));
     }
+    struct http_listener *listeners = collect_listeners(app, &listener_count);
+    app->admin_tables[0] = admin_routes;
     app->table_count = cs_routes_collect(app->tables);
     app->tables[app->table_count++] = ss_keys_routes;
     struct http_server_config config = {
         .listeners = listeners,
-        .listener_count = conf->listen.count,
+        .listener_count = listener_count,
         .tls_certificate = tls.certificate,
         .tls_key = tls.key,
         .loop_count = (size_t)conf->threads_loops,
@@ -166,9 +194,13 @@ static struct err build_server(struct app *app)
         .trusted_proxy_count = conf->network_trusted_proxies.count,
         .tables = app->tables,
         .table_count = app->table_count,
+        .admin_tables = app->admin_tables,
+        .admin_table_count = COUNT_OF(app->admin_tables),
         .app = &app->hs,
         .authenticate = hs_authenticate,
         .lane_of = hs_lane_of_requester,
+        .check_rate = hs_check_rate,
+        .stats = app->hs.stats,
         .when_durable =
             (void (*)(void *, uint64_t, void (*)(void *, struct err), void *))store_when_durable,
         .store = app->hs.store,
@@ -219,6 +251,11 @@ struct hs *app_hs(struct app *app)
 
 struct err app_start(struct app *app)
 {
+    struct ctx ctx = {.arena = arena_new(), .now = &app->now, .log = app->options.log};
+    struct err err = hs_purges_finish(&app->hs, &ctx);
+    ctx_finish(&ctx);
+    arena_free(&ctx.arena);
+    TRY(err);
     return http_server_start(app->server);
 }
 

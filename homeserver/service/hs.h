@@ -23,6 +23,8 @@ struct hs_prefs;     /* account data, push rules, filters, prefs.h */
 struct media_waits;  /* who waits for announced media, media/media.h */
 struct sync;         /* the sync engine, sync/sync.h */
 struct signing_key;  /* crypto/signing_key.h */
+struct stats;        /* base/stats.h */
+struct http_ratelimit;
 
 struct hs {
     struct slice server_name;
@@ -43,8 +45,11 @@ struct hs {
     struct hs_inbox *inbox;
     struct hs_ephemeral *ephemeral;
     struct hs_prefs *prefs;
-    struct media_waits *media_waits; /* of the layer above, as is sync */
-    struct sync *sync;               /* for the routes alone: the service layer does not know it */
+    struct stats *stats;              /* may be NULL */
+    struct http_ratelimit *ratelimit; /* NULL = no limits */
+    struct slice admin_token;         /* for operations of the admin listener; empty = none */
+    struct media_waits *media_waits;  /* of the layer above, as is sync */
+    struct sync *sync;                /* for the routes alone: the service layer does not know it */
 };
 
 /* Whether a server name is this server's (compared case-sensitively, as the spec asks). */

@@ -185,12 +185,20 @@ static void print_words(FILE *out, const struct command *command)
     }
 }
 
+/* All commands, or those that begin with this word. */
+static void print_commands(FILE *out, const char *group)
+{
+    for (size_t i = 0; i < COUNT_OF(commands); i++) {
+        if (!group || strncmp(commands[i].name, group, strlen(group)) == 0) {
+            fprintf(out, "  %-28s %s\n", commands[i].name, commands[i].help);
+        }
+    }
+}
+
 static void print_usage(FILE *out)
 {
     fputs(head, out);
-    for (size_t i = 0; i < COUNT_OF(commands); i++) {
-        fprintf(out, "  %-28s %s\n", commands[i].name, commands[i].help);
-    }
+    print_commands(out, NULL);
 }
 
 static void print_help(const struct command *command)
@@ -473,6 +481,11 @@ int main(int argc, char **argv)
     }
     int first = read_globals(&ctl, argc, argv);
     const struct command *command = first < 0 ? NULL : find_command(argv + first, &used);
+    if (!command && first >= 0 && strlen(argv[first]) > 3) {
+        fprintf(stderr, "usage: myelinctl COMMAND [WORDS] [OPTIONS], COMMAND being one of\n");
+        print_commands(stderr, argv[first]);
+        return CTL_USAGE;
+    }
     if (!command) {
         print_usage(stderr);
         return CTL_USAGE;
