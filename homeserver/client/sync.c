@@ -51,8 +51,12 @@ static bool may_wait(const struct sync_request *request, const struct sync_answe
  * is woken instead. */
 static void catch_up(struct hs *hs, const struct sync_request *request, int64_t timeout_ms)
 {
-    if (timeout_ms <= 0 || request->initial || request->full_state) {
-        positions_wait(hs->positions, positions_newest(hs->positions));
+    uint64_t newest = positions_newest(hs->positions);
+    bool at_once = timeout_ms <= 0 || request->initial || request->full_state;
+    if (at_once && positions_published(hs->positions) < newest) {
+        workers_pause();
+        positions_wait(hs->positions, newest);
+        workers_resume();
     }
 }
 
