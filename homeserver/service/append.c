@@ -10,6 +10,7 @@ struct append_work {
     const struct room_append *append;
     struct room_record record;
     struct store_update *log, *ids, *state;
+    struct slice row;      /* the event's */
     struct room_head head; /* after the event */
 };
 
@@ -65,7 +66,8 @@ static void put_rows(struct append_work *w)
     w->record.next_key = d->room->next_key;
     buf_init_arena(&row, d->ctx->arena, SIZE_MAX / 2);
     room_record_encode(&row, &w->record);
-    store_put(w->log, key_i64(d->ctx, ROOM_KEY_EVENT, d->number), buf_slice(&row));
+    w->row = buf_slice(&row);
+    store_put(w->log, key_i64(d->ctx, ROOM_KEY_EVENT, d->number), w->row);
     buf_init_arena(&where, d->ctx->arena, 32);
     pack_u64(&where, d->room->number);
     pack_i64(&where, d->number);
@@ -106,7 +108,19 @@ static struct err write_all(struct append_work *w)
     if (w->derive.user) {
         updates[count++] = w->derive.user;
     }
-    return store_write(w->derive.hs->store, w->derive.ctx, updates, count);
+    struct derive *d = &w->derive;
+    struct row_cache *cache = d->hs->rooms->rows_owned;
+    uint64_t version = row_cache_version(cache);
+    struct err err = store_write(d->hs->store, d->ctx, updates, count);
+    if (err.code == 0) {
+        row_cache_offer(cache, d->room->number, d->number, w->row, version);
+    }
+    for (size_t i = 0; i < COUNT_OF(d->rewritten); i++) {
+        if (d->rewritten[i]) {
+            row_cache_drop(cache, d->room->number, d->rewritten[i]);
+        }
+    }
+    return err;
 }
 
 /* The room in memory follows its log. */

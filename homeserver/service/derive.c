@@ -136,6 +136,7 @@ static struct err mark_related(struct derive *d, struct slice target_id, struct 
         buf_init_arena(&rewritten, d->ctx->arena, SIZE_MAX / 2);
         room_record_encode(&rewritten, &record);
         store_put(log, key, buf_slice(&rewritten));
+        d->rewritten[0] = number;
     }
     return OK;
 }
@@ -285,6 +286,7 @@ static struct err rewrite_row(struct derive *d, struct store_update *log,
     buf_init_arena(&rewritten, d->ctx->arena, SIZE_MAX / 2);
     room_record_encode(&rewritten, &record);
     store_put(log, key, buf_slice(&rewritten));
+    d->rewritten[1] = target->number;
     return OK;
 }
 

@@ -34,7 +34,9 @@ static struct err put_record(struct checker *c, uint64_t room, int64_t number,
     room_record_encode(&row, record);
     struct store_update *update = store_update_new(&c->page, room_object(&c->page, room));
     store_put(update, key_i64(&c->page, ROOM_KEY_EVENT, number), buf_slice(&row));
-    return write_one(c, update);
+    struct err err = write_one(c, update);
+    row_cache_drop(c->hs->rooms->rows_owned, room, number);
+    return err;
 }
 
 struct err rebuild_record(struct room_walk *w)

@@ -42,8 +42,18 @@ static struct err scan_row(struct ctx *ctx, const struct room *room, int64_t num
 static struct err read_row(struct hs *hs, struct ctx *ctx, const struct room *room, int64_t number,
                            struct slice *row_out, bool *found_out)
 {
-    return store_get(hs->store, ctx, room_object(ctx, room->number),
-                     key_i64(ctx, ROOM_KEY_EVENT, number), row_out, found_out);
+    struct row_cache *cache = hs->rooms->rows_owned;
+    *found_out = row_cache_get(cache, ctx->arena, room->number, number, row_out);
+    if (*found_out) {
+        return OK;
+    }
+    uint64_t version = row_cache_version(cache);
+    TRY(store_get(hs->store, ctx, room_object(ctx, room->number),
+                  key_i64(ctx, ROOM_KEY_EVENT, number), row_out, found_out));
+    if (*found_out) {
+        row_cache_offer(cache, room->number, number, *row_out, version);
+    }
+    return OK;
 }
 
 struct err hs_event_load(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
@@ -77,16 +87,38 @@ static size_t run_length(struct event_numbers numbers, size_t at)
     return end - at;
 }
 
+/* Those of the run that are in memory, up to the first that is not (*at_io). */
+static struct err scan_cached(struct hs *hs, struct ctx *ctx, struct room *room,
+                              struct event_numbers run, size_t *at_io, struct stored_events *events)
+{
+    struct slice row;
+    for (; *at_io < run.count; ++*at_io) {
+        int64_t number = run.items[*at_io];
+        if (!row_cache_get(hs->rooms->rows_owned, ctx->arena, room->number, number, &row)) {
+            break;
+        }
+        TRY(scan_row(ctx, room, number, row, &events->items[events->count]));
+        events->count++;
+    }
+    return OK;
+}
+
 static struct err scan_run(struct hs *hs, struct ctx *ctx, struct room *room,
                            struct event_numbers run, struct stored_events *events)
 {
+    struct row_cache *cache = hs->rooms->rows_owned;
     struct store_rows rows;
+    size_t at = 0;
+    TRY(scan_cached(hs, ctx, room, run, &at, events));
+    if (at == run.count) {
+        return OK;
+    }
+    uint64_t version = row_cache_version(cache);
     struct store_range range = {
-        .from = key_i64(ctx, ROOM_KEY_EVENT, run.items[0]),
+        .from = key_i64(ctx, ROOM_KEY_EVENT, run.items[at]),
         .to = key_i64(ctx, ROOM_KEY_EVENT, run.items[run.count - 1] + 1),
     };
     TRY(store_read_range(hs->store, ctx, room_object(ctx, room->number), range, &rows));
-    size_t at = 0;
     for (size_t i = 0; i < rows.count; i++) {
         struct unpack key = unpack_of(slice_from(rows.rows[i].key, 1));
         int64_t number = unpack_be_i64(&key);
@@ -95,6 +127,7 @@ static struct err scan_run(struct hs *hs, struct ctx *ctx, struct room *room,
         }
         if (at < run.count && run.items[at] == number) {
             TRY(scan_row(ctx, room, number, rows.rows[i].value, &events->items[events->count]));
+            row_cache_offer(cache, room->number, number, rows.rows[i].value, version);
             events->count++;
         }
     }
@@ -166,6 +199,13 @@ struct err hs_event_find(struct hs *hs, struct ctx *ctx, struct room *room, stru
     return hs_event_load(hs, ctx, room, number, event_out, found_out);
 }
 
+enum { ROWS_KEPT = 64 };
+
+struct event_row {
+    int64_t number;
+    struct slice bytes;
+};
+
 static bool is_hidden(const struct stored_event *event)
 {
     return (event->flags & (EVENT_OUTLIER | EVENT_REJECTED | EVENT_SOFT_FAILED)) != 0;
@@ -185,18 +225,60 @@ static struct store_range rows_of(struct ctx *ctx, const struct event_range *ran
     };
 }
 
-/* Appends the visible ones of a page of rows and moves range->from to the last row read. */
-static struct err take_rows(struct ctx *ctx, const struct room *room, const struct store_rows *rows,
-                            struct event_range *range, struct stored_events *events)
+/* Appends the event if it is a visible one and moves range->from to it. */
+static struct err take_row(struct ctx *ctx, const struct room *room, struct event_row row,
+                           struct event_range *range, struct stored_events *events)
 {
-    for (size_t i = 0; i < rows->count && events->count < range->limit; i++) {
-        struct unpack key = unpack_of(slice_from(rows->rows[i].key, 1));
-        range->from = unpack_be_i64(&key);
-        struct stored_event *event = &events->items[events->count];
-        TRY(range->form == EVENTS_SCANNED
-                ? scan_row(ctx, room, range->from, rows->rows[i].value, event)
-                : room_event_of_row(ctx, room, range->from, rows->rows[i].value, event));
-        events->count += is_hidden(event) ? 0 : 1;
+    struct stored_event *event = &events->items[events->count];
+    range->from = row.number;
+    TRY(range->form == EVENTS_SCANNED ? scan_row(ctx, room, row.number, row.bytes, event)
+                                      : room_event_of_row(ctx, room, row.number, row.bytes, event));
+    events->count += is_hidden(event) ? 0 : 1;
+    return OK;
+}
+
+/* Takes neighbours from memory as far as they are there. */
+static struct err take_cached(struct hs *hs, struct ctx *ctx, const struct room *room,
+                              struct event_range *range, struct stored_events *events)
+{
+    bool forward = range->order == EVENTS_FORWARD;
+    while (events->count < range->limit && range->from < INT64_MAX && range->from > INT64_MIN) {
+        struct event_row row = {.number = range->from + (forward ? 1 : -1)};
+        bool beyond = range->to && (forward ? row.number >= range->to : row.number <= range->to);
+        if (beyond || !row_cache_get(hs->rooms->rows_owned, ctx->arena, room->number, row.number,
+                                     &row.bytes)) {
+            break;
+        }
+        TRY(take_row(ctx, room, row, range, events));
+    }
+    return OK;
+}
+
+/* Only the newest rows of a room are kept: who reads history reads it alone. */
+static struct err take_stored(struct hs *hs, struct ctx *ctx, struct room *room,
+                              struct event_range *range, struct stored_events *events)
+{
+    struct row_cache *cache = hs->rooms->rows_owned;
+    uint64_t version = row_cache_version(cache);
+    int64_t keep_from = hs_room_head(room).number - ROWS_KEPT;
+    struct store_rows rows;
+    struct store_range page = rows_of(ctx, range);
+    page.limit = range->limit - events->count;
+    if (slice_cmp(page.from, page.to) >= 0) {
+        range->limit = events->count;
+        return OK;
+    }
+    TRY(store_read_range(hs->store, ctx, room_object(ctx, room->number), page, &rows));
+    for (size_t i = 0; i < rows.count && events->count < range->limit; i++) {
+        struct unpack key = unpack_of(slice_from(rows.rows[i].key, 1));
+        struct event_row row = {.number = unpack_be_i64(&key), .bytes = rows.rows[i].value};
+        TRY(take_row(ctx, room, row, range, events));
+        if (row.number > keep_from) {
+            row_cache_offer(cache, room->number, row.number, row.bytes, version);
+        }
+    }
+    if (rows.count < page.limit) {
+        range->limit = events->count; /* there are no more */
     }
     return OK;
 }
@@ -206,15 +288,9 @@ struct err hs_events_read(struct hs *hs, struct ctx *ctx, struct room *room,
 {
     struct stored_events events = {0};
     events.items = arena_array(ctx->arena, range.limit + 1, sizeof *events.items);
+    TRY(take_cached(hs, ctx, room, &range, &events));
     while (events.count < range.limit) {
-        struct store_rows rows;
-        struct store_range page = rows_of(ctx, &range);
-        page.limit = range.limit - events.count;
-        TRY(store_read_range(hs->store, ctx, room_object(ctx, room->number), page, &rows));
-        TRY(take_rows(ctx, room, &rows, &range, &events));
-        if (rows.count < page.limit) {
-            break;
-        }
+        TRY(take_stored(hs, ctx, room, &range, &events));
     }
     *events_out = events;
     return OK;

@@ -4,6 +4,7 @@
 #pragma once
 #include "homeserver/base/map.h"
 #include "homeserver/service/compose.h"
+#include "homeserver/service/row_cache.h"
 #include "homeserver/service/user_rows.h"
 
 #include <pthread.h>
@@ -90,6 +91,7 @@ struct hs_rooms {
     pthread_mutex_t lock;
     struct map *by_number; /* number -> struct room * */
     struct map *numbers;   /* room id -> number */
+    struct row_cache *rows_owned;
     size_t rooms_max;
     uint64_t tick;
     uint64_t next_number; /* 0 = not read yet */
@@ -150,6 +152,7 @@ struct derive {
     struct store_update *user;    /* of (STORE_USER, member), made by derive_member */
     uint64_t member;              /* user number of a member event's state key, 0 = none */
     enum membership membership, previous;
+    int64_t rewritten[2]; /* events whose rows change: the target of a relation, of a redaction */
 };
 struct err derive_member(struct derive *derive) MUST_USE;
 /* Also marks the target's row, in `log`, as related to. */

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+enum { ROWS_BYTES_MAX = 16 << 20 };
+
 bool hs_is_local(const struct hs *hs, struct slice server_name)
 {
     return slice_eq(hs->server_name, server_name);
@@ -71,6 +73,7 @@ struct hs_rooms *hs_rooms_new(struct hs *hs, size_t rooms_max)
     rooms->rooms_max = rooms_max;
     rooms->by_number = map_new();
     rooms->numbers = map_new();
+    rooms->rows_owned = row_cache_new(ROWS_BYTES_MAX);
     pthread_mutex_init(&rooms->lock, NULL);
     return rooms;
 }
@@ -100,6 +103,7 @@ void hs_rooms_free(struct hs_rooms **rooms)
     }
     map_free(&(*rooms)->by_number);
     map_free(&(*rooms)->numbers);
+    row_cache_free(&(*rooms)->rows_owned);
     pthread_mutex_destroy(&(*rooms)->lock);
     mem_free(*rooms);
     *rooms = NULL;
@@ -164,6 +168,7 @@ static void release(void *owner, void *thing)
 void rooms_drop(struct hs *hs, uint64_t number, struct slice room_id)
 {
     struct hs_rooms *rooms = hs->rooms;
+    row_cache_drop_room(rooms->rows_owned, number);
     pthread_mutex_lock(&rooms->lock);
     struct room *room = map_get_ptr(rooms->by_number, map_key_u64(&number));
     map_remove(rooms->numbers, room_id);

@@ -3,7 +3,7 @@
 #include "homeserver/sync/priv.h"
 
 enum {
-    PAGE_MIN = 3,
+    PAGE_MIN = 2,
     SCAN_EXTRA = 400, /* events read beyond the limit to find ones that a filter takes */
 };
 
