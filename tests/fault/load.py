@@ -5,6 +5,7 @@ import random
 from client import Connection, Lost, login, quote
 
 CLAIM_ALGORITHM = "signed_curve25519"
+ENOUGH_KEYS = 100  # servers limit how many a device may have
 
 
 class Stage:
@@ -15,7 +16,11 @@ class Stage:
         self.devices, self.rooms = [], []
         self.reader = None      # the device that receives to-device messages
         self.reader_since = None
-        self.unexpected = 0     # answers that were neither 200 nor a lost connection
+        self.unexpected = {}    # answers that were neither 200 nor a lost connection: how often
+
+    def wonder(self, what, status, body):
+        code = f"{what}: {status} {body.get('errcode')} {body.get('error')}"
+        self.unexpected[code] = self.unexpected.get(code, 0) + 1
 
 
 async def send_messages(stage, connection, index):
@@ -29,7 +34,7 @@ async def send_messages(stage, connection, index):
         if status == 200:
             stage.ledger.sends[body["event_id"]] = (room, number)
         else:
-            stage.unexpected += 1
+            stage.wonder("send", status, body)
 
 
 def one_time_keys(device, numbers):
@@ -43,13 +48,15 @@ async def upload_one_time_keys(stage, connection, index):
     device = stage.devices[index % len(stage.devices)]
     while True:
         keys = one_time_keys(device, [stage.ledger.next() for _ in range(5)])
-        status, _ = await device.call(connection, "POST", "/keys/upload", {"one_time_keys": keys})
+        status, body = await device.call(connection, "POST", "/keys/upload", {"one_time_keys": keys})
         if status == 200:
             for key_id, key in keys.items():
                 stage.ledger.one_time_keys[(device.user_id, device.device_id, key_id)] = key
+            if body["one_time_key_counts"][CLAIM_ALGORITHM] > ENOUGH_KEYS:
+                await asyncio.sleep(0.1)
         else:
-            stage.unexpected += 1
-        await asyncio.sleep(0.01)
+            stage.wonder("one-time keys", status, body)
+        await asyncio.sleep(0.005)
 
 
 async def claim(stage, connection, asking, owner):
@@ -62,7 +69,7 @@ async def claim(stage, connection, asking, owner):
         stage.ledger.claims_unknown += 1
         raise
     if status != 200:
-        stage.unexpected += 1
+        stage.wonder("claim", status, body)
         return None
     keys = body.get("one_time_keys", {}).get(owner.user_id, {}).get(owner.device_id, {})
     for key_id in keys:
@@ -92,14 +99,14 @@ async def add_devices(stage, connection, index):
     while True:
         fresh = await login(connection, owner.user_id, stage.password)
         if fresh is None:
-            stage.unexpected += 1
+            stage.wonder("login", 0, {})
             return
         keys = device_keys(fresh, stage.ledger.next())
-        status, _ = await fresh.call(connection, "POST", "/keys/upload", {"device_keys": keys})
+        status, body = await fresh.call(connection, "POST", "/keys/upload", {"device_keys": keys})
         if status == 200:
             stage.ledger.device_keys[(fresh.user_id, fresh.device_id)] = keys
         else:
-            stage.unexpected += 1
+            stage.wonder("device", status, body)
         await asyncio.sleep(0.2)
 
 
@@ -108,13 +115,13 @@ async def send_to_device(stage, connection, index):
     target = stage.reader
     while True:
         number = stage.ledger.next()
-        status, _ = await device.call(
+        status, body = await device.call(
             connection, "PUT", f"/sendToDevice/io.example.fault/d{number}",
             {"messages": {target.user_id: {target.device_id: {"number": number}}}})
         if status == 200:
             stage.ledger.to_device.add(number)
         else:
-            stage.unexpected += 1
+            stage.wonder("to-device", status, body)
 
 
 async def read_to_device(stage, connection, _index):
@@ -124,7 +131,7 @@ async def read_to_device(stage, connection, _index):
                                       if stage.reader_since else "")
         status, body = await stage.reader.call(connection, "GET", path)
         if status != 200:
-            stage.unexpected += 1
+            stage.wonder("sync", status, body)
             return
         for event in body.get("to_device", {}).get("events", []):
             number = event.get("content", {}).get("number")
@@ -143,13 +150,13 @@ async def set_account_data(stage, connection, index):
         number = stage.ledger.next()
         acknowledged = stage.ledger.account_data.get(where, (0, 0))[0]
         stage.ledger.account_data[where] = (acknowledged, number)
-        status, _ = await device.call(
+        status, body = await device.call(
             connection, "PUT", f"/user/{quote(device.user_id)}/account_data/{kind}",
             {"number": number})
         if status == 200:
             stage.ledger.account_data[where] = (number, number)
         else:
-            stage.unexpected += 1
+            stage.wonder("account data", status, body)
 
 
 TASKS = ([(send_messages, i) for i in range(12)] + [(upload_one_time_keys, i) for i in range(3)] +
