@@ -93,10 +93,11 @@ void prefs_forget(struct hs *hs, uint64_t user, struct slice type)
     }
     pthread_mutex_lock(&prefs->lock);
     struct prefs_user *entry = user_entry(prefs, user);
+    prefs->version++;
     if (ignored) {
         map_free(&entry->ignored_owned);
         entry->has_ignored = false;
-        entry->ignored_version = ++prefs->version;
+        entry->ignored_version = prefs->version;
     } else {
         forget_rules(entry);
     }
@@ -108,6 +109,15 @@ uint64_t prefs_ignored_version(struct hs *hs, uint64_t user)
     pthread_mutex_lock(&hs->prefs->lock);
     uint64_t version = user_entry(hs->prefs, user)->ignored_version;
     pthread_mutex_unlock(&hs->prefs->lock);
+    return version;
+}
+
+/* What is read to fill a cache is kept only if this is the same afterwards. */
+static uint64_t changes_now(struct hs_prefs *prefs)
+{
+    pthread_mutex_lock(&prefs->lock);
+    uint64_t version = prefs->version;
+    pthread_mutex_unlock(&prefs->lock);
     return version;
 }
 
@@ -272,28 +282,39 @@ struct err hs_account_data_since(struct hs *hs, struct ctx *ctx, uint64_t user, 
 
 /* --- ignored users --- */
 
-static struct err load_ignored(struct hs *hs, struct ctx *ctx, uint64_t user)
+static struct err read_ignored(struct hs *hs, struct ctx *ctx, uint64_t user,
+                               struct map **ignored_out)
 {
     struct slice content;
     struct json tree;
     bool found = false;
-    struct map *ignored = NULL;
+    *ignored_out = NULL;
     TRY(hs_account_data_get(hs, ctx, user, 0, LIT("m.ignored_user_list"), &content, &found));
-    if (found) {
-        TRY(json_parse(ctx->arena, content, &tree));
-        const struct json *users = json_get_object(&tree, LIT("ignored_users"));
-        for (uint32_t i = 0; users && i < users->count; i++) {
-            ignored = ignored ? ignored : map_new();
-            map_set(ignored, users->members[i].key, 1);
-        }
+    if (!found) {
+        return OK;
     }
-    pthread_mutex_lock(&hs->prefs->lock);
-    struct prefs_user *entry = user_entry(hs->prefs, user);
-    map_free(&entry->ignored_owned);
-    entry->ignored_owned = ignored;
-    entry->has_ignored = true;
-    pthread_mutex_unlock(&hs->prefs->lock);
+    TRY(json_parse(ctx->arena, content, &tree));
+    const struct json *users = json_get_object(&tree, LIT("ignored_users"));
+    for (uint32_t i = 0; users && i < users->count; i++) {
+        *ignored_out = *ignored_out ? *ignored_out : map_new();
+        map_set(*ignored_out, users->members[i].key, 1);
+    }
     return OK;
+}
+
+/* Keeps the list, which it takes, unless a change came in between. */
+static void keep_ignored(struct hs_prefs *prefs, uint64_t user, struct map *ignored,
+                         uint64_t version)
+{
+    pthread_mutex_lock(&prefs->lock);
+    struct prefs_user *entry = user_entry(prefs, user);
+    if (prefs->version == version && !entry->has_ignored) {
+        entry->ignored_owned = ignored;
+        entry->has_ignored = true;
+        ignored = NULL;
+    }
+    pthread_mutex_unlock(&prefs->lock);
+    map_free(&ignored);
 }
 
 /* One look under the lock. known false: the list must be loaded first. */
@@ -312,11 +333,16 @@ struct err hs_is_ignored(struct hs *hs, struct ctx *ctx, uint64_t user, struct s
                          bool *ignored_out)
 {
     bool known = false;
+    uint64_t value = 0;
+    struct map *list = NULL;
     *ignored_out = look_up_ignored(hs, user, other_user_id, &known);
-    if (!known) {
-        TRY(load_ignored(hs, ctx, user));
-        *ignored_out = look_up_ignored(hs, user, other_user_id, &known);
+    if (known) {
+        return OK;
     }
+    uint64_t version = changes_now(hs->prefs);
+    TRY(read_ignored(hs, ctx, user, &list));
+    *ignored_out = list && map_get(list, other_user_id, &value);
+    keep_ignored(hs->prefs, user, list, version);
     return OK;
 }
 
@@ -427,11 +453,12 @@ static struct rules_entry *take_cached(struct hs_prefs *prefs, uint64_t user)
     return entry;
 }
 
-/* Compiles outside the lock; whoever comes first is kept. */
+/* Compiles outside the lock; whoever comes first is kept, unless a change came in between. */
 static struct err compile_rules(struct hs *hs, struct ctx *ctx, uint64_t user,
                                 struct rules_entry **entry_out)
 {
     struct json document;
+    uint64_t version = changes_now(hs->prefs);
     TRY(hs_push_rules_read(hs, ctx, user, &document));
     struct rules_entry *entry = mem_alloc(sizeof *entry);
     entry->arena_owned = arena_new();
@@ -439,7 +466,7 @@ static struct err compile_rules(struct hs *hs, struct ctx *ctx, uint64_t user,
     entry->refs = 1;
     pthread_mutex_lock(&hs->prefs->lock);
     struct prefs_user *cached = user_entry(hs->prefs, user);
-    if (!cached->rules) {
+    if (!cached->rules && hs->prefs->version == version) {
         cached->rules = entry;
         entry->refs++;
     }
