@@ -12,24 +12,34 @@
 enum {
     SCAN_EVENTS_MAX = 2000, /* no more than the newest so many are looked at */
     SCAN_PAGE = 200,
+    UNREAD_MAX = 2000, /* events kept for one user and room: a count goes no higher */
+    UNREAD_KEPT_MAX = 4000000,
     THREADS_MAX = 256,
     THREAD_HOPS_MAX = 3,
 };
 
-struct tally {
-    char *root_owned; /* NULL = the main timeline */
-    size_t root_len;
-    uint32_t notify, highlight;
+/* An event that notifies. */
+struct unread {
+    int64_t number;
+    uint32_t thread; /* index of its root */
+    uint32_t highlight;
 };
 
+struct thread_root {
+    char *id_owned; /* NULL = the main timeline */
+    size_t len;
+};
+
+/* What is unread, event by event: receipts only ever take away from it. */
 struct count_cache {
     uint64_t ignored_version;
     uint64_t receipt_pos; /* newest own receipt that was taken into account */
     int64_t joined_number;
     int64_t counted;             /* up to this event */
-    struct tally *tallies_owned; /* THREADS_MAX at most */
-    size_t tally_cap;
-    size_t tally_count; /* the first is the main timeline */
+    struct unread *unread_owned; /* by number; UNREAD_MAX at most */
+    size_t unread_count, unread_cap;
+    struct thread_root *roots_owned; /* the first is the main timeline; THREADS_MAX at most */
+    size_t root_count, root_cap;
 };
 
 struct counting {
@@ -51,10 +61,11 @@ static void free_cache(struct count_cache *cache)
     if (!cache) {
         return;
     }
-    for (size_t i = 0; i < cache->tally_count; i++) {
-        mem_free(cache->tallies_owned[i].root_owned);
+    for (size_t i = 0; i < cache->root_count; i++) {
+        mem_free(cache->roots_owned[i].id_owned);
     }
-    mem_free(cache->tallies_owned);
+    mem_free(cache->roots_owned);
+    mem_free(cache->unread_owned);
     mem_free(cache);
 }
 
@@ -66,6 +77,7 @@ void counts_free_all(struct hs_prefs *prefs)
     while (map_next(prefs->counts, &cursor, &key, &value)) {
         free_cache((struct count_cache *)(uintptr_t)value);
     }
+    prefs->unread_kept = 0;
 }
 
 static struct slice cache_key(struct ctx *ctx, uint64_t user, uint64_t room)
@@ -79,6 +91,7 @@ static struct count_cache *take_cache(struct hs_prefs *prefs, struct slice key)
     pthread_mutex_lock(&prefs->lock);
     struct count_cache *cache = map_get_ptr(prefs->counts, key);
     map_remove(prefs->counts, key);
+    prefs->unread_kept -= cache ? cache->unread_count : 0;
     pthread_mutex_unlock(&prefs->lock);
     return cache;
 }
@@ -86,39 +99,93 @@ static struct count_cache *take_cache(struct hs_prefs *prefs, struct slice key)
 static void put_cache(struct hs_prefs *prefs, struct slice key, struct count_cache *cache)
 {
     pthread_mutex_lock(&prefs->lock);
-    if (map_count(prefs->counts) >= COUNTS_MAX) {
+    if (map_count(prefs->counts) >= COUNTS_MAX || prefs->unread_kept >= UNREAD_KEPT_MAX) {
         counts_free_all(prefs);
         map_free(&prefs->counts);
         prefs->counts = map_new();
     }
-    free_cache(map_get_ptr(prefs->counts, key));
+    struct count_cache *other = map_get_ptr(prefs->counts, key);
+    prefs->unread_kept += cache->unread_count - (other ? other->unread_count : 0);
+    free_cache(other);
     map_set_ptr(prefs->counts, key, cache);
     pthread_mutex_unlock(&prefs->lock);
 }
 
-static struct tally *tally_of(struct count_cache *cache, struct slice root)
+/* Forgets threads in which nothing is unread. */
+static void compact_roots(struct count_cache *cache)
 {
-    for (size_t i = 0; i < cache->tally_count; i++) {
-        struct tally *tally = &cache->tallies_owned[i];
-        if (slice_eq((struct slice){tally->root_owned, tally->root_len}, root)) {
-            return tally;
+    uint32_t moved[THREADS_MAX] = {0};
+    size_t kept = 1;
+    for (size_t i = 0; i < cache->unread_count; i++) {
+        moved[cache->unread_owned[i].thread] = 1;
+    }
+    for (size_t i = 1; i < cache->root_count; i++) {
+        if (!moved[i]) {
+            mem_free(cache->roots_owned[i].id_owned);
+            continue;
+        }
+        moved[i] = (uint32_t)kept;
+        cache->roots_owned[kept++] = cache->roots_owned[i];
+    }
+    moved[0] = 0;
+    cache->root_count = kept;
+    for (size_t i = 0; i < cache->unread_count; i++) {
+        cache->unread_owned[i].thread = moved[cache->unread_owned[i].thread];
+    }
+}
+
+/* Index of a thread; of the main timeline when there are too many threads. */
+static uint32_t thread_index(struct count_cache *cache, struct slice root)
+{
+    for (size_t i = 0; i < cache->root_count; i++) {
+        struct thread_root *known = &cache->roots_owned[i];
+        if (slice_eq((struct slice){known->id_owned, known->len}, root)) {
+            return (uint32_t)i;
         }
     }
-    if (cache->tally_count == THREADS_MAX) {
-        return &cache->tallies_owned[0];
+    if (cache->root_count == THREADS_MAX) {
+        compact_roots(cache);
+        if (cache->root_count == THREADS_MAX) {
+            return 0;
+        }
     }
-    if (cache->tally_count == cache->tally_cap) {
-        cache->tally_cap = cache->tally_cap ? cache->tally_cap * 4 : 1;
-        cache->tallies_owned =
-            mem_grow(cache->tallies_owned, cache->tally_cap * sizeof *cache->tallies_owned);
+    if (cache->root_count == cache->root_cap) {
+        cache->root_cap = cache->root_cap ? cache->root_cap * 4 : 1;
+        cache->roots_owned =
+            mem_grow(cache->roots_owned, cache->root_cap * sizeof *cache->roots_owned);
     }
-    struct tally *tally = &cache->tallies_owned[cache->tally_count++];
-    *tally = (struct tally){.root_len = root.len};
+    struct thread_root *added = &cache->roots_owned[cache->root_count++];
+    *added = (struct thread_root){.len = root.len};
     if (root.len) {
-        tally->root_owned = mem_alloc_raw(root.len);
-        memcpy(tally->root_owned, root.ptr, root.len);
+        added->id_owned = mem_alloc_raw(root.len);
+        memcpy(added->id_owned, root.ptr, root.len);
     }
-    return tally;
+    return (uint32_t)(cache->root_count - 1);
+}
+
+static void add_unread(struct count_cache *cache, struct unread unread)
+{
+    if (cache->unread_count == UNREAD_MAX) {
+        cache->unread_count--;
+        memmove(cache->unread_owned, cache->unread_owned + 1, cache->unread_count * sizeof unread);
+    }
+    if (cache->unread_count == cache->unread_cap) {
+        cache->unread_cap = cache->unread_cap ? cache->unread_cap * 2 : 4;
+        cache->unread_owned = mem_grow(cache->unread_owned, cache->unread_cap * sizeof unread);
+    }
+    cache->unread_owned[cache->unread_count++] = unread;
+}
+
+/* Takes away what is read: in each thread everything up to a number. */
+static void drop_read(struct count_cache *cache, const int64_t *read_upto)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < cache->unread_count; i++) {
+        if (cache->unread_owned[i].number > read_upto[cache->unread_owned[i].thread]) {
+            cache->unread_owned[kept++] = cache->unread_owned[i];
+        }
+    }
+    cache->unread_count = kept;
 }
 
 /* Relations are followed for a few hops. */
@@ -162,6 +229,48 @@ static int64_t read_upto(const struct counting *c, struct slice root)
     return newest;
 }
 
+static void drop_read_by_receipts(struct counting *c)
+{
+    int64_t *upto = arena_array(c->ctx->arena, c->cache->root_count, sizeof *upto);
+    for (size_t i = 0; i < c->cache->root_count; i++) {
+        const struct thread_root *root = &c->cache->roots_owned[i];
+        upto[i] = read_upto(c, (struct slice){root->id_owned, root->len});
+    }
+    drop_read(c->cache, upto);
+}
+
+/* Who speaks in a thread has read it. */
+static void drop_thread(struct counting *c, uint32_t thread)
+{
+    int64_t *upto = arena_array(c->ctx->arena, c->cache->root_count, sizeof *upto);
+    for (size_t i = 0; i < c->cache->root_count; i++) {
+        upto[i] = i == thread ? INT64_MAX : INT64_MIN;
+    }
+    drop_read(c->cache, upto);
+}
+
+/* What was redacted since it was counted counts no more. */
+static struct err drop_redacted(struct counting *c, const struct stored_event *redaction)
+{
+    struct stored_event target;
+    bool found = false;
+    if (!redaction->event.redacts.s.len) {
+        return OK;
+    }
+    TRY(hs_event_find(c->hs, c->ctx, c->room, redaction->event.redacts.s, &target, &found));
+    if (!found || !(target.flags & EVENT_REDACTED)) {
+        return OK;
+    }
+    size_t kept = 0;
+    for (size_t i = 0; i < c->cache->unread_count; i++) {
+        if (c->cache->unread_owned[i].number != target.number) {
+            c->cache->unread_owned[kept++] = c->cache->unread_owned[i];
+        }
+    }
+    c->cache->unread_count = kept;
+    return OK;
+}
+
 static struct err get_ready(struct counting *c)
 {
     struct stored_event create;
@@ -194,33 +303,39 @@ static struct err get_ready(struct counting *c)
     return OK;
 }
 
-static struct err count_event(struct counting *c, const struct stored_event *event)
+static struct err judge(struct counting *c, const struct stored_event *event, uint32_t thread)
 {
-    struct thread_place place;
     bool ignored = false;
-    if (event->flags & EVENT_REDACTED) {
-        return OK;
-    }
-    TRY(counts_thread_of(c->hs, c->ctx, c->room, event, &place));
-    struct tally *tally = tally_of(c->cache, place.root);
-    if (event->sender == c->user) {
-        /* Who speaks has read. */
-        tally->notify = 0;
-        tally->highlight = 0;
-        return OK;
-    }
-    if (event->number <= read_upto(c, place.root)) {
-        return OK;
-    }
     TRY(hs_is_ignored(c->hs, c->ctx, c->user, event->event.sender.s, &ignored));
     if (ignored) {
         return OK;
     }
     TRY(get_ready(c));
     struct push_verdict verdict = push_rules_evaluate(c->rules, &event->event, &c->target);
-    tally->notify += verdict.notify ? 1 : 0;
-    tally->highlight += verdict.notify && verdict.highlight ? 1 : 0;
+    if (verdict.notify) {
+        add_unread(c->cache, (struct unread){.number = event->number,
+                                             .thread = thread,
+                                             .highlight = verdict.highlight ? 1 : 0});
+    }
     return OK;
+}
+
+static struct err count_event(struct counting *c, const struct stored_event *event)
+{
+    struct thread_place place;
+    if (event->flags & EVENT_REDACTED) {
+        return OK;
+    }
+    if (slice_eq(event->event.type, LIT("m.room.redaction"))) {
+        TRY(drop_redacted(c, event));
+    }
+    TRY(counts_thread_of(c->hs, c->ctx, c->room, event, &place));
+    uint32_t thread = thread_index(c->cache, place.root);
+    if (event->sender == c->user) {
+        drop_thread(c, thread);
+        return OK;
+    }
+    return event->number > read_upto(c, place.root) ? judge(c, event, thread) : OK;
 }
 
 static struct err scan(struct counting *c, int64_t last)
@@ -244,19 +359,22 @@ static struct err scan(struct counting *c, int64_t last)
 
 static void write_counts(const struct counting *c, struct unread_counts *counts)
 {
-    *counts = (struct unread_counts){0};
-    counts->threads = arena_array(c->ctx->arena, c->cache->tally_count, sizeof *counts->threads);
-    for (size_t i = 0; i < c->cache->tally_count; i++) {
-        const struct tally *tally = &c->cache->tallies_owned[i];
-        counts->notify_all += tally->notify;
-        counts->highlight_all += tally->highlight;
-        if (tally->root_len == 0) {
-            counts->main.notify = tally->notify;
-            counts->main.highlight = tally->highlight;
-        } else if (tally->notify || tally->highlight) {
-            struct slice root = {tally->root_owned, tally->root_len};
-            counts->threads[counts->thread_count++] = (struct thread_count){
-                arena_copy(c->ctx->arena, root), tally->notify, tally->highlight};
+    const struct count_cache *cache = c->cache;
+    struct thread_count *all = arena_array(c->ctx->arena, cache->root_count, sizeof *all);
+    *counts = (struct unread_counts){.notify_all = (uint32_t)cache->unread_count, .threads = all};
+    for (size_t i = 0; i < cache->unread_count; i++) {
+        struct thread_count *count = &all[cache->unread_owned[i].thread];
+        count->notify++;
+        count->highlight += cache->unread_owned[i].highlight;
+        counts->highlight_all += cache->unread_owned[i].highlight;
+    }
+    counts->main = all[0];
+    for (size_t i = 1; i < cache->root_count; i++) {
+        const struct thread_root *root = &cache->roots_owned[i];
+        if (all[i].notify) {
+            struct thread_count count = all[i];
+            count.thread = arena_copy(c->ctx->arena, (struct slice){root->id_owned, root->len});
+            all[counts->thread_count++] = count;
         }
     }
 }
@@ -270,21 +388,13 @@ static uint64_t newest_receipt(const struct receipts *receipts)
     return newest;
 }
 
-/* What was counted stays counted when rules change: they decide about events that come later.
- * A cache that still holds, or an empty one that starts where nothing before can be unread. */
-static struct count_cache *usable_cache(struct counting *c, struct count_cache *cache,
-                                        const struct user_room *entry, int64_t last)
+/* An empty cache that starts where nothing before can be unread. */
+static struct count_cache *new_cache(const struct counting *c, const struct user_room *entry,
+                                     uint64_t version)
 {
-    uint64_t version = prefs_ignored_version(c->hs, c->user);
-    uint64_t receipt_pos = newest_receipt(&c->receipts);
-    if (cache && cache->ignored_version == version && cache->receipt_pos == receipt_pos &&
-        cache->joined_number == entry->joined_number && cache->counted <= last) {
-        return cache;
-    }
-    free_cache(cache);
-    cache = mem_alloc(sizeof *cache);
+    struct count_cache *cache = mem_alloc(sizeof *cache);
     cache->ignored_version = version;
-    cache->receipt_pos = receipt_pos;
+    cache->receipt_pos = newest_receipt(&c->receipts);
     cache->joined_number = entry->joined_number;
     cache->counted = entry->joined_number;
     for (size_t i = 0; i < c->receipts.count; i++) {
@@ -293,8 +403,27 @@ static struct count_cache *usable_cache(struct counting *c, struct count_cache *
             cache->counted = receipt->number;
         }
     }
-    tally_of(cache, (struct slice){0});
+    thread_index(cache, (struct slice){0});
     return cache;
+}
+
+/* What was counted stays counted when rules change: they decide about events that come later. */
+static void use_cache(struct counting *c, struct count_cache *cache, const struct user_room *entry,
+                      int64_t last)
+{
+    uint64_t version = prefs_ignored_version(c->hs, c->user);
+    uint64_t receipt_pos = newest_receipt(&c->receipts);
+    if (!cache || cache->ignored_version != version ||
+        cache->joined_number != entry->joined_number || cache->counted > last) {
+        free_cache(cache);
+        c->cache = new_cache(c, entry, version);
+        return;
+    }
+    c->cache = cache;
+    if (cache->receipt_pos != receipt_pos) {
+        drop_read_by_receipts(c);
+        cache->receipt_pos = receipt_pos;
+    }
 }
 
 struct err hs_unread_counts(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t user,
@@ -316,7 +445,7 @@ struct err hs_unread_counts(struct hs *hs, struct ctx *ctx, struct room *room, u
     TRY(hs_room_at(hs, ctx, room, upto, &last, &root));
     TRY(hs_receipts_of_user(hs, ctx, room, user, &counting.receipts));
     struct slice key = cache_key(ctx, user, room->number);
-    counting.cache = usable_cache(&counting, take_cache(hs->prefs, key), &entry, last);
+    use_cache(&counting, take_cache(hs->prefs, key), &entry, last);
     struct err err = scan(&counting, last);
     if (err.code != 0) {
         free_cache(counting.cache);

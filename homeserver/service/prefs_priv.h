@@ -26,8 +26,9 @@ struct hs_prefs {
     struct hs *hs;
     pthread_mutex_t lock; /* rank 40: everything below */
     struct map *users;    /* number -> struct prefs_user * */
-    uint64_t version;     /* newest ignored_version */
+    uint64_t version;     /* grows with each change of rules or ignored users */
     struct map *counts;   /* user and room -> struct count_cache * (counts.c) */
+    size_t unread_kept;   /* events in all of them */
 };
 
 /* Forgets what account data of this type said. */

@@ -244,6 +244,35 @@ static void what_is_redacted_does_not_count(void **state)
     assert_int_equal(total(), 0);
 }
 
+static void what_is_redacted_later_counts_no_more(void **state)
+{
+    struct hs_sent sent;
+    struct json content = json_object();
+    struct send_request request = {.actor = &ann.actor, .content = &content};
+    (void)state;
+    struct slice one = house_say(&h, room, &ann, "one");
+    house_say(&h, room, &ann, "two");
+    assert_int_equal(total(), 2);
+    assert_int_equal(hs_redact(&h.hs, &h.ctx, room, &request, one, &sent).code, 0);
+    assert_int_equal(total(), 1);
+}
+
+/* Threads come and go; each is counted by itself all the same. */
+static void many_threads_are_told_apart(void **state)
+{
+    struct slice root = {0};
+    (void)state;
+    for (int i = 0; i < 300; i++) {
+        root = house_say(&h, room, &ann, "root");
+        struct slice newest = reply(root);
+        assert_int_equal(in_thread(root), 1);
+        must_read(newest, i % 2 ? root : unthreaded);
+        assert_int_equal(in_thread(root), 0);
+    }
+    reply(root);
+    assert_int_equal(in_thread(root), 1);
+}
+
 static void ignored_senders_do_not_count(void **state)
 {
     (void)state;
@@ -298,6 +327,8 @@ int main(void)
         IN_HOUSE(a_receipt_must_fit_its_thread),
         IN_HOUSE(a_reaction_to_a_reply_counts_for_its_thread),
         IN_HOUSE(what_is_redacted_does_not_count),
+        IN_HOUSE(what_is_redacted_later_counts_no_more),
+        IN_HOUSE(many_threads_are_told_apart),
         IN_HOUSE(ignored_senders_do_not_count),
         IN_HOUSE(counts_are_those_of_the_position),
         IN_HOUSE(nothing_counts_for_those_who_left),
