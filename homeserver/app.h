@@ -12,7 +12,7 @@ struct app_options {
     struct log *log;                      /* may be NULL */
     enum { APP_SERVE, APP_OFFLINE } mode; /* OFFLINE: no listeners */
     enum { APP_ON_DISK, APP_IN_MEMORY } storage;
-    int32_t fail_after_calls; /* in memory: see store_config */
+    int32_t fail_after_calls;                      /* in memory: see store_config */
     enum { APP_READ_WRITE, APP_READ_ONLY } access; /* READ_ONLY: offline, nothing is changed */
 };
 
