@@ -88,9 +88,10 @@ struct err password_hash(struct password_gate *gate, struct arena *arena, struct
                          struct slice *hash_out)
 {
     char *hash = arena_alloc(arena, crypto_pwhash_STRBYTES);
+    const char *given = password.len ? password.ptr : "";
     TRY(enter(gate));
-    int failed = crypto_pwhash_str(hash, password.ptr, password.len, gate->cost.ops,
-                                   gate->cost.memory_bytes);
+    int failed =
+        crypto_pwhash_str(hash, given, password.len, gate->cost.ops, gate->cost.memory_bytes);
     leave(gate);
     *hash_out = slice_of(hash);
     return failed ? err_make(ERR_UNAVAILABLE, "no memory for a password hash") : OK;
@@ -103,7 +104,8 @@ struct err password_check(struct password_gate *gate, struct slice password, str
     bool known = hash.len > 0 && hash.len < sizeof stored;
     memcpy(stored, known ? hash.ptr : gate->decoy, known ? hash.len : sizeof stored);
     TRY(enter(gate));
-    int wrong = crypto_pwhash_str_verify(stored, password.ptr, password.len);
+    const char *given = password.len ? password.ptr : "";
+    int wrong = crypto_pwhash_str_verify(stored, given, password.len);
     leave(gate);
     *right_out = known && wrong == 0;
     return OK;

@@ -1,6 +1,7 @@
 #include "store/store_priv.h"
 
 #include "homeserver/base/mem.h"
+#include "spec/errcodes.h"
 
 #include <string.h>
 
@@ -18,6 +19,7 @@ struct store_update {
     struct expect *expects;
     size_t expect_count;
     size_t expect_cap;
+    bool has_long_key; /* a key was longer than any may be: the write is refused */
 };
 
 /* --- stored keys: kind byte, id length byte, id, key. Ids of one kind cannot run into each other
@@ -35,10 +37,18 @@ static struct slice prefix_of(struct arena *arena, struct store_object object)
     return (struct slice){bytes, object.id.len + 2};
 }
 
+/* Bounds of ranges may be longer than keys can be: they sort where they should. */
 static struct slice stored_key(struct arena *arena, struct slice prefix, struct slice key)
 {
-    ASSERT(key.len <= STORE_KEY_BYTES_MAX);
     return arena_concat(arena, prefix, key);
+}
+
+/* Keys hold what clients and servers name (transaction ids, types), so their length is checked, not
+ * trusted. */
+static struct slice written_key(struct store_update *update, struct slice key)
+{
+    update->has_long_key = update->has_long_key || key.len > STORE_KEY_BYTES_MAX;
+    return stored_key(update->arena, update->prefix, key);
 }
 
 /* The first key behind all keys with this prefix. */
@@ -156,6 +166,10 @@ void store_close(struct store **store)
 struct err store_get(struct store *store, struct ctx *ctx, struct store_object object,
                      struct slice key, struct slice *value_out, bool *found_out)
 {
+    *found_out = false;
+    if (key.len > STORE_KEY_BYTES_MAX) {
+        return OK;
+    }
     struct slice stored = stored_key(ctx->arena, prefix_of(ctx->arena, object), key);
     return store->kv->ops->get_fn(store->kv, ctx->arena, stored, value_out, found_out);
 }
@@ -274,14 +288,14 @@ void store_put(struct store_update *update, struct slice key, struct slice value
 {
     add_op(update, (struct kv_op){
                        .type = KV_PUT,
-                       .key = stored_key(update->arena, update->prefix, key),
+                       .key = written_key(update, key),
                        .value = arena_copy(update->arena, value),
                    });
 }
 
 void store_delete(struct store_update *update, struct slice key)
 {
-    struct slice stored = stored_key(update->arena, update->prefix, key);
+    struct slice stored = written_key(update, key);
     add_op(update, (struct kv_op){.type = KV_DELETE, .key = stored});
 }
 
@@ -306,7 +320,7 @@ void store_expect(struct store_update *update, struct slice key, struct slice va
         update->expect_cap = cap;
     }
     update->expects[update->expect_count++] = (struct expect){
-        .key = stored_key(update->arena, update->prefix, key),
+        .key = written_key(update, key),
         .value = value.ptr ? arena_copy(update->arena, value) : value,
     };
 }
@@ -401,6 +415,11 @@ struct err store_write(struct store *store, struct ctx *ctx, struct store_update
     TRY(commit_check(store->commit));
     if (count == 0) {
         return OK;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (updates[i]->has_long_key) {
+            return err_public(ERR_M_TOO_LARGE, "A name in the request is too long to be stored.");
+        }
     }
     uint64_t stripes = stripes_of(updates, count);
     lock_stripes(store, stripes);

@@ -292,7 +292,7 @@ static struct err write_context_state(struct cs_room_call *call, const struct co
         struct stored_event event;
         bool found = false;
         TRY(hs_event_load(call->hs, call->ctx, call->room, entries.items[i].event, &event, &found));
-        bool skip = context->filter.lazy_load_members &&
+        bool skip = found && context->filter.lazy_load_members &&
                     slice_eq(event.event.type, LIT("m.room.member")) &&
                     !is_sender(context, event.event.state_key);
         if (found && !skip) {

@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+enum { TXN_ID_BYTES_MAX = 1024 };
+
 struct append_work {
     struct derive derive;
     const struct room_append *append;
@@ -216,6 +218,9 @@ struct err hs_txn_find(struct hs *hs, struct ctx *ctx, struct room *room,
     *found_out = false;
     if (!draft->txn_id.ptr) {
         return OK;
+    }
+    if (draft->txn_id.len > TXN_ID_BYTES_MAX) {
+        return err_public(ERR_M_TOO_LARGE, "The transaction id is too long.");
     }
     TRY(store_get(hs->store, ctx, room_object(ctx, room->number),
                   txn_key(ctx, draft->device_id, draft->type, draft->txn_id), &row, found_out));

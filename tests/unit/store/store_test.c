@@ -1,6 +1,8 @@
 /* The same behaviours on both backends; what only one has is tested at the end. */
 #include "store/store.h"
 
+#include "spec/errcodes.h"
+
 #include <ftw.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -367,6 +369,23 @@ static void bad_blob_names_are_refused_and_leave_nothing(void **state)
     store_blob_abort(&writer);
 }
 
+static void keys_that_are_too_long_are_refused_and_not_found(void **state)
+{
+    struct bench *bench = *state;
+    struct slice value;
+    bool found = true;
+    char *bytes = arena_alloc(bench->ctx.arena, STORE_KEY_BYTES_MAX + 1);
+    memset(bytes, 'k', STORE_KEY_BYTES_MAX + 1);
+    struct slice key = {bytes, STORE_KEY_BYTES_MAX + 1};
+    struct store_update *update = store_update_new(&bench->ctx, room);
+    store_put(update, LIT("a"), LIT("1"));
+    store_put(update, key, LIT("1"));
+    assert_int_equal(store_write(bench->store, &bench->ctx, &update, 1).code, ERR_M_TOO_LARGE);
+    assert_string_equal(get(bench, room, "a"), "-");
+    assert_int_equal(store_get(bench->store, &bench->ctx, room, key, &value, &found).code, 0);
+    assert_false(found);
+}
+
 /* --- faults (in memory) --- */
 
 static void a_failed_call_changes_nothing(void **state)
@@ -560,6 +579,7 @@ int main(int argc, char **argv)
         BOTH(tickets_become_durable_in_order),
         BOTH(blobs_are_published_whole_and_replaced),
         BOTH(bad_blob_names_are_refused_and_leave_nothing),
+        BOTH(keys_that_are_too_long_are_refused_and_not_found),
         MEMORY(a_failed_call_changes_nothing),
         MEMORY(failed_reads_are_reported),
         MEMORY(a_failed_flush_stops_all_writing),
