@@ -204,6 +204,10 @@ static size_t skip_digits(struct parser *p)
     return (size_t)(p->at - from);
 }
 
+/* Many parsers refuse numbers of thousands of digits, and with them the whole text: one such number
+ * in a room would keep those clients from ever syncing again. */
+enum { NUMBER_BYTES_MAX = 1024 };
+
 /* Fraction and exponent; false when malformed. `plain` becomes false when there is either. */
 static bool read_number_tail(struct parser *p, bool *plain)
 {
@@ -243,6 +247,9 @@ static bool read_number(struct parser *p, struct json *value_out)
         return false;
     }
     struct slice text = {from, (size_t)(p->at - from)};
+    if (text.len > NUMBER_BYTES_MAX) {
+        return fail(p, "a number that is not endless");
+    }
     int64_t integer = 0;
     bool canonical = plain && slice_parse_i64(text, &integer) && integer <= JSON_INT_MAX &&
                      integer >= -JSON_INT_MAX && !(integer == 0 && *from == '-');
