@@ -23,7 +23,8 @@ static struct err derive_user_room(struct derive *d)
     bool begins = d->membership == MEMBERSHIP_JOIN && entry.membership != MEMBERSHIP_JOIN;
     entry.previous = entry.membership;
     entry.membership = d->membership;
-    entry.forgotten = false;
+    entry.forgotten =
+        entry.forgotten && (d->membership == MEMBERSHIP_LEAVE || d->membership == MEMBERSHIP_BAN);
     entry.number = d->number;
     entry.pos = d->pos;
     entry.invite_state = (struct slice){0};

@@ -63,7 +63,7 @@ struct err hs_relations_of(struct hs *hs, struct ctx *ctx, struct room *room, st
         TRY(add_level(hs, ctx, room, &gathering, from, to));
         from = to;
     }
-    if (levels > 1) {
+    if (levels > 1 && gathering.found.count > 1) {
         qsort(gathering.found.items, gathering.found.count, sizeof *gathering.found.items,
               by_number);
     }

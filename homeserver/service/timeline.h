@@ -17,6 +17,7 @@ struct view_memo {
     struct room *entry_room; /* the viewer's standing in this room now */
     bool is_joined;
     int64_t left_number;
+    bool is_forgotten;
 };
 
 /* Who looks. user 0 = nobody in particular (world-readable only). */

@@ -57,13 +57,17 @@ static struct err look_at_root(struct hs *hs, struct ctx *ctx, struct room *room
     return hs_viewer_membership(hs, ctx, room, viewer, root, &out->membership);
 }
 
-/* Whether the viewer is joined now or was at some time after the event. */
-static struct err joined_later(struct hs *hs, struct ctx *ctx, struct room *room,
-                               const struct viewer *viewer, int64_t number, bool *later_out)
+struct stay {
+    bool later;     /* the viewer is joined now or was at some time after the event */
+    bool forgotten; /* the viewer gave the room's history up */
+};
+
+static struct err look_at_stay(struct hs *hs, struct ctx *ctx, struct room *room,
+                               const struct viewer *viewer, int64_t number, struct stay *stay_out)
 {
     struct view_memo own = {0};
     struct view_memo *memo = viewer->memo ? viewer->memo : &own;
-    *later_out = false;
+    *stay_out = (struct stay){0};
     if (!viewer->user) {
         return OK;
     }
@@ -74,8 +78,10 @@ static struct err joined_later(struct hs *hs, struct ctx *ctx, struct room *room
         memo->entry_room = room;
         memo->is_joined = found && entry.membership == MEMBERSHIP_JOIN;
         memo->left_number = found ? entry.left_number : 0;
+        memo->is_forgotten = found && entry.forgotten;
     }
-    *later_out = memo->is_joined || memo->left_number > number;
+    stay_out->later = memo->is_joined || memo->left_number > number;
+    stay_out->forgotten = memo->is_forgotten;
     return OK;
 }
 
@@ -85,7 +91,7 @@ static struct err can_see(struct hs *hs, struct ctx *ctx, struct room *room,
 {
     struct at_root before;
     struct at_root after;
-    bool later = false;
+    struct stay stay;
     TRY(look_at_root(hs, ctx, room, viewer, event->state_before, &before));
     after = before;
     bool own = event_is(&event->event, LIT("m.room.member"), viewer->user_id);
@@ -93,12 +99,18 @@ static struct err can_see(struct hs *hs, struct ctx *ctx, struct room *room,
     if (own || changes) {
         TRY(look_at_root(hs, ctx, room, viewer, event->state_after, &after));
     }
-    TRY(joined_later(hs, ctx, room, viewer, event->number, &later));
+    TRY(look_at_stay(hs, ctx, room, viewer, event->number, &stay));
+    if (stay.forgotten) {
+        /* Spec: client-server, "Leaving rooms": the history of a forgotten room is not given out,
+         * except to whom any stranger would see it. */
+        stay.later = false;
+        before.membership = after.membership = MEMBERSHIP_NONE;
+    }
     struct visibility_input input = {.visibility_before = before.visibility,
                                      .visibility_after = after.visibility,
                                      .membership_before = before.membership,
                                      .membership_after = after.membership,
-                                     .joined_later = later};
+                                     .joined_later = stay.later};
     *visible_out = visibility_allows_user(&input);
     return OK;
 }

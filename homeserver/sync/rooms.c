@@ -329,7 +329,7 @@ static int64_t stay_end(const struct sync_room *room)
     if (room->standing == SYNC_JOINED) {
         return entry->membership == MEMBERSHIP_JOIN ? INT64_MAX : entry->left_number;
     }
-    return room->standing == SYNC_LEFT ? entry->number : 0;
+    return room->standing == SYNC_LEFT ? entry->left_number : 0;
 }
 
 static struct err write_room(struct sync_job *job, const struct category *category,

@@ -26,8 +26,9 @@ static struct err is_visible(struct scan *scan, const struct stored_event *event
 {
     const struct user_room *entry = &scan->room->entry;
     bool in_stay = entry->joined_number > 0 && event->number >= entry->joined_number;
-    /* The event that ends the stay is the caller's own. */
-    bool too_late = scan->room->standing == SYNC_LEFT && event->number > entry->number;
+    /* The event that ends the stay is the caller's own. What came after it, up to a later ban or
+     * invite, is none of theirs. */
+    bool too_late = scan->room->standing == SYNC_LEFT && event->number > entry->left_number;
     *visible_out = in_stay && !too_late;
     if (in_stay || too_late) {
         return OK;
@@ -121,7 +122,8 @@ static struct err read_pages(struct scan *scan)
 {
     struct sync_job *job = scan->job;
     struct sync_room *room = scan->room;
-    int64_t from = room->standing == SYNC_LEFT ? room->entry.number + 1 : room->head.number + 1;
+    int64_t from =
+        room->standing == SYNC_LEFT ? room->entry.left_number + 1 : room->head.number + 1;
     size_t page = room->fresh ? scan->limit + 2 : PAGE_MIN;
     while (!scan->stopped) {
         struct stored_events events;
