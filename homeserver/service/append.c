@@ -74,6 +74,13 @@ static void put_rows(struct append_work *w)
     pack_u64(&where, d->room->number);
     pack_i64(&where, d->number);
     store_put(w->ids, d->event->id.s, buf_slice(&where));
+    /* What derives from the event is written up to here; see load_room for the case that it is not.
+     */
+    struct buf mark;
+    buf_init_arena(&mark, d->ctx->arena, 16);
+    pack_i64(&mark, d->number);
+    store_put(d->derived, key_bytes(d->ctx, DERIVED_KEY_WATERMARK, (struct slice){0}),
+              buf_slice(&mark));
     if (w->append->txn_id.ptr) {
         struct buf answer;
         buf_init_arena(&answer, d->ctx->arena, 300);

@@ -232,30 +232,50 @@ static struct err check_all(struct checker *c)
     return c->mode == CHECK_REBUILD ? store_wait_durable(c->hs->store, c->page.write_ticket) : OK;
 }
 
-struct err check_run(struct hs *hs, struct ctx *ctx, enum check_mode mode,
-                     const struct check_options *options, struct check_result *result_out)
+/* Everything, or one room. */
+static struct err run_body(struct checker *checker, const struct check_room *only)
+{
+    return only ? check_room(checker, only) : check_all(checker);
+}
+
+static struct err run(struct checker *checker, const struct check_room *only)
 {
     struct check_used used = {0};
     struct check_rooms rooms = {.by_number = map_new()};
-    struct check_result result = {0};
-    struct checker checker = {.hs = hs,
-                              .ctx = ctx,
-                              .room = *ctx,
-                              .page = *ctx,
-                              .options = options,
-                              .result = &result,
-                              .mode = mode,
-                              .used = &used,
-                              .rooms = &rooms};
-    checker.room.arena = arena_new();
-    checker.page.arena = arena_new();
-    struct err err = check_all(&checker);
-    arena_free(&checker.page.arena);
-    arena_free(&checker.room.arena);
+    checker->room = *checker->ctx;
+    checker->page = *checker->ctx;
+    checker->used = &used;
+    checker->rooms = &rooms;
+    checker->room.arena = arena_new();
+    checker->page.arena = arena_new();
+    struct err err = run_body(checker, only);
+    arena_free(&checker->page.arena);
+    arena_free(&checker->room.arena);
     mem_free(rooms.items);
     map_free(&rooms.by_number);
     mem_free(used.bits_owned);
-    *result_out = result;
+    return err;
+}
+
+struct err check_run(struct hs *hs, struct ctx *ctx, enum check_mode mode,
+                     const struct check_options *options, struct check_result *result_out)
+{
+    struct checker checker = {
+        .hs = hs, .ctx = ctx, .options = options, .result = result_out, .mode = mode};
+    *result_out = (struct check_result){0};
+    return run(&checker, NULL);
+}
+
+struct err rebuild_room(struct hs *hs, struct ctx *ctx, const struct check_room *room)
+{
+    struct check_options options = {0};
+    struct check_result result = {0};
+    struct checker checker = {
+        .hs = hs, .ctx = ctx, .options = &options, .result = &result, .mode = CHECK_REBUILD};
+    checker.at = room;
+    struct err err = run(&checker, room);
+    log_warn(hs->log, "room_healed", .room = room->room_id, .pos = (int64_t)result.healed,
+             .note = LIT("rows that derive from its log were behind it"));
     return err;
 }
 

@@ -156,6 +156,9 @@ struct err rebuild_sweep(struct room_walk *w) MUST_USE;
 /* Sets flags of a stored record. */
 struct err rebuild_flag(struct checker *c, uint64_t room, int64_t number, uint32_t flag) MUST_USE;
 
+/* Heals one room that nobody uses, whose derived rows are behind its log. */
+struct err rebuild_room(struct hs *hs, struct ctx *ctx, const struct check_room *room) MUST_USE;
+
 /* The whole run, in either mode. */
 struct err check_run(struct hs *hs, struct ctx *ctx, enum check_mode mode,
                      const struct check_options *options, struct check_result *result_out) MUST_USE;

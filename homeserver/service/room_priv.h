@@ -20,6 +20,7 @@
 #define DERIVED_KEY_RELATION 'r'    /* target id NUL be_i64 child -> relation row */
 #define DERIVED_KEY_THREAD 'y'      /* root id -> newest reply number, first reply number, count */
 #define DERIVED_KEY_THREADS 'Y'     /* be_i64 newest reply -> root id */
+#define DERIVED_KEY_WATERMARK 'w'   /* number of the newest event whose derived rows are written */
 #define DERIVED_KEY_RECEIPT 'c'     /* be64 user, type, thread -> receipt row (receipts.c) */
 #define DERIVED_KEY_RECEIPT_POS 'C' /* be64 position -> receipt row (ephemeral.c) */
 /* In (STORE_USER, user): USER_ROW_ROOM, be64 room -> user_room row. */

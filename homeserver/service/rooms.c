@@ -1,4 +1,5 @@
 #include "homeserver/base/mem.h"
+#include "homeserver/service/check_priv.h"
 #include "homeserver/service/room_priv.h"
 #include "spec/room_rules.h"
 
@@ -308,9 +309,38 @@ static struct err load_receipt_pos(struct hs *hs, struct ctx *ctx, struct room *
     return OK;
 }
 
+/* A crash on a store that keeps objects apart may leave the derived rows behind the log, which is
+ * the truth: they are made anew. In the embedded store both come in one write. */
+static struct err catch_up(struct hs *hs, struct ctx *ctx, struct room *room)
+{
+    struct slice row;
+    bool found = false;
+    if (room->next_number <= 1) {
+        return OK;
+    }
+    struct store_object derived = room_derived_object(ctx, room->number);
+    struct slice key = key_bytes(ctx, DERIVED_KEY_WATERMARK, (struct slice){0});
+    TRY(store_get(hs->store, ctx, derived, key, &row, &found));
+    struct unpack in = unpack_of(found ? row : (struct slice){0});
+    if (found && unpack_i64(&in) >= room->next_number - 1) {
+        return OK;
+    }
+    struct check_room behind = {.number = room->number,
+                                .room_id = {room->room_id_owned, room->room_id_len},
+                                .rules = room->rules};
+    TRY(rebuild_room(hs, ctx, &behind));
+    struct buf mark;
+    buf_init_arena(&mark, ctx->arena, 16);
+    pack_i64(&mark, room->next_number - 1);
+    struct store_update *update = store_update_new(ctx, derived);
+    store_put(update, key, buf_slice(&mark));
+    return store_write(hs->store, ctx, &update, 1);
+}
+
 static struct err load_parts(struct hs *hs, struct ctx *ctx, struct room *room)
 {
     TRY(load_head(hs, ctx, room));
+    TRY(catch_up(hs, ctx, room));
     TRY(load_receipt_pos(hs, ctx, room));
     return load_local_users(hs, ctx, room);
 }
