@@ -402,6 +402,7 @@ static void a_room_behind_its_log_is_healed_when_it_is_loaded(void **state)
     assert_int_equal(store_write(h.hs.store, &h.ctx, &update, 1).code, 0);
     house_settle(&h);
     assert_true(check().differences > 0);
+    ctx_finish(&h.ctx);
     hs_rooms_free(&h.hs.rooms);
     h.hs.rooms = hs_rooms_new(&h.hs, 100);
     assert_int_equal(hs_room_get(&h.hs, &h.ctx, room, &where).code, 0);
