@@ -79,10 +79,7 @@ static struct err finish(void *app, struct ctx *ctx, const struct http_request *
     struct slice name = http_query_get(ctx, request, LIT("filename"));
     struct media draft = {.uploader = request->requester->user,
                           .content_type = clean_type(request->content_type),
-                          .file_name = slice_sub(name, 0, MEDIA_NAME_BYTES_MAX)};
-    if (!slice_is_utf8(draft.file_name)) {
-        draft.file_name = (struct slice){0};
-    }
+                          .file_name = media_clean_name(name)};
     if (fills_announced(request)) {
         draft.media_id = request->params[1];
     }
@@ -148,13 +145,19 @@ static struct err serve(void *app, struct ctx *ctx, const struct http_request *r
 {
     int64_t timeout_ms = TIMEOUT_DEFAULT_MS;
     struct hs *hs = app;
+    bool allow_remote = true;
     bool is_old = request->requester == NULL;
     if (is_old && !hs->conf->media_legacy_paths) {
         return err_public(ERR_M_NOT_FOUND, "Media is served on the authenticated paths.");
     }
+    TRY(http_query_bool(ctx, request, LIT("allow_remote"), true, &allow_remote));
     TRY(find_view(hs, request));
     TRY(http_query_int(ctx, request, LIT("timeout_ms"), TIMEOUT_DEFAULT_MS, &timeout_ms));
     view->media_id = request->params[1];
+    view->if_none_match = request->if_none_match;
+    if (request->method == HTTP_GET) {
+        view->range = request->range;
+    }
     return media_serve(hs, ctx, request, reply, view,
                        timeout_ms > TIMEOUT_MAX_MS ? TIMEOUT_MAX_MS : timeout_ms);
 }
@@ -169,7 +172,7 @@ static struct err get_download(void *app, struct ctx *ctx, const struct http_req
 static struct err get_named_download(void *app, struct ctx *ctx, const struct http_request *request,
                                      struct http_reply *reply)
 {
-    struct media_view view = {.file_name = slice_sub(request->params[2], 0, MEDIA_NAME_BYTES_MAX)};
+    struct media_view view = {.file_name = media_clean_name(request->params[2])};
     return serve(app, ctx, request, reply, &view);
 }
 

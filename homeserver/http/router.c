@@ -174,6 +174,10 @@ static enum http_match split(struct arena *arena, struct slice path, struct slic
     bool old = count > 3 && slice_eq(segments[2], LIT("r0")) &&
                slice_eq(segments[0], LIT("_matrix")) &&
                (slice_eq(segments[1], LIT("client")) || slice_eq(segments[1], LIT("media")));
+    /* Media had a v1 before r0; `create` alone is a v1 of today. */
+    old = old || (count > 3 && slice_eq(segments[0], LIT("_matrix")) &&
+                  slice_eq(segments[1], LIT("media")) && slice_eq(segments[2], LIT("v1")) &&
+                  !slice_eq(segments[3], LIT("create")));
     if (old) {
         segments[2] = LIT("v3");
     }

@@ -2,7 +2,8 @@
  * percent-decoding each by itself, so an encoded slash stays inside its segment. A fixed segment
  * goes before a parameter. An empty segment (`//` or a slash at the end) matches only where a route
  * spells it.
- * `/_matrix/client/r0/` and `/_matrix/media/r0/` are read as `v3`. */
+ * `/_matrix/client/r0/`, `/_matrix/media/r0/` and `/_matrix/media/v1/` (but for `create`) are read
+ * as `v3`. */
 #pragma once
 #include "homeserver/http/http.h"
 

@@ -4,7 +4,7 @@
 
 #include <ctype.h>
 
-enum { ID_LETTERS = 24, RECORD_VERSION = 1 };
+enum { ID_LETTERS = 24, RECORD_VERSION = 1, LAPSED_MAX = 100 };
 
 static const struct slice record_key = LIT("r");
 
@@ -79,20 +79,46 @@ struct err media_find(struct hs *hs, struct ctx *ctx, struct slice media_id,
 
 /* --- announcing --- */
 
-/* Open announcements of a user; those that lapsed are taken out with `update`. */
+/* The updates of one announcement; what lapsed goes along with it. */
+struct announcement {
+    struct store_update *pending;
+    struct store_update *updates[2 + LAPSED_MAX];
+    size_t count;
+    int64_t open; /* announcements that still wait */
+};
+
+/* Takes out a lapsed announcement and its record. A record that is ready stays: its file came and
+ * only the note of the announcement was left behind. */
+static struct err drop_lapsed(struct hs *hs, struct ctx *ctx, struct slice media_id,
+                              struct announcement *announcement)
+{
+    struct media media;
+    bool found = false;
+    if (announcement->count == COUNT_OF(announcement->updates) - 1) { /* the new record needs one */
+        return OK;
+    }
+    TRY(media_find(hs, ctx, media_id, &media, &found));
+    store_delete(announcement->pending, media_id);
+    if (!found) {
+        struct store_update *record = store_update_new(ctx, object_of(media_id));
+        store_delete(record, record_key);
+        announcement->updates[announcement->count++] = record;
+    }
+    return OK;
+}
+
 static struct err count_pending(struct hs *hs, struct ctx *ctx, uint64_t user,
-                                struct store_update *update, int64_t *count_out)
+                                struct announcement *announcement)
 {
     struct store_rows rows;
     TRY(store_read_range(hs->store, ctx, pending_object(ctx, user), (struct store_range){0},
                          &rows));
-    *count_out = 0;
     for (size_t i = 0; i < rows.count; i++) {
         struct unpack in = unpack_of(rows.rows[i].value);
         if (unpack_i64(&in) > now_wall_ms(ctx->now)) {
-            (*count_out)++;
+            announcement->open++;
         } else {
-            store_delete(update, rows.rows[i].key);
+            TRY(drop_lapsed(hs, ctx, rows.rows[i].key, announcement));
         }
     }
     return OK;
@@ -105,11 +131,11 @@ static struct slice new_id(struct ctx *ctx)
 
 struct err media_announce(struct hs *hs, struct ctx *ctx, uint64_t user, struct media *media_out)
 {
-    int64_t count = 0;
     int64_t now_ms = now_wall_ms(ctx->now);
-    struct store_update *pending = store_update_new(ctx, pending_object(ctx, user));
-    TRY(count_pending(hs, ctx, user, pending, &count));
-    if (hs->conf->rate_limits_enabled && count >= hs->conf->media_pending_per_user) {
+    struct announcement made = {.pending = store_update_new(ctx, pending_object(ctx, user))};
+    made.updates[made.count++] = made.pending;
+    TRY(count_pending(hs, ctx, user, &made));
+    if (hs->conf->rate_limits_enabled && made.open >= hs->conf->media_pending_per_user) {
         return err_public(ERR_M_LIMIT_EXCEEDED, "Upload what you have announced first.");
     }
     *media_out = (struct media){.media_id = new_id(ctx),
@@ -119,11 +145,11 @@ struct err media_announce(struct hs *hs, struct ctx *ctx, uint64_t user, struct 
     struct buf expires;
     buf_init_arena(&expires, ctx->arena, 64);
     pack_i64(&expires, media_out->expires_ms);
-    store_put(pending, media_out->media_id, buf_slice(&expires));
+    store_put(made.pending, media_out->media_id, buf_slice(&expires));
     struct store_update *record = store_update_new(ctx, object_of(media_out->media_id));
     store_put(record, record_key, encode(ctx, media_out));
-    struct store_update *updates[] = {record, pending};
-    return store_write(hs->store, ctx, updates, COUNT_OF(updates));
+    made.updates[made.count++] = record;
+    return store_write(hs->store, ctx, made.updates, made.count);
 }
 
 struct err media_check_fill(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice media_id)

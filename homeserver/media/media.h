@@ -55,7 +55,8 @@ struct err media_upload_finish(struct hs *hs, struct ctx *ctx, struct media_uplo
 /* How a download is to be answered; kept while its request waits. */
 struct media_view {
     struct slice media_id;
-    struct slice file_name; /* overrides the file's own; empty = none */
+    struct slice file_name;            /* overrides the file's own; empty = none */
+    struct slice range, if_none_match; /* headers; dropped when the request has to wait */
     bool is_thumbnail;
 };
 /* Answers with the file, or waits up to timeout_ms for its content. M_NOT_FOUND,
@@ -66,6 +67,23 @@ struct err media_serve(struct hs *hs, struct ctx *ctx, const struct http_request
 /* Whether browsers may show this type in place.
  * Spec: "Serving inline content". */
 bool media_type_is_inline(struct slice content_type);
+/* A file name cut to MEDIA_NAME_BYTES_MAX between two characters; empty when it is no UTF-8.
+ * Borrows.
+ */
+struct slice media_clean_name(struct slice name);
 /* `inline` or `attachment`, with the name in the form that its characters need. */
 struct slice media_disposition(struct arena *arena, struct slice content_type,
                                struct slice file_name);
+
+struct media_part {
+    int64_t offset, bytes;
+};
+enum media_range {
+    MEDIA_RANGE_WHOLE,   /* no single range that can be read: answer with everything */
+    MEDIA_RANGE_PART,    /* part_out lies within the file */
+    MEDIA_RANGE_OUTSIDE, /* 416 */
+};
+/* What a Range header wants of a file of `bytes` bytes. */
+enum media_range media_range_parse(struct slice header, int64_t bytes, struct media_part *part_out);
+/* Whether an If-None-Match header names this entity tag (with its quotes). */
+bool media_etag_matches(struct slice if_none_match, struct slice etag);

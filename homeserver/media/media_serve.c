@@ -57,6 +57,16 @@ static void add_percent_encoded(struct buf *out, struct slice name)
     }
 }
 
+struct slice media_clean_name(struct slice name)
+{
+    size_t len = name.len < MEDIA_NAME_BYTES_MAX ? name.len : MEDIA_NAME_BYTES_MAX;
+    while (len > 0 && len < name.len && ((unsigned char)name.ptr[len] & 0xC0) == 0x80) {
+        len--;
+    }
+    struct slice cut = slice_sub(name, 0, len);
+    return slice_is_utf8(cut) ? cut : (struct slice){0};
+}
+
 struct slice media_disposition(struct arena *arena, struct slice content_type,
                                struct slice file_name)
 {
@@ -88,7 +98,60 @@ static void add_headers(struct ctx *ctx, const struct media *media, const struct
                           "object-src 'self';"));
     http_reply_header(reply, LIT("Cross-Origin-Resource-Policy"), LIT("cross-origin"));
     http_reply_header(reply, LIT("X-Content-Type-Options"), LIT("nosniff"));
+    http_reply_header(reply, LIT("Accept-Ranges"), LIT("bytes"));
+}
+
+/* The content of an id never changes, so the id is its validator. */
+static struct slice etag_of(struct ctx *ctx, const struct media *media)
+{
+    return arena_printf(ctx->arena, "\"%.*s\"", (int)media->media_id.len, media->media_id.ptr);
+}
+
+static void add_caching(struct ctx *ctx, const struct media *media, struct http_reply *reply)
+{
+    http_reply_header(reply, LIT("ETag"), etag_of(ctx, media));
     http_reply_header(reply, LIT("Cache-Control"), LIT("private, max-age=86400, immutable"));
+}
+
+static void reply_outside(struct ctx *ctx, const struct media *media, struct http_reply *reply)
+{
+    http_reply_error(reply, err_public(ERR_M_UNKNOWN_400, "The range lies outside the file."),
+                     (struct slice){0});
+    reply->status = 416;
+    http_reply_header(reply, LIT("Content-Range"),
+                      arena_printf(ctx->arena, "bytes */%lld", (long long)media->bytes));
+}
+
+/* The whole file, or the part that was asked for. */
+static struct err reply_file(struct hs *hs, struct ctx *ctx, const struct media *media,
+                             const struct media_view *view, struct http_reply *reply)
+{
+    struct media_part part;
+    bool found = false;
+    int fd = -1;
+    int64_t bytes = 0;
+    enum media_range range = media_range_parse(view->range, media->bytes, &part);
+    if (range == MEDIA_RANGE_OUTSIDE) {
+        reply_outside(ctx, media, reply);
+        return OK;
+    }
+    TRY(store_blob_open(hs->store, media->media_id, &fd, &bytes, &found));
+    if (!found) {
+        return err_public(ERR_M_NOT_FOUND, "The content of this media is gone.");
+    }
+    add_headers(ctx, media, view, reply);
+    add_caching(ctx, media, reply);
+    if (range == MEDIA_RANGE_PART) {
+        reply->status = 206;
+        http_reply_header(reply, LIT("Content-Range"),
+                          arena_printf(ctx->arena, "bytes %lld-%lld/%lld", (long long)part.offset,
+                                       (long long)(part.offset + part.bytes - 1),
+                                       (long long)media->bytes));
+    }
+    reply->file_fd = fd;
+    reply->file_offset = part.offset;
+    reply->file_bytes = part.bytes;
+    return OK;
 }
 
 /* Thumbnails are the image itself: larger than asked for is allowed, scaled up never happens. */
@@ -103,8 +166,6 @@ struct err media_answer(struct hs *hs, struct ctx *ctx, const struct media_view 
 {
     struct media media;
     bool found = false;
-    int fd = -1;
-    int64_t bytes = 0;
     TRY(media_find(hs, ctx, view->media_id, &media, &found));
     if (!found) {
         return err_public(ERR_M_NOT_FOUND, "There is no media of this id.");
@@ -115,15 +176,12 @@ struct err media_answer(struct hs *hs, struct ctx *ctx, const struct media_view 
     if (view->is_thumbnail && !has_thumbnail(&media)) {
         return err_public(ERR_M_UNKNOWN_400, "This media has no thumbnail.");
     }
-    TRY(store_blob_open(hs->store, media.media_id, &fd, &bytes, &found));
-    if (!found) {
-        return err_public(ERR_M_NOT_FOUND, "The content of this media is gone.");
+    if (media_etag_matches(view->if_none_match, etag_of(ctx, &media))) {
+        add_caching(ctx, &media, reply);
+        reply->status = 304;
+        return OK;
     }
-    add_headers(ctx, &media, view, reply);
-    reply->file_fd = fd;
-    reply->file_offset = 0;
-    reply->file_bytes = bytes;
-    return OK;
+    return reply_file(hs, ctx, &media, view, reply);
 }
 
 struct err media_serve(struct hs *hs, struct ctx *ctx, const struct http_request *request,

@@ -141,6 +141,8 @@ void media_waits_park(struct media_waits *waits, struct ctx *ctx,
     wait->view = *view;
     wait->view.media_id = keep(wait->media_id, sizeof wait->media_id, view->media_id);
     wait->view.file_name = keep(wait->file_name, sizeof wait->file_name, view->file_name);
+    wait->view.range = (struct slice){0};
+    wait->view.if_none_match = (struct slice){0};
     wait->is_listed = true;
     atomic_init(&wait->refs, 3); /* the list, the request, and this function until it is done */
     pthread_mutex_lock(&waits->lock);
