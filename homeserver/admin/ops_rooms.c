@@ -152,6 +152,7 @@ struct err admin_rooms_purge(struct admin_call *call)
     uint64_t creator = 0;
     bool found = false;
     TRY(admin_text(call, LIT("room"), &name));
+    TRY(hs_purges_finish(call->hs, call->ctx));
     if (name.len && name.ptr[0] == '#') {
         TRY(hs_alias_get(call->hs, call->ctx, name, &number, &creator, &found));
     } else {

@@ -173,6 +173,7 @@ void rooms_drop(struct hs *hs, uint64_t number, struct slice room_id)
     pthread_mutex_lock(&rooms->lock);
     struct room *room = map_get_ptr(rooms->by_number, map_key_u64(&number));
     map_remove(rooms->numbers, room_id);
+    row_cache_drop_room(rooms->rows_owned, number);
     if (room) {
         room->broken = true;
     }
