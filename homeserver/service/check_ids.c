@@ -215,6 +215,7 @@ static struct err visit_user(void *arg, struct slice id)
                                      .letter = USER_ROW_DATA,
                                      .index_letter = USER_ROW_DATA_BY_POS};
     TRY(check_by_position(c, &data));
+    TRY(check_device_tokens(c, data.object));
     return check_each_row(c, data.object, USER_ROW_ROOM, visit_user_room, &data.object);
 }
 
@@ -222,5 +223,6 @@ struct err check_users(struct checker *c)
 {
     c->event_id = (struct slice){0};
     c->number = 0;
-    return store_each_object(c->hs->store, c->ctx, STORE_USER, visit_user, c);
+    TRY(store_each_object(c->hs->store, c->ctx, STORE_USER, visit_user, c));
+    return check_tokens(c);
 }

@@ -73,6 +73,10 @@ struct err check_aliases(struct checker *c) MUST_USE;
 struct err check_event_ids(struct checker *c) MUST_USE;
 struct err check_users(struct checker *c) MUST_USE;
 
+/* check_tokens.c */
+struct err check_device_tokens(struct checker *c, struct store_object user) MUST_USE;
+struct err check_tokens(struct checker *c) MUST_USE;
+
 /* --- a room --- */
 
 /* A member as the log tells it, in the order of the log. */

@@ -201,7 +201,25 @@ static const struct corruption corruptions[] = {
     {CHECK_USER_ROOMS, STORE_USER, "u", USER_ROW_ROOM, INVENT},
     {CHECK_ACCOUNT_DATA, STORE_USER, "u", USER_ROW_DATA_BY_POS, LOSE},
     {CHECK_ACCOUNT_DATA, STORE_USER, "u", USER_ROW_DATA_BY_POS, INVENT},
+    {CHECK_TOKENS, STORE_TOKENS, "t", 0, LOSE},
+    {CHECK_TOKENS, STORE_TOKENS, "t", 0, CHANGE},
 };
+
+static struct err note_token(void *arg, struct slice id)
+{
+    *(struct slice *)arg = arena_copy(h.ctx.arena, id);
+    return OK;
+}
+
+/* The object of one of the tokens, named while it is there. */
+static struct store_object token_object(void)
+{
+    static struct slice last;
+    struct slice id = {0};
+    assert_int_equal(store_each_object(h.hs.store, &h.ctx, STORE_TOKENS, note_token, &id).code, 0);
+    last = id.len && last.len == 0 ? id : last;
+    return (struct store_object){STORE_TOKENS, last};
+}
 
 static struct store_object object_of(const struct corruption *corruption)
 {
@@ -210,6 +228,9 @@ static struct store_object object_of(const struct corruption *corruption)
     }
     if (strcmp(corruption->id, "u") == 0) {
         return user_object(&h.ctx, ann.actor.user);
+    }
+    if (strcmp(corruption->id, "t") == 0) {
+        return token_object();
     }
     return (struct store_object){corruption->kind, slice_of(corruption->id)};
 }
