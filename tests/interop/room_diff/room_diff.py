@@ -250,7 +250,8 @@ class Room:
         if closed and event.type == "m.room.member" and ours["allowed"]:
             if event.state_key.split(":")[1] != home:
                 return "m.federate speaks of the sender's server, not of the target's"
-        if event.type == "m.room.power_levels" and event.state_key and not ours["allowed"]:
+        if event.type == "m.room.power_levels" and event.state_key:
+            # The rule compares with the room's levels; Synapse with the event of the same state key.
             return OTHER_LEVELS
         return None
 
