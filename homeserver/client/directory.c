@@ -18,6 +18,18 @@ static struct err check_alias(const struct http_request *request)
                : err_public(ERR_M_INVALID_PARAM, "An alias must have the form #name:server.");
 }
 
+/* Aliases that strangers give to a room would be a way to find out which rooms there are. */
+static struct err require_member(struct cs_room_call *call)
+{
+    const struct requester *requester = call->request->requester;
+    enum membership membership = MEMBERSHIP_NONE;
+    TRY(hs_membership_at(call->hs, call->ctx, call->room, hs_room_head(call->room).root,
+                         call->actor.user_id, &membership));
+    return membership == MEMBERSHIP_JOIN || requester->is_admin || requester->is_appservice
+               ? OK
+               : err_public(ERR_M_FORBIDDEN, "Only members may give this room an alias.");
+}
+
 static struct err put_alias(void *app, struct ctx *ctx, const struct http_request *request,
                             struct http_reply *reply)
 {
@@ -34,6 +46,7 @@ static struct err put_alias(void *app, struct ctx *ctx, const struct http_reques
         return err_public(ERR_M_INVALID_PARAM, "`room_id` is not a valid room id.");
     }
     TRY(hs_room_get_by_id(call.hs, ctx, room_id, &call.room));
+    TRY(require_member(&call));
     TRY(hs_alias_set(call.hs, ctx, alias.s, hs_room_info(call.room).number, call.actor.user));
     http_reply_empty(reply);
     return OK;

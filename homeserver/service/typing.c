@@ -2,7 +2,7 @@
 #include "homeserver/service/ephemeral_priv.h"
 #include "homeserver/service/users.h"
 
-enum { ROOMS_KEPT_MAX = 10000 };
+enum { ROOMS_KEPT_MAX = 10000, ROOMS_DROPPED_AT_ONCE = 1000 };
 
 void typing_free_all(struct hs_ephemeral *ephemeral)
 {
@@ -49,9 +49,32 @@ void typing_expire(struct hs_ephemeral *ephemeral)
     }
 }
 
+/* Makes room for others by dropping rooms in which nobody types. */
+static void drop_quiet(struct hs_ephemeral *ephemeral)
+{
+    struct typing_room *quiet[ROOMS_DROPPED_AT_ONCE];
+    size_t count = 0;
+    size_t cursor = 0;
+    struct slice key;
+    uint64_t value = 0;
+    while (count < COUNT_OF(quiet) && map_next(ephemeral->typing, &cursor, &key, &value)) {
+        struct typing_room *entry = (struct typing_room *)(uintptr_t)value;
+        if (entry->count == 0) {
+            quiet[count++] = entry;
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
+        map_remove(ephemeral->typing, map_key_u64(&quiet[i]->room));
+        mem_free(quiet[i]);
+    }
+}
+
 static struct typing_room *room_entry(struct hs_ephemeral *ephemeral, uint64_t room)
 {
     struct typing_room *entry = map_get_ptr(ephemeral->typing, map_key_u64(&room));
+    if (!entry && map_count(ephemeral->typing) >= ROOMS_KEPT_MAX) {
+        drop_quiet(ephemeral);
+    }
     if (!entry && map_count(ephemeral->typing) < ROOMS_KEPT_MAX) {
         entry = mem_alloc(sizeof *entry);
         entry->room = room;

@@ -124,6 +124,18 @@ static size_t typing(uint64_t *pos_out)
     return hs_typing_get(&h.hs, &h.ctx, 7, &user_ids, pos_out);
 }
 
+static void typing_is_seen_after_very_many_rooms(void **state)
+{
+    (void)state;
+    uint64_t pos = 0;
+    for (uint64_t number = 100; number < 10200; number++) {
+        hs_typing_set(&h.hs, number, ann.actor.user, 1000);
+        hs_typing_set(&h.hs, number, ann.actor.user, 0);
+    }
+    hs_typing_set(&h.hs, 7, ann.actor.user, 1000);
+    assert_int_equal(typing(&pos), 1);
+}
+
 static void typing_ends_by_itself_and_says_so(void **state)
 {
     uint64_t began = 0;
@@ -242,6 +254,7 @@ int main(void)
         IN_HOUSE(a_private_receipt_is_for_its_owner),
         IN_HOUSE(threads_have_receipts_of_their_own),
         IN_HOUSE(typing_ends_by_itself_and_says_so),
+        IN_HOUSE(typing_is_seen_after_very_many_rooms),
         IN_HOUSE(stopping_is_told_once),
         IN_HOUSE(the_best_device_counts),
         IN_HOUSE(who_stops_syncing_goes_offline),
