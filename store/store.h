@@ -99,8 +99,8 @@ bool store_update_find(const struct store_update *update, struct slice key,
                        struct slice *value_out);
 
 /* Applies the updates in order. Each is atomic by itself. ERR_CONFLICT when a condition of any
- * fails (then none was applied), ERR_IO when the disk refuses, M_TOO_LARGE when a key is longer than
- * STORE_KEY_BYTES_MAX (reading such a key finds nothing). On success ctx->write_ticket is
+ * fails (then none was applied), ERR_IO when the disk refuses, M_TOO_LARGE when a key is longer
+ * than STORE_KEY_BYTES_MAX (reading such a key finds nothing). On success ctx->write_ticket is
  * raised to this write's ticket. */
 struct err store_write(struct store *store, struct ctx *ctx, struct store_update **updates,
                        size_t count) MUST_USE;
