@@ -109,12 +109,22 @@ bool glob_matches(struct slice pattern, struct slice text)
     return matches_from(&m, 0);
 }
 
+/* Whether no match can begin with this byte: most places of a text are passed over by it. Letters
+ * outside ASCII, wildcards and places at the end are left to the full comparison. */
+static bool cannot_begin(const struct match *m, size_t at)
+{
+    unsigned char want = m->pattern.len ? (unsigned char)m->pattern.ptr[0] : '*';
+    unsigned char have = at < m->text.len ? (unsigned char)m->text.ptr[at] : 0x80;
+    bool wildcard = m->syntax == GLOB_WILDCARDS && (want == '*' || want == '?');
+    return want < 0x80 && have < 0x80 && !wildcard && fold(want) != fold(have);
+}
+
 bool glob_matches_word(struct slice pattern, struct slice text, enum glob_syntax syntax)
 {
     struct match m = {
         .pattern = pattern, .text = text, .syntax = syntax, .ending = ENDS_AT_BOUNDARY};
     for (size_t at = 0; at <= text.len;) {
-        if (is_boundary(text, at)) {
+        if (is_boundary(text, at) && !cannot_begin(&m, at)) {
             if (matches_from(&m, at)) {
                 return true;
             }

@@ -39,6 +39,7 @@ struct condition {
     enum comparison comparison;
     struct property_path path;
     struct slice text; /* pattern, room or user id, or notification key */
+    bool is_plain;     /* the pattern is ASCII without wildcards */
     struct json value;
     int64_t count;
 };
@@ -119,12 +120,24 @@ static struct json copy_scalar(struct arena *arena, const struct json *value)
     return copy;
 }
 
+static bool is_plain(struct slice pattern)
+{
+    for (size_t i = 0; i < pattern.len; i++) {
+        unsigned char c = (unsigned char)pattern.ptr[i];
+        if (c >= 0x80 || c == '*' || c == '?') {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool compile_match(struct arena *arena, const struct json *json, struct condition *condition)
 {
     struct slice pattern = json_get_string(json, LIT("pattern"));
     bool is_body = json_is_string(json_get(json, LIT("key")), LIT("content.body"));
     condition->kind = is_body ? CONDITION_MATCH_WORD : CONDITION_MATCH;
     condition->text = arena_copy(arena, pattern);
+    condition->is_plain = is_plain(pattern);
     return pattern.ptr != NULL;
 }
 
@@ -318,7 +331,9 @@ static bool matches_value(const struct condition *condition, const struct event 
         return is_scalar(&value) && json_eq(&value, &condition->value);
     }
     if (condition->kind == CONDITION_MATCH) {
-        return value.type == JSON_STRING && glob_matches(condition->text, value.text);
+        return value.type == JSON_STRING &&
+               (condition->is_plain ? slice_eq_nocase(condition->text, value.text)
+                                    : glob_matches(condition->text, value.text));
     }
     if (condition->kind == CONDITION_MATCH_WORD) {
         return value.type == JSON_STRING &&
