@@ -147,6 +147,7 @@ static void adopt(struct append_work *w)
     room->extremity_count = 1;
     room->next_number = d->number + 1;
     w->head.number = d->number;
+    w->head.redaction = d->rewritten[1] ? d->number : w->head.redaction;
     w->head.pos = d->pos;
     w->head.root = w->record.state_after;
     if (d->event->has_state_key) {

@@ -33,7 +33,13 @@ struct thread_root {
 /* What is unread, event by event: receipts only ever take away from it. */
 struct count_cache {
     uint64_t ignored_version;
-    uint64_t receipt_pos; /* newest own receipt that was taken into account */
+    uint64_t receipt_pos;      /* newest own receipt that was taken into account */
+    uint64_t room_receipt_pos; /* newest receipt of anybody when own ones were read */
+    int64_t receipts_upto;     /* the newest event that own receipts name */
+    uint64_t name_root;        /* the state in which display_name_owned is the user's name */
+    int64_t name_redaction;
+    char *display_name_owned;
+    size_t display_name_len;
     int64_t joined_number;
     int64_t counted;             /* up to this event */
     struct unread *unread_owned; /* by number; UNREAD_MAX at most */
@@ -48,11 +54,13 @@ struct counting {
     struct room *room;
     uint64_t user;
     struct slice user_id;
+    int64_t joined_number;
+    int64_t last; /* the newest event to count */
     struct receipts receipts;
     struct count_cache *cache;
     const struct push_rules *rules;
     struct push_target target;
-    struct power_levels levels;
+    const struct power_levels *levels;
     bool ready; /* rules and target are loaded */
 };
 
@@ -66,6 +74,7 @@ static void free_cache(struct count_cache *cache)
     }
     mem_free(cache->roots_owned);
     mem_free(cache->unread_owned);
+    mem_free(cache->display_name_owned);
     mem_free(cache);
 }
 
@@ -271,34 +280,42 @@ static struct err drop_redacted(struct counting *c, const struct stored_event *r
     return OK;
 }
 
+/* The user's name in the room; it stays what it is while the room's state does. */
+static struct err find_name(struct counting *c, const struct room_head *head)
+{
+    struct count_cache *cache = c->cache;
+    struct room_member member;
+    bool found = false;
+    if (head->root && cache->name_root == head->root && cache->name_redaction == head->redaction) {
+        return OK;
+    }
+    TRY(hs_room_member(c->hs, c->ctx, c->room, c->user, &member, &found));
+    struct slice name = found ? member.display_name : (struct slice){0};
+    mem_free(cache->display_name_owned);
+    cache->display_name_owned = mem_alloc_raw(name.len + 1);
+    cache->display_name_len = name.len;
+    if (name.len) {
+        memcpy(cache->display_name_owned, name.ptr, name.len);
+    }
+    cache->name_root = head->root;
+    cache->name_redaction = head->redaction;
+    return OK;
+}
+
 static struct err get_ready(struct counting *c)
 {
-    struct stored_event create;
-    struct stored_event levels;
-    struct room_member member;
-    bool has_create = false;
-    bool has_levels = false;
-    bool found = false;
     if (c->ready) {
         return OK;
     }
-    uint64_t root = hs_room_head(c->room).root;
+    struct room_head head = hs_room_head(c->room);
     TRY(hs_push_rules_get(c->hs, c->ctx, c->user, &c->rules));
-    TRY(hs_state_event(c->hs, c->ctx, c->room, root, LIT("m.room.create"), LIT(""), &create,
-                       &has_create));
-    TRY(hs_state_event(c->hs, c->ctx, c->room, root, LIT("m.room.power_levels"), LIT(""), &levels,
-                       &has_levels));
-    TRY(hs_room_member(c->hs, c->ctx, c->room, c->user, &member, &found));
-    struct event *kept = arena_array(c->ctx->arena, 2, sizeof *kept);
-    kept[0] = create.event;
-    kept[1] = levels.event;
-    c->levels =
-        power_load(c->room->rules, has_create ? &kept[0] : NULL, has_levels ? &kept[1] : NULL);
-    c->target =
-        (struct push_target){.user = ids_trust_user(c->user_id),
-                             .display_name = found ? member.display_name : (struct slice){0},
-                             .member_count = hs_room_head(c->room).joined_count,
-                             .levels = &c->levels};
+    TRY(room_levels_get(c->hs, c->ctx, c->room, &head, &c->levels));
+    TRY(find_name(c, &head));
+    c->target = (struct push_target){
+        .user = ids_trust_user(c->user_id),
+        .display_name = {c->cache->display_name_owned, c->cache->display_name_len},
+        .member_count = head.joined_count,
+        .levels = c->levels};
     c->ready = true;
     return OK;
 }
@@ -338,8 +355,9 @@ static struct err count_event(struct counting *c, const struct stored_event *eve
     return event->number > read_upto(c, place.root) ? judge(c, event, thread) : OK;
 }
 
-static struct err scan(struct counting *c, int64_t last)
+static struct err scan(struct counting *c)
 {
+    int64_t last = c->last;
     int64_t oldest = last - SCAN_EVENTS_MAX;
     if (c->cache->counted < oldest) {
         c->cache->counted = oldest;
@@ -389,14 +407,13 @@ static uint64_t newest_receipt(const struct receipts *receipts)
 }
 
 /* An empty cache that starts where nothing before can be unread. */
-static struct count_cache *new_cache(const struct counting *c, const struct user_room *entry,
-                                     uint64_t version)
+static struct count_cache *new_cache(const struct counting *c)
 {
     struct count_cache *cache = mem_alloc(sizeof *cache);
-    cache->ignored_version = version;
+    cache->ignored_version = prefs_ignored_version(c->hs, c->user);
     cache->receipt_pos = newest_receipt(&c->receipts);
-    cache->joined_number = entry->joined_number;
-    cache->counted = entry->joined_number;
+    cache->joined_number = c->joined_number;
+    cache->counted = c->joined_number;
     for (size_t i = 0; i < c->receipts.count; i++) {
         const struct receipt *receipt = &c->receipts.items[i];
         if (!receipt->thread.ptr && receipt->number > cache->counted) {
@@ -408,45 +425,63 @@ static struct count_cache *new_cache(const struct counting *c, const struct user
 }
 
 /* What was counted stays counted when rules change: they decide about events that come later. */
-static void use_cache(struct counting *c, struct count_cache *cache, const struct user_room *entry,
-                      int64_t last)
+static bool still_holds(const struct counting *c, const struct count_cache *cache)
 {
-    uint64_t version = prefs_ignored_version(c->hs, c->user);
-    uint64_t receipt_pos = newest_receipt(&c->receipts);
-    if (!cache || cache->ignored_version != version ||
-        cache->joined_number != entry->joined_number || cache->counted > last) {
-        free_cache(cache);
-        c->cache = new_cache(c, entry, version);
-        return;
-    }
-    c->cache = cache;
-    if (cache->receipt_pos != receipt_pos) {
-        drop_read_by_receipts(c);
-        cache->receipt_pos = receipt_pos;
-    }
+    return cache && cache->ignored_version == prefs_ignored_version(c->hs, c->user) &&
+           cache->joined_number == c->joined_number && cache->counted <= c->last;
 }
 
-struct err hs_unread_counts(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t user,
-                            uint64_t upto, struct unread_counts *counts_out)
+/* Own receipts are read when anybody's came; those known say nothing of what is to be counted when
+ * all that they name is counted already. */
+static struct err take_receipts(struct counting *c)
 {
-    struct counting counting = {.hs = hs, .ctx = ctx, .room = room, .user = user};
-    struct user_room entry;
-    struct room_member member;
-    int64_t last = 0;
-    uint64_t root = 0;
-    bool found = false;
-    *counts_out = (struct unread_counts){0};
-    TRY(hs_user_room(hs, ctx, user, room->number, &entry, &found));
-    if (!found || entry.membership != MEMBERSHIP_JOIN) {
+    uint64_t room_pos = hs_room_head(c->room).receipt_pos;
+    struct count_cache *cache = c->cache;
+    if (cache && cache->room_receipt_pos == room_pos && cache->receipts_upto <= cache->counted) {
         return OK;
     }
-    TRY(hs_room_member(hs, ctx, room, user, &member, &found));
-    counting.user_id = member.user_id;
-    TRY(hs_room_at(hs, ctx, room, upto, &last, &root));
-    TRY(hs_receipts_of_user(hs, ctx, room, user, &counting.receipts));
-    struct slice key = cache_key(ctx, user, room->number);
-    use_cache(&counting, take_cache(hs->prefs, key), &entry, last);
-    struct err err = scan(&counting, last);
+    TRY(hs_receipts_of_user(c->hs, c->ctx, c->room, c->user, &c->receipts));
+    uint64_t receipt_pos = newest_receipt(&c->receipts);
+    c->cache = cache ? cache : new_cache(c);
+    if (c->cache->receipt_pos != receipt_pos) {
+        drop_read_by_receipts(c);
+        c->cache->receipt_pos = receipt_pos;
+    }
+    c->cache->room_receipt_pos = room_pos;
+    for (size_t i = 0; i < c->receipts.count; i++) {
+        int64_t number = c->receipts.items[i].number;
+        c->cache->receipts_upto =
+            number > c->cache->receipts_upto ? number : c->cache->receipts_upto;
+    }
+    return OK;
+}
+
+static struct err count_cached(struct counting *c)
+{
+    if (!still_holds(c, c->cache)) {
+        free_cache(c->cache);
+        c->cache = NULL;
+    }
+    TRY(take_receipts(c));
+    return scan(c);
+}
+
+struct err hs_unread_counts_of(struct hs *hs, struct ctx *ctx, struct room *room,
+                               const struct counts_request *request,
+                               struct unread_counts *counts_out)
+{
+    struct counting counting = {.hs = hs,
+                                .ctx = ctx,
+                                .room = room,
+                                .user = request->user,
+                                .user_id = request->user_id,
+                                .joined_number = request->joined_number};
+    uint64_t root = 0;
+    *counts_out = (struct unread_counts){0};
+    TRY(hs_room_at(hs, ctx, room, request->upto, &counting.last, &root));
+    struct slice key = cache_key(ctx, request->user, room->number);
+    counting.cache = take_cache(hs->prefs, key);
+    struct err err = count_cached(&counting);
     if (err.code != 0) {
         free_cache(counting.cache);
         return err;
@@ -454,4 +489,22 @@ struct err hs_unread_counts(struct hs *hs, struct ctx *ctx, struct room *room, u
     write_counts(&counting, counts_out);
     put_cache(hs->prefs, key, counting.cache);
     return OK;
+}
+
+struct err hs_unread_counts(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t user,
+                            uint64_t upto, struct unread_counts *counts_out)
+{
+    struct counts_request request = {.user = user, .upto = upto};
+    struct user_room entry;
+    struct room_member member;
+    bool found = false;
+    *counts_out = (struct unread_counts){0};
+    TRY(hs_user_room(hs, ctx, user, room->number, &entry, &found));
+    if (!found || entry.membership != MEMBERSHIP_JOIN) {
+        return OK;
+    }
+    TRY(hs_room_member(hs, ctx, room, user, &member, &found));
+    request.user_id = member.user_id;
+    request.joined_number = entry.joined_number;
+    return hs_unread_counts_of(hs, ctx, room, &request, counts_out);
 }

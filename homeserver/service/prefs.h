@@ -84,3 +84,14 @@ struct unread_counts {
  * evaluates only events that came since the last call and after the user's receipts; cached. */
 struct err hs_unread_counts(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t user,
                             uint64_t upto, struct unread_counts *counts_out) MUST_USE;
+/* The same for a caller that knows the user's entry of the room: joined since event
+ * `joined_number`. */
+struct counts_request {
+    uint64_t user;
+    struct slice user_id;
+    int64_t joined_number;
+    uint64_t upto;
+};
+struct err hs_unread_counts_of(struct hs *hs, struct ctx *ctx, struct room *room,
+                               const struct counts_request *request,
+                               struct unread_counts *counts_out) MUST_USE;

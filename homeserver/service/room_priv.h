@@ -3,6 +3,7 @@
  * Fields marked "lane" are touched only in the room's lane. */
 #pragma once
 #include "homeserver/base/map.h"
+#include "homeserver/room/power.h"
 #include "homeserver/service/compose.h"
 #include "homeserver/service/row_cache.h"
 #include "homeserver/service/user_rows.h"
@@ -76,7 +77,8 @@ struct room {
     struct room_head head;
     uint64_t *local_users_owned; /* ascending */
     size_t local_user_count, local_user_cap;
-    struct map *keys_owned; /* type NUL state_key -> number */
+    struct map *keys_owned;           /* type NUL state_key -> number */
+    struct room_levels *levels_owned; /* of some state, see room_levels_get; may be NULL */
 
     /* lane */
     bool is_purged;      /* nothing may be written any more (purge.c) */
@@ -126,6 +128,12 @@ struct err room_state_current(struct hs *hs, struct ctx *ctx, struct room *room,
 void room_state_cache_drop(struct room *room, struct slice pair);
 void room_state_cache_trim(struct room *room); /* between events, when it has grown too large */
 void room_state_cache_clear(struct room *room);
+/* The power levels of the room at a head; those asked for last are kept. Held until the job ends.
+ */
+struct err room_levels_get(struct hs *hs, struct ctx *ctx, struct room *room,
+                           const struct room_head *head,
+                           const struct power_levels **levels_out) MUST_USE;
+void room_levels_drop(struct room *room); /* with the room */
 /* lane: the number of a pair, made if new (then rows are added to `update`). */
 struct err room_state_key_intern(struct hs *hs, struct ctx *ctx, struct room *room,
                                  struct slice type, struct slice state_key,

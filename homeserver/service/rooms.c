@@ -82,6 +82,7 @@ struct hs_rooms *hs_rooms_new(struct hs *hs, size_t rooms_max)
 static void room_free(struct room *room)
 {
     room_state_cache_clear(room);
+    room_levels_drop(room);
     map_free(&room->state_cache_owned);
     map_free(&room->keys_owned);
     mem_free(room->room_id_owned);

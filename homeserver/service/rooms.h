@@ -26,6 +26,7 @@ struct room_head {
     uint64_t root;  /* state after it: the current state */
     uint32_t joined_count, invited_count;
     uint64_t receipt_pos; /* newest receipt's position in this room, 0 = none */
+    int64_t redaction;    /* newest event that took content away since the room was loaded */
 };
 
 struct hs_rooms *hs_rooms_new(struct hs *hs, size_t rooms_max);

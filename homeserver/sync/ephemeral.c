@@ -211,9 +211,15 @@ static void write_counts(uint32_t notify, uint32_t highlight, struct json_out *o
 
 struct err sync_write_unread(struct sync_job *job, struct sync_room *room, struct json_out *out)
 {
-    struct unread_counts counts;
+    struct unread_counts counts = {0};
+    struct counts_request request = {.user = job->viewer.user,
+                                     .user_id = job->viewer.user_id,
+                                     .joined_number = room->entry.joined_number,
+                                     .upto = job->upto};
     bool threads = job->filter->room_timeline.unread_thread_notifications;
-    TRY(hs_unread_counts(job->hs, job->room_ctx, room->room, job->viewer.user, job->upto, &counts));
+    if (room->entry.membership == MEMBERSHIP_JOIN) {
+        TRY(hs_unread_counts_of(job->hs, job->room_ctx, room->room, &request, &counts));
+    }
     json_out_key_object(out, LIT("unread_notifications"));
     write_counts(threads ? counts.main.notify : counts.notify_all,
                  threads ? counts.main.highlight : counts.highlight_all, out);
