@@ -94,9 +94,9 @@ static struct err drop_names(struct purge *p)
     size_t count = 0;
     struct slice number = store_id_u64(p->ctx->arena, p->room);
     struct store_update *updates[] = {
-        store_update_new(p->ctx, aliases), store_update_new(p->ctx, aliases_of),
-        store_update_new(p->ctx, published), store_update_new(p->ctx, room_ids),
-        store_update_new(p->ctx, room_numbers)};
+        store_update_new(p->ctx, aliases),      store_update_new(p->ctx, aliases_of),
+        store_update_new(p->ctx, published),    store_update_new(p->ctx, room_ids),
+        store_update_new(p->ctx, room_numbers), store_update_new(p->ctx, rooms_purged_object())};
     TRY(hs_aliases_of(p->hs, p->ctx, p->room, &names, &count));
     for (size_t i = 0; i < count; i++) {
         store_delete(updates[0], names[i]);
@@ -105,6 +105,7 @@ static struct err drop_names(struct purge *p)
     store_delete(updates[2], number);
     store_delete(updates[3], p->room_id);
     store_delete(updates[4], number);
+    store_put(updates[5], number, (struct slice){0}); /* it never names another room */
     return store_write(p->hs->store, p->ctx, updates, COUNT_OF(updates));
 }
 

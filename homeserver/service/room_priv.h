@@ -115,6 +115,8 @@ struct err room_event_of_row(struct ctx *ctx, const struct room *room, int64_t n
 /* Puts a freshly made room into the cache, held until the job ends. */
 struct room *rooms_adopt(struct hs *hs, struct ctx *ctx, uint64_t number, struct slice room_id,
                          const struct room_rules *rules);
+/* be64 number of a room that was purged -> nothing. */
+struct store_object rooms_purged_object(void);
 /* Forgets a room that is no longer stored, as soon as no job holds it. */
 void rooms_drop(struct hs *hs, uint64_t number, struct slice room_id);
 /* lane: M_NOT_FOUND when the room was purged while the job waited. */

@@ -167,6 +167,11 @@ static void release(void *owner, void *thing)
     pthread_mutex_unlock(&rooms->lock);
 }
 
+struct store_object rooms_purged_object(void)
+{
+    return (struct store_object){STORE_ROOM_IDS, LIT("purged")};
+}
+
 void rooms_drop(struct hs *hs, uint64_t number, struct slice room_id)
 {
     struct hs_rooms *rooms = hs->rooms;
@@ -435,19 +440,37 @@ struct err hs_room_get_by_id(struct hs *hs, struct ctx *ctx, struct slice room_i
     return hs_room_get(hs, ctx, number, room_out);
 }
 
+/* The highest number given out so far: of the rooms that are there, and of those that were purged,
+ * whose numbers never name another room. */
+static struct err last_number(struct hs *hs, struct ctx *ctx, uint64_t *number_out)
+{
+    const struct store_object objects[] = {numbers_object(), rooms_purged_object()};
+    struct store_range range = {.limit = 1, .order = STORE_REVERSE};
+    *number_out = 0;
+    for (size_t i = 0; i < COUNT_OF(objects); i++) {
+        struct store_rows rows;
+        TRY(store_read_range(hs->store, ctx, objects[i], range, &rows));
+        struct unpack key = unpack_of(rows.count ? rows.rows[0].key : (struct slice){0});
+        uint64_t newest = rows.count ? unpack_be64(&key) : 0;
+        *number_out = newest > *number_out ? newest : *number_out;
+    }
+    return OK;
+}
+
 uint64_t rooms_next_number(struct hs *hs, struct ctx *ctx, struct err *err_out)
 {
     struct hs_rooms *rooms = hs->rooms;
+    uint64_t last = 0;
     *err_out = OK;
     pthread_mutex_lock(&rooms->lock);
     if (rooms->next_number == 0) {
-        struct store_rows rows = {0};
-        struct store_range range = {.limit = 1, .order = STORE_REVERSE};
-        *err_out = store_read_range(hs->store, ctx, numbers_object(), range, &rows);
-        struct unpack key = unpack_of(rows.count ? rows.rows[0].key : (struct slice){0});
-        rooms->next_number = rows.count ? unpack_be64(&key) + 1 : 1;
+        *err_out = last_number(hs, ctx, &last);
+        rooms->next_number = last + 1;
     }
     uint64_t number = err_out->code ? 0 : rooms->next_number++;
+    if (err_out->code) {
+        rooms->next_number = 0;
+    }
     pthread_mutex_unlock(&rooms->lock);
     return number;
 }

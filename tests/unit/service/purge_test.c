@@ -126,6 +126,17 @@ static void who_held_the_room_hears_that_it_is_gone(void **state)
     assert_sound(1);
 }
 
+static void its_number_never_names_another_room(void **state)
+{
+    struct purge_result result;
+    (void)state;
+    assert_int_equal(hs_room_purge(&h.hs, &h.ctx, number, &result).code, 0);
+    house_next_job(&h);
+    hs_rooms_free(&h.hs.rooms); /* as after a restart */
+    h.hs.rooms = hs_rooms_new(&h.hs, 100);
+    assert_int_equal(hs_room_info(house_room(&h, &ann, "{}")).number, number + 1);
+}
+
 static void an_interrupted_purge_is_finished_later(void **state)
 {
     int32_t calls = 1;
@@ -160,6 +171,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(nothing_of_a_purged_room_is_left, open_house, close_house),
         cmocka_unit_test_setup_teardown(who_held_the_room_hears_that_it_is_gone, open_house,
+                                        close_house),
+        cmocka_unit_test_setup_teardown(its_number_never_names_another_room, open_house,
                                         close_house),
         cmocka_unit_test_setup_teardown(an_interrupted_purge_is_finished_later, open_house,
                                         close_house),
