@@ -524,6 +524,12 @@ enum http_step http_exchange_body(struct http_connection *connection, struct sli
     const struct http_route *route = connection->route;
     struct http_job *job = connection->job;
     int64_t body_bytes = connection->body_bytes + (int64_t)bytes.len;
+    /* MHD goes on with the next chunk of a chunked body although the one before it has suspended
+     * the connection; what is not taken comes again. */
+    if (connection->phase == HTTP_PHASE_WORK) {
+        *taken_out = 0;
+        return HTTP_STEP_GO_ON;
+    }
     *taken_out = bytes.len;
     set_deadline(connection, config_of(connection)->request_timeout_ms +
                                  body_bytes / HTTP_BYTES_PER_MS_MIN -

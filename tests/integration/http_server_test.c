@@ -162,6 +162,30 @@ static void bodies_stream_in_constant_memory(void **state)
     assert_true(harness_wait(&harness->aborted, 1));
 }
 
+/* Pieces end where chunks end, and the next chunk is in the library's hands already. */
+static void chunked_bodies_wait_for_their_pieces(void **state)
+{
+    enum { CHUNK_BYTES = 1024, CHUNKS_PER_WRITE = 64, WRITES = 50 };
+    static char block[CHUNKS_PER_WRITE * (CHUNK_BYTES + 7)];
+    struct harness *harness = *state;
+    int fd = harness_connect(harness, HARNESS_PLAIN);
+    for (size_t i = 0; i < CHUNKS_PER_WRITE; i++) {
+        char *chunk = block + i * (CHUNK_BYTES + 7);
+        memcpy(chunk, "400\r\n", 5);
+        memset(chunk + 5, 'x', CHUNK_BYTES);
+        memcpy(chunk + 5 + CHUNK_BYTES, "\r\n", 2);
+    }
+    harness_write(fd,
+                  LIT("POST /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"));
+    for (size_t i = 0; i < WRITES; i++) {
+        harness_write(fd, (struct slice){block, sizeof block});
+    }
+    harness_write(fd, LIT("0\r\n\r\n"));
+    assert_true(harness_read(fd, &reply));
+    assert_string_equal(reply.body, "{\"bytes\":3276800}");
+    close(fd);
+}
+
 static struct err answer_woken(void *arg, struct ctx *ctx, struct http_reply *answer)
 {
     (void)arg;
@@ -257,6 +281,7 @@ int main(void)
         HTTP_TEST(a_body_may_come_byte_by_byte),
         HTTP_TEST(slow_bodies_get_408_and_idle_connections_end),
         HTTP_TEST(bodies_stream_in_constant_memory),
+        HTTP_TEST(chunked_bodies_wait_for_their_pieces),
         HTTP_TEST(a_parked_request_is_answered_once_by_unpark),
         HTTP_TEST(a_parked_request_ends_with_its_time_or_its_client),
         HTTP_TEST(the_admin_listener_has_its_own_routes),
