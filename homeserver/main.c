@@ -1,5 +1,6 @@
 /* The server program: flags, configuration, start, signals, stop. */
 #include "homeserver/app.h"
+#include "homeserver/base/mem.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -8,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { EXIT_USAGE = 2, REPORT_BYTES_MAX = 1 << 20 };
+enum { EXIT_USAGE = 2, REPORT_BYTES_MAX = 1 << 20, ALLOCATOR_ARENAS = 2 };
 
 static const char usage[] =
     "usage: myelin --config FILE [--check-config]\n"
@@ -182,6 +183,7 @@ static int run(const struct options *options)
 int main(int argc, char **argv)
 {
     struct options options = parse_options(argc, argv);
+    mem_limit_arenas(ALLOCATOR_ARENAS);
     switch (options.action) {
     case RUN:
     case CHECK:

@@ -1,6 +1,7 @@
 #include "homeserver/base/mem.h"
 
 #include <stdio.h>
+#include <malloc.h>
 #include <stdlib.h>
 
 static void *checked(void *block)
@@ -30,4 +31,9 @@ void *mem_grow(void *block, size_t size)
 void mem_free(void *block)
 {
     free(block);
+}
+
+void mem_limit_arenas(size_t arenas_max)
+{
+    mallopt(M_ARENA_MAX, (int)arenas_max);
 }

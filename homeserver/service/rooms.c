@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { ROWS_BYTES_MAX = 16 << 20 };
+enum { ROWS_BYTES_MAX = 8 << 20 };
 
 bool hs_is_local(const struct hs *hs, struct slice server_name)
 {
