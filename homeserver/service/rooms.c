@@ -128,26 +128,38 @@ static struct room *room_alloc(uint64_t number, struct slice room_id,
     return room;
 }
 
+enum { EVICTED_AT_ONCE = 256 };
+
+/* Finds rooms that nobody holds and nobody has used lately. */
+static size_t find_idle(struct hs_rooms *rooms, uint64_t oldest, struct room **idle)
+{
+    size_t count = 0;
+    size_t cursor = 0;
+    struct slice key;
+    uint64_t value = 0;
+    while (count < EVICTED_AT_ONCE && map_next(rooms->by_number, &cursor, &key, &value)) {
+        struct room *room = (struct room *)(uintptr_t)value;
+        if (room->refs == 0 && room->used_tick < oldest) {
+            idle[count++] = room;
+        }
+    }
+    return count;
+}
+
 /* Drops the least recently used quarter of what nobody holds, when the table is full. */
 static void evict_some(struct hs_rooms *rooms)
 {
+    struct room *idle[EVICTED_AT_ONCE];
+    size_t count = EVICTED_AT_ONCE;
     if (map_count(rooms->by_number) < rooms->rooms_max) {
         return;
     }
     uint64_t oldest = rooms->tick - rooms->rooms_max * 3 / 4;
-    bool removed = true;
-    while (removed) {
-        size_t cursor = 0;
-        struct slice key;
-        uint64_t value = 0;
-        removed = false;
-        while (!removed && map_next(rooms->by_number, &cursor, &key, &value)) {
-            struct room *room = (struct room *)(uintptr_t)value;
-            if (room->refs == 0 && room->used_tick < oldest) {
-                map_remove(rooms->by_number, map_key_u64(&room->number));
-                room_free(room);
-                removed = true;
-            }
+    while (count == EVICTED_AT_ONCE) {
+        count = find_idle(rooms, oldest, idle);
+        for (size_t i = 0; i < count; i++) {
+            map_remove(rooms->by_number, map_key_u64(&idle[i]->number));
+            room_free(idle[i]);
         }
     }
 }
