@@ -81,9 +81,15 @@ static struct err check_types(const struct json *body)
     return OK;
 }
 
+/* Each is an event that this one request writes. */
+enum { INVITES_MAX = 1000, INITIAL_STATE_MAX = 1000 };
+
 static struct err check_invites(const struct json *body)
 {
     const struct json *invite = json_get_array(body, LIT("invite"));
+    if (invite && invite->count > INVITES_MAX) {
+        return err_public(ERR_M_INVALID_PARAM, "`invite` may list 1000 users at most.");
+    }
     for (uint32_t i = 0; invite && i < invite->count; i++) {
         if (invite->items[i].type != JSON_STRING || !ids_is_user(invite->items[i].text)) {
             return err_public(ERR_M_INVALID_PARAM, "`invite` must be a list of user ids.");
@@ -95,6 +101,9 @@ static struct err check_invites(const struct json *body)
 static struct err check_initial_state(const struct json *body)
 {
     const struct json *initial = json_get_array(body, LIT("initial_state"));
+    if (initial && initial->count > INITIAL_STATE_MAX) {
+        return err_public(ERR_M_INVALID_PARAM, "`initial_state` may list 1000 events at most.");
+    }
     for (uint32_t i = 0; initial && i < initial->count; i++) {
         const struct json *event = &initial->items[i];
         const struct json *state_key = json_get(event, LIT("state_key"));

@@ -1,0 +1,97 @@
+#include "homeserver/service/rooms.h"
+
+#include "homeserver/base/map.h"
+#include "homeserver/service/room_create.h"
+#include "homeserver/service/room_priv.h"
+#include "spec/errcodes.h"
+#include "tests/support/house.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+enum { CACHED_MAX = 8, MADE = 40 };
+
+static struct house h;
+static struct guest ann;
+
+static int open_house(void **state)
+{
+    (void)state;
+    house_open(&h);
+    hs_rooms_free(&h.hs.rooms);
+    h.hs.rooms = hs_rooms_new(&h.hs, CACHED_MAX);
+    ann = house_guest(&h, "ann");
+    return 0;
+}
+
+static int close_house(void **state)
+{
+    (void)state;
+    house_close(&h);
+    return 0;
+}
+
+static void rooms_that_left_the_cache_come_back_whole(void **state)
+{
+    uint64_t numbers[MADE];
+    (void)state;
+    for (size_t i = 0; i < MADE; i++) {
+        struct room *room = house_room(&h, &ann, "{\"name\":\"kept\"}");
+        numbers[i] = hs_room_info(room).number;
+        house_next_job(&h);
+    }
+    assert_in_range(map_count(h.hs.rooms->by_number), 1, CACHED_MAX);
+    for (size_t i = 0; i < MADE; i++) {
+        struct room *room = NULL;
+        struct stored_event name;
+        bool found = false;
+        assert_int_equal(hs_room_get(&h.hs, &h.ctx, numbers[i], &room).code, 0);
+        assert_int_equal(hs_state_event(&h.hs, &h.ctx, room, hs_room_head(room).root,
+                                        LIT("m.room.name"), LIT(""), &name, &found)
+                             .code,
+                         0);
+        assert_true(found);
+        house_say(&h, room, &ann, "again");
+        house_next_job(&h);
+    }
+}
+
+static void rooms_that_a_job_holds_stay(void **state)
+{
+    struct room *rooms[CACHED_MAX * 2];
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(rooms); i++) {
+        rooms[i] = house_room(&h, &ann, "{}");
+    }
+    assert_int_equal(map_count(h.hs.rooms->by_number), COUNT_OF(rooms));
+    house_say(&h, rooms[0], &ann, "held");
+}
+
+static void a_room_is_not_made_with_endless_invites(void **state)
+{
+    struct json invites = json_array();
+    struct json body = json_object();
+    struct slice room_id;
+    (void)state;
+    for (int i = 0; i < 1001; i++) {
+        json_push(h.ctx.arena, &invites,
+                  json_string(arena_printf(h.ctx.arena, "@guest%d:test", i)));
+    }
+    json_set(h.ctx.arena, &body, LIT("invite"), invites);
+    struct err err = hs_room_create(&h.hs, &h.ctx, &ann.actor, &body, &room_id);
+    assert_int_equal(err.code, ERR_M_INVALID_PARAM);
+}
+
+#define IN_HOUSE(test) cmocka_unit_test_setup_teardown(test, open_house, close_house)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        IN_HOUSE(rooms_that_left_the_cache_come_back_whole),
+        IN_HOUSE(rooms_that_a_job_holds_stay),
+        IN_HOUSE(a_room_is_not_made_with_endless_invites),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
