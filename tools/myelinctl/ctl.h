@@ -7,6 +7,7 @@ enum ctl_exit { CTL_DONE = 0, CTL_FAILED = 1, CTL_USAGE = 2 };
 
 struct ctl {
     struct arena *arena;
+    struct log *log_owned; /* of the store's own complaints; made by ctl_open */
     const char *config_path;
     struct slice admin_url; /* of a running server; empty = found out */
     bool json;              /* print JSON, not text */

@@ -237,9 +237,11 @@ bool ctl_server_runs(struct ctl *ctl)
 
 struct app *ctl_open(struct ctl *ctl, bool read_only)
 {
-    struct log *log = log_new(LOG_LEVEL_ERROR, STDERR_FILENO);
+    if (!ctl->log_owned) {
+        ctl->log_owned = log_new(LOG_LEVEL_ERROR, STDERR_FILENO);
+    }
     struct app_options options = {.conf = &ctl->conf,
-                                  .log = log,
+                                  .log = ctl->log_owned,
                                   .mode = APP_OFFLINE,
                                   .access = read_only ? APP_READ_ONLY : APP_READ_WRITE};
     struct app *app = NULL;
@@ -492,6 +494,7 @@ int main(int argc, char **argv)
     }
     ctl.arena = arena_new();
     int status = run_command(&ctl, command, argv + first + used);
+    log_free(&ctl.log_owned);
     arena_free(&ctl.arena);
     return status;
 }
