@@ -165,7 +165,7 @@ static void bodies_stream_in_constant_memory(void **state)
 /* Pieces end where chunks end, and the next chunk is in the library's hands already. */
 static void chunked_bodies_wait_for_their_pieces(void **state)
 {
-    enum { CHUNK_BYTES = 1024, CHUNKS_PER_WRITE = 64, WRITES = 50 };
+    enum { CHUNK_BYTES = 1024, CHUNKS_PER_WRITE = 100, WRITES = 50 };
     static char block[CHUNKS_PER_WRITE * (CHUNK_BYTES + 7)];
     struct harness *harness = *state;
     int fd = harness_connect(harness, HARNESS_PLAIN);
@@ -182,7 +182,7 @@ static void chunked_bodies_wait_for_their_pieces(void **state)
     }
     harness_write(fd, LIT("0\r\n\r\n"));
     assert_true(harness_read(fd, &reply));
-    assert_string_equal(reply.body, "{\"bytes\":3276800}");
+    assert_string_equal(reply.body, "{\"bytes\":5120000}");
     close(fd);
 }
 
