@@ -1,6 +1,8 @@
 #include "homeserver/service/rooms.h"
 
 #include "homeserver/base/map.h"
+#include "homeserver/service/check.h"
+#include "homeserver/service/memberships.h"
 #include "homeserver/service/room_create.h"
 #include "homeserver/service/room_priv.h"
 #include "spec/errcodes.h"
@@ -84,6 +86,40 @@ static void a_room_is_not_made_with_endless_invites(void **state)
     assert_int_equal(err.code, ERR_M_INVALID_PARAM);
 }
 
+/* The rows of a room are written before its first event, and the server stopped in between. */
+static void a_room_without_a_first_event_harms_nothing(void **state)
+{
+    struct room *room = NULL;
+    struct room_view view;
+    struct hs_sent sent;
+    struct buf row;
+    struct check_result result;
+    struct check_options options = {0};
+    const uint64_t number = 7;
+    (void)state;
+    struct store_object ids_object = {STORE_ROOM_IDS, LIT("ids")};
+    struct store_object numbers_object = {STORE_ROOM_IDS, LIT("numbers")};
+    struct store_update *updates[] = {store_update_new(&h.ctx, ids_object),
+                                      store_update_new(&h.ctx, numbers_object)};
+    buf_init_arena(&row, h.ctx.arena, 16);
+    pack_u64(&row, number);
+    store_put(updates[0], LIT("!torn:test"), buf_slice(&row));
+    store_put(updates[1], store_id_u64(h.ctx.arena, number),
+              state_pair(&h.ctx, LIT("11"), LIT("!torn:test")));
+    assert_int_equal(store_write(h.hs.store, &h.ctx, updates, 2).code, 0);
+    assert_int_equal(hs_room_get_by_id(&h.hs, &h.ctx, LIT("!torn:test"), &room).code, 0);
+    assert_int_equal(hs_room_view(&h.hs, &h.ctx, room, ann.actor.user, &view).code,
+                     ERR_M_FORBIDDEN);
+    struct member_change join = {.target = ann.actor.user_id, .membership = MEMBERSHIP_JOIN};
+    assert_int_equal(hs_member_set(&h.hs, &h.ctx, room, &ann.actor, &join, &sent).code,
+                     ERR_M_FORBIDDEN);
+    struct room *next = house_room(&h, &ann, "{}");
+    assert_int_equal(hs_room_info(next).number, number + 1);
+    house_settle(&h);
+    assert_int_equal(hs_check(&h.hs, &h.ctx, &options, &result).code, 0);
+    assert_int_equal(result.differences, 0);
+}
+
 #define IN_HOUSE(test) cmocka_unit_test_setup_teardown(test, open_house, close_house)
 
 int main(void)
@@ -91,6 +127,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         IN_HOUSE(rooms_that_left_the_cache_come_back_whole),
         IN_HOUSE(rooms_that_a_job_holds_stay),
+        IN_HOUSE(a_room_without_a_first_event_harms_nothing),
         IN_HOUSE(a_room_is_not_made_with_endless_invites),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
