@@ -15,13 +15,14 @@ struct bundle {
     struct json_out *out;
 };
 
-/* Loads a child; found is false when the viewer may not see it, ignores its sender, or it is gone.
+/* Reads a child without its content; found is false when the viewer may not see it, ignores its
+ * sender, or it is gone.
  */
 static struct err load_child(struct bundle *b, int64_t number, struct stored_event *child_out,
                              bool *found_out)
 {
     bool visible = false;
-    TRY(hs_event_load(b->hs, b->ctx, b->room, number, child_out, found_out));
+    TRY(hs_event_scan(b->hs, b->ctx, b->room, number, child_out, found_out));
     if (!*found_out || (child_out->flags & (EVENT_REJECTED | EVENT_SOFT_FAILED | EVENT_OUTLIER))) {
         *found_out = false;
         return OK;
@@ -49,6 +50,9 @@ static struct err bundle_edit(struct bundle *b)
             continue;
         }
         TRY(load_child(b, b->rows.items[i].child, &edit, &found));
+        if (found) {
+            TRY(hs_event_parse_content(b->ctx, &edit));
+        }
         if (found && relates_is_valid_edit(&edit.event, &b->target->event) &&
             (!newest.number || relates_is_newer_edit(&edit.event, &newest.event))) {
             newest = edit;

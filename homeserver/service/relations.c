@@ -41,7 +41,7 @@ static struct err add_level(struct hs *hs, struct ctx *ctx, struct room *room, s
         struct stored_event child;
         struct relation_rows rows;
         bool found = false;
-        TRY(hs_event_load(hs, ctx, room, g->found.items[i].number, &child, &found));
+        TRY(hs_event_scan(hs, ctx, room, g->found.items[i].number, &child, &found));
         if (found && (child.flags & EVENT_RELATED)) {
             TRY(room_relations(hs, ctx, room, child.event.id.s, &rows));
             add_rows(ctx, g, &rows);
