@@ -12,6 +12,7 @@
 #include "homeserver/service/device_keys.h"
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/memberships.h"
+#include "homeserver/service/memory.h"
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/pushers.h"
 #include "homeserver/service/purge.h"
@@ -26,7 +27,7 @@
 
 #include <unistd.h>
 
-enum { ROOMS_CACHED_MAX = 20000, WORK_QUEUE_MAX = 100000 };
+enum { ROOMS_CACHED_MAX = 10000, WORK_QUEUE_MAX = 100000 };
 
 struct app {
     struct arena *arena;
@@ -103,6 +104,7 @@ static void build_services(struct app *app)
     hs_pushers_hook(hs);
     hs->media_waits = media_waits_new(hs);
     hs->sync = sync_new(hs);
+    hs->memory = hs_memory_new(hs->conf, hs->now);
     hs->ratelimit = hs_rates_new(hs->conf);
     hs->stats = stats_new();
 }
@@ -113,6 +115,7 @@ static void free_services(struct app *app)
     stats_free(&hs->stats);
     http_ratelimit_free(&hs->ratelimit);
     hs_prefs_free(&hs->prefs);
+    hs_memory_free(&hs->memory);
     hs_ephemeral_free(&hs->ephemeral);
     hs_inbox_free(&hs->inbox);
     hs_keys_free(&hs->keys);

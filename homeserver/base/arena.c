@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CHUNK_BYTES_FIRST = 4096, CHUNK_BYTES_MAX = 1 << 18, KEEP_BYTES_MAX = 1 << 16 };
+enum { CHUNK_BYTES_FIRST = 2048, CHUNK_BYTES_MAX = 1 << 18, KEEP_BYTES_MAX = 1 << 16 };
 
 struct chunk {
     struct chunk *next;

@@ -151,6 +151,19 @@ void http_router_free(struct http_router **router)
     }
 }
 
+/* Whether four or more segments spell a path of v3 as it was before: client and media had r0, and
+ * media a v1, of which `create` alone is of today. */
+static bool is_old_spelling(const struct slice *segments)
+{
+    bool media = slice_eq(segments[1], LIT("media"));
+    if (!slice_eq(segments[0], LIT("_matrix")) ||
+        (!media && !slice_eq(segments[1], LIT("client")))) {
+        return false;
+    }
+    return slice_eq(segments[2], LIT("r0")) ||
+           (media && slice_eq(segments[2], LIT("v1")) && !slice_eq(segments[3], LIT("create")));
+}
+
 static enum http_match split(struct arena *arena, struct slice path, struct slice *segments,
                              size_t *count_out)
 {
@@ -171,14 +184,7 @@ static enum http_match split(struct arena *arena, struct slice path, struct slic
         }
         count++;
     }
-    bool old = count > 3 && slice_eq(segments[2], LIT("r0")) &&
-               slice_eq(segments[0], LIT("_matrix")) &&
-               (slice_eq(segments[1], LIT("client")) || slice_eq(segments[1], LIT("media")));
-    /* Media had a v1 before r0; `create` alone is a v1 of today. */
-    old = old || (count > 3 && slice_eq(segments[0], LIT("_matrix")) &&
-                  slice_eq(segments[1], LIT("media")) && slice_eq(segments[2], LIT("v1")) &&
-                  !slice_eq(segments[3], LIT("create")));
-    if (old) {
+    if (count > 3 && is_old_spelling(segments)) {
         segments[2] = LIT("v3");
     }
     *count_out = count;

@@ -19,6 +19,7 @@ struct hs_uia;       /* interactive auth sessions, uia.h */
 struct hs_keys;      /* end-to-end keys, device_keys.h */
 struct hs_inbox;     /* to-device messages, to_device.h */
 struct hs_ephemeral; /* typing, presence, receipts, ephemeral.h */
+struct hs_memory;    /* the budget of memory, memory.h */
 struct hs_prefs;     /* account data, push rules, filters, prefs.h */
 struct media_waits;  /* who waits for announced media, media/media.h */
 struct sync;         /* the sync engine, sync/sync.h */
@@ -45,6 +46,7 @@ struct hs {
     struct hs_inbox *inbox;
     struct hs_ephemeral *ephemeral;
     struct hs_prefs *prefs;
+    struct hs_memory *memory;
     struct stats *stats;              /* may be NULL */
     struct http_ratelimit *ratelimit; /* NULL = no limits */
     struct slice admin_token;         /* for operations of the admin listener; empty = none */

@@ -1,5 +1,6 @@
 #include "homeserver/service/rates.h"
 
+#include "homeserver/service/memory.h"
 #include "homeserver/service/requester.h"
 #include "homeserver/service/users.h"
 
@@ -74,6 +75,7 @@ struct err hs_check_rate(void *app, struct ctx *ctx, const struct http_request *
 {
     struct hs *hs = app;
     enum http_rate rate = request->route->rate;
+    TRY(hs_memory_check(hs->memory));
     bool is_exempt = request->requester && request->requester->is_appservice;
     if (!hs->ratelimit || is_exempt) {
         return OK;

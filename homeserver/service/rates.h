@@ -6,6 +6,7 @@
 
 /* NULL when limits are off. */
 struct http_ratelimit *hs_rates_new(const struct conf *conf);
-/* The check_rate hook of http_server_config; `app` is the struct hs. */
+/* The check_rate hook of http_server_config; `app` is the struct hs. Also answers 503 while the
+ * process is over its budget of memory. */
 struct err hs_check_rate(void *app, struct ctx *ctx, const struct http_request *request,
                          struct http_reply *reply) MUST_USE;

@@ -1,3 +1,4 @@
+#include "homeserver/service/memory.h"
 #include "homeserver/service/rates.h"
 
 #include "homeserver/service/requester.h"
@@ -19,12 +20,14 @@ static int open_world(void **state)
     w.conf.rate_limits_message_burst = 1;
     w.conf.rate_limits_federation_burst = 1;
     w.hs.ratelimit = hs_rates_new(&w.conf);
+    w.hs.memory = hs_memory_new(&w.conf, &w.now);
     return 0;
 }
 
 static int close_world(void **state)
 {
     (void)state;
+    hs_memory_free(&w.hs.memory);
     http_ratelimit_free(&w.hs.ratelimit);
     world_close(&w);
     return 0;
@@ -114,6 +117,18 @@ static void limits_can_be_off(void **state)
     }
 }
 
+static void nobody_is_served_beyond_the_budget_of_memory(void **state)
+{
+    (void)state;
+    struct http_request request = sign_in("10.0.0.1", "ann");
+    assert_int_equal(ask(HTTP_RATE_READ, &request), 0);
+    assert_true(hs_memory_resident_bytes() > 4096);
+    hs_memory_free(&w.hs.memory);
+    w.conf.memory_budget = 4096;
+    w.hs.memory = hs_memory_new(&w.conf, &w.now);
+    assert_int_equal(ask(HTTP_RATE_READ, &request), ERR_M_UNAVAILABLE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -124,6 +139,8 @@ int main(void)
                                         open_world, close_world),
         cmocka_unit_test_setup_teardown(servers_are_limited_by_name, open_world, close_world),
         cmocka_unit_test_setup_teardown(limits_can_be_off, open_world, close_world),
+        cmocka_unit_test_setup_teardown(nobody_is_served_beyond_the_budget_of_memory, open_world,
+                                        close_world),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,16 @@
+/* The one budget of memory: when the process holds more than its setting allows, requests that may
+ * wait are told to come back, until caches and work in flight have gone down again. */
+#pragma once
+#include "homeserver/base/conf.h"
+#include "homeserver/base/err.h"
+#include "homeserver/base/now.h"
+
+struct hs_memory;
+
+struct hs_memory *hs_memory_new(const struct conf *conf, const struct now *now);
+void hs_memory_free(struct hs_memory **memory);
+/* ERR_M_UNAVAILABLE (503) while the process is over memory.budget. Looks at most once a second, so
+ * it costs nothing. Any thread. */
+struct err hs_memory_check(struct hs_memory *memory) MUST_USE;
+/* What the process holds now, in bytes; 0 when the system does not say. */
+int64_t hs_memory_resident_bytes(void);
