@@ -71,10 +71,7 @@ static struct err get_alias(void *app, struct ctx *ctx, const struct http_reques
 /* The caller's power for an event type in the room now. */
 static struct err has_power(struct cs_room_call *call, struct slice type, bool *has_out)
 {
-    struct stored_event create;
-    struct stored_event levels_event;
-    bool has_create = false;
-    bool has_levels = false;
+    struct power_levels levels;
     enum membership membership = MEMBERSHIP_NONE;
     uint64_t root = hs_room_head(call->room).root;
     *has_out = false;
@@ -82,13 +79,7 @@ static struct err has_power(struct cs_room_call *call, struct slice type, bool *
     if (membership != MEMBERSHIP_JOIN) {
         return OK;
     }
-    TRY(hs_state_event(call->hs, call->ctx, call->room, root, LIT("m.room.create"), LIT(""),
-                       &create, &has_create));
-    TRY(hs_state_event(call->hs, call->ctx, call->room, root, LIT("m.room.power_levels"), LIT(""),
-                       &levels_event, &has_levels));
-    struct power_levels levels =
-        power_load(hs_room_info(call->room).rules, has_create ? &create.event : NULL,
-                   has_levels ? &levels_event.event : NULL);
+    TRY(hs_room_power(call->hs, call->ctx, call->room, &levels));
     *has_out = power_of_user(&levels, ids_trust_user(call->actor.user_id)) >=
                power_needed_for(&levels, type, POWER_STATE);
     return OK;

@@ -138,30 +138,33 @@ static struct err ban(void *app, struct ctx *ctx, const struct http_request *req
     return set_other(app, ctx, request, reply, MEMBERSHIP_BAN);
 }
 
-static struct err kick(void *app, struct ctx *ctx, const struct http_request *request,
-                       struct http_reply *reply)
+typedef struct err (*remove_fn)(struct hs *hs, struct ctx *ctx, struct room *room,
+                                const struct actor *actor, struct slice target,
+                                struct slice reason);
+
+static struct err remove_other(void *app, struct ctx *ctx, const struct http_request *request,
+                               struct http_reply *reply, remove_fn fn)
 {
     struct cs_room_call call;
     struct slice target;
     struct slice reason;
     TRY(cs_room_begin(&call, app, ctx, request, reply));
     TRY(read_target(request, &target, &reason));
-    TRY(hs_member_kick(call.hs, ctx, call.room, &call.actor, target, reason));
+    TRY(fn(call.hs, ctx, call.room, &call.actor, target, reason));
     http_reply_empty(reply);
     return OK;
+}
+
+static struct err kick(void *app, struct ctx *ctx, const struct http_request *request,
+                       struct http_reply *reply)
+{
+    return remove_other(app, ctx, request, reply, hs_member_kick);
 }
 
 static struct err unban(void *app, struct ctx *ctx, const struct http_request *request,
                         struct http_reply *reply)
 {
-    struct cs_room_call call;
-    struct slice target;
-    struct slice reason;
-    TRY(cs_room_begin(&call, app, ctx, request, reply));
-    TRY(read_target(request, &target, &reason));
-    TRY(hs_member_unban(call.hs, ctx, call.room, &call.actor, target, reason));
-    http_reply_empty(reply);
-    return OK;
+    return remove_other(app, ctx, request, reply, hs_member_unban);
 }
 
 static struct err leave(void *app, struct ctx *ctx, const struct http_request *request,

@@ -308,11 +308,9 @@ struct err derive_redaction(struct derive *d, struct store_update *log)
         return OK;
     }
     TRY(room_may_redact(d->hs, d->ctx, d->room, d->event, &target.event, &allowed));
-    /* Spec: a create event cannot be undone, and mutual redaction is ignored. */
-    if (!allowed || slice_eq(target.event.type, LIT("m.room.redaction"))) {
-        allowed = allowed && !slice_eq(target.event.redacts.s, d->event->id.s);
-    }
-    if (!allowed) {
+    bool is_mutual = slice_eq(target.event.type, LIT("m.room.redaction")) &&
+                     slice_eq(target.event.redacts.s, d->event->id.s);
+    if (!allowed || is_mutual) {
         return OK;
     }
     if (target.event.has_state_key) {

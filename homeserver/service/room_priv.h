@@ -19,7 +19,7 @@
 #define DERIVED_KEY_MEMBER 'm'      /* be64 user -> member row */
 #define DERIVED_KEY_LOCAL 'l'       /* be64 user of this server, joined -> nothing */
 #define DERIVED_KEY_RELATION 'r'    /* target id NUL be_i64 child -> relation row */
-#define DERIVED_KEY_THREAD 'y'      /* root id -> newest reply number, first reply number, count */
+#define DERIVED_KEY_THREAD 'y'      /* root id -> number of the newest reply */
 #define DERIVED_KEY_THREADS 'Y'     /* be_i64 newest reply -> root id */
 #define DERIVED_KEY_WATERMARK 'w'   /* number of the newest event whose derived rows are written */
 #define DERIVED_KEY_RECEIPT 'c'     /* be64 user, type, thread -> receipt row (receipts.c) */

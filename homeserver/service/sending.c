@@ -7,6 +7,22 @@
 #include "homeserver/service/room_priv.h"
 #include "homeserver/service/users.h"
 
+struct err hs_room_power(struct hs *hs, struct ctx *ctx, struct room *room,
+                         struct power_levels *levels_out)
+{
+    struct stored_event *events = arena_array(ctx->arena, 2, sizeof *events);
+    bool has_create = false;
+    bool has_levels = false;
+    uint64_t root = hs_room_head(room).root;
+    TRY(hs_state_event(hs, ctx, room, root, LIT("m.room.create"), LIT(""), &events[0],
+                       &has_create));
+    TRY(hs_state_event(hs, ctx, room, root, LIT("m.room.power_levels"), LIT(""), &events[1],
+                       &has_levels));
+    *levels_out = power_load(room->rules, has_create ? &events[0].event : NULL,
+                             has_levels ? &events[1].event : NULL);
+    return OK;
+}
+
 static struct hs_draft draft_of(const struct send_request *request)
 {
     return (struct hs_draft){.sender = request->actor->user_id,
@@ -272,21 +288,13 @@ static struct err check_own_or_power(struct hs *hs, struct ctx *ctx, struct room
                                      const struct send_request *request, struct slice event_id)
 {
     struct stored_event target;
-    struct stored_event levels_event;
-    struct stored_event create;
+    struct power_levels levels;
     bool found = false;
-    bool has_levels = false;
-    bool has_create = false;
-    uint64_t root = hs_room_head(room).root;
     TRY(hs_event_find(hs, ctx, room, event_id, &target, &found));
     if (!found || slice_eq(target.event.sender.s, request->actor->user_id)) {
         return OK;
     }
-    TRY(hs_state_event(hs, ctx, room, root, LIT("m.room.create"), LIT(""), &create, &has_create));
-    TRY(hs_state_event(hs, ctx, room, root, LIT("m.room.power_levels"), LIT(""), &levels_event,
-                       &has_levels));
-    struct power_levels levels = power_load(room->rules, has_create ? &create.event : NULL,
-                                            has_levels ? &levels_event.event : NULL);
+    TRY(hs_room_power(hs, ctx, room, &levels));
     if (power_of_user(&levels, ids_trust_user(request->actor->user_id)) < levels.redact) {
         return err_public(ERR_M_FORBIDDEN, "You do not have the power to redact this event.");
     }

@@ -2,7 +2,12 @@
  * compose. Shared by the endpoints and the WebSocket stream.
  * Spec: client-server, "Sending events to a room", "Redactions", "Relationships". */
 #pragma once
+#include "homeserver/room/power.h"
 #include "homeserver/service/memberships.h"
+
+/* The power levels in force in the room now; what they borrow from lives in ctx's arena. */
+struct err hs_room_power(struct hs *hs, struct ctx *ctx, struct room *room,
+                         struct power_levels *levels_out) MUST_USE;
 
 struct send_request {
     const struct actor *actor;
