@@ -14,6 +14,10 @@ struct ctx {
     uint64_t write_ticket; /* newest store write of this job (store.h); 0 = none. The reply leaves
                               only when it is durable. */
     int64_t deadline_mono_ms;      /* 0 = none */
+    /* The job runs on the pool whose threads may wait for the network. Elsewhere a call that would
+     * wait answers ERR_WAITS before it has any effect; the HTTP dispatcher then runs the handler
+     * once more, from its start and in no lane, on that pool. */
+    bool may_wait;
     struct ctx_deferred *deferred; /* what ctx_finish gives back */
 };
 

@@ -26,6 +26,9 @@ struct sync;         /* the sync engine, sync/sync.h */
 struct signing_key;  /* crypto/signing_key.h */
 struct stats;        /* base/stats.h */
 struct http_ratelimit;
+struct http_fetcher; /* outbound HTTP, http/fetch.h */
+struct hs_remote;    /* what other servers do for us, remote.h */
+struct fed;          /* the federation side, federation/fed.h */
 
 struct hs {
     struct slice server_name;
@@ -51,6 +54,10 @@ struct hs {
     struct http_ratelimit *ratelimit; /* NULL = no limits */
     struct slice admin_token;         /* for operations of the admin listener; empty = none */
     struct media_waits *media_waits;  /* of the layer above, as is sync */
+    struct http_fetcher *fetcher;     /* NULL in programs that do not serve */
+    struct workers *waiters;          /* jobs that may wait for the network (ctx.may_wait) */
+    const struct hs_remote *remote;   /* NULL when this server does not federate */
+    struct fed *fed;                  /* for federation's routes alone */
     struct sync *sync;                /* for the routes alone: the service layer does not know it */
 };
 
