@@ -61,12 +61,17 @@ struct err hs_intake_event(struct hs *hs, struct ctx *ctx, struct room *room,
 struct err hs_intake_outlier(struct hs *hs, struct ctx *ctx, struct room *room,
                              const struct event *event, struct intake_report *report_out) MUST_USE;
 
-/* Older history, oldest first and without gaps among themselves: placed below everything the room
- * has, numbers going down from what was the lowest. `state` is the whole state before the first of
- * them. Events that fail are left out; those known with a place are skipped. */
+/* Older history, oldest first and without gaps among themselves, placed right below the timeline
+ * event `before`: downwards from before - 1, over numbers that are free. So that there is room in
+ * the middle of a timeline too, an event after a gap (a join again included) leaves
+ * INTAKE_GAP_NUMBERS numbers unused below itself; below the lowest event numbers go down without
+ * end. What finds no free number any more is left out. `state` is the whole state before the first
+ * event. Events that fail are left out; those known with a place are skipped, outliers get one. */
+enum { INTAKE_GAP_NUMBERS = 1 << 20 };
 struct intake_history {
     const struct event *const *events;
     size_t count;
+    int64_t before; /* 0 = the lowest event of the timeline */
     const struct event_id *state;
     size_t state_count;
 };
