@@ -4,7 +4,9 @@
 #include "homeserver/room/auth.h"
 #include "homeserver/service/room_priv.h"
 
-enum { PREV_EVENTS_MAX = 20, CREATE_ATTEMPTS_MAX = 100 };
+#include <stdatomic.h>
+
+enum { PREV_EVENTS_MAX = 20, CREATE_ATTEMPTS_MAX = 24 };
 
 struct composing {
     struct hs *hs;
@@ -207,6 +209,15 @@ static struct slice make_room_id(struct hs *hs, struct ctx *ctx, const struct ro
                         (int)hs->server_name.len, hs->server_name.ptr);
 }
 
+/* Where the id is the hash of the create event, an equal one may have made this room already. */
+static struct err check_new_id(struct hs *hs, struct ctx *ctx, struct slice room_id)
+{
+    uint64_t other = 0;
+    bool found = false;
+    TRY(hs_room_find(hs, ctx, room_id, &other, &found));
+    return found ? err_make(ERR_CONFLICT, "a room of this id exists already") : OK;
+}
+
 static struct err create_once(struct hs *hs, struct ctx *ctx, const struct room_rules *rules,
                               const struct hs_draft *create, struct room **room_out,
                               struct hs_sent *sent_out)
@@ -223,6 +234,7 @@ static struct err create_once(struct hs *hs, struct ctx *ctx, const struct room_
     err = seal(&sealing, room_id, &event);
     map_free(&shape.state_cache_owned);
     TRY(err);
+    TRY(check_new_id(hs, ctx, event.room_id.s));
     struct room *room = rooms_adopt(hs, ctx, number, event.room_id.s, rules);
     composing.room = room;
     uint64_t lane = lane_of_room(number);
@@ -231,6 +243,20 @@ static struct err create_once(struct hs *hs, struct ctx *ctx, const struct room_
     workers_lane_leave(hs->workers, lane);
     *room_out = room;
     return err;
+}
+
+/* The next date to try. Who makes many equal rooms at once would take one date after the other that
+ * is taken: those who met one count on from the latest that any of them tried, and strides double,
+ * so that a clock that was set back is overtaken soon. */
+static int64_t later_date(struct hs *hs, int64_t tried_ms, int attempt)
+{
+    _Atomic int64_t *latest_ms = &hs->rooms->create_date_ms;
+    int64_t latest = atomic_load(latest_ms);
+    int64_t next = 0;
+    do {
+        next = (latest > tried_ms ? latest : tried_ms) + (INT64_C(1) << attempt);
+    } while (!atomic_compare_exchange_weak(latest_ms, &latest, next));
+    return next;
 }
 
 struct err hs_room_create_first(struct hs *hs, struct ctx *ctx, struct slice version,
@@ -253,7 +279,7 @@ struct err hs_room_create_first(struct hs *hs, struct ctx *ctx, struct slice ver
         if (err.code != ERR_CONFLICT) {
             return err;
         }
-        draft.origin_server_ts++;
+        draft.origin_server_ts = later_date(hs, draft.origin_server_ts, attempt);
     }
     return err;
 }

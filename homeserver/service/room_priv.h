@@ -97,7 +97,8 @@ struct hs_rooms {
     struct row_cache *rows_owned;
     size_t rooms_max;
     uint64_t tick;
-    uint64_t next_number; /* 0 = not read yet */
+    uint64_t next_number;           /* 0 = not read yet */
+    _Atomic int64_t create_date_ms; /* latest that an equal room was moved to (compose.c) */
 };
 
 struct store_object room_object(struct ctx *ctx, uint64_t room);

@@ -120,6 +120,27 @@ static void a_room_without_a_first_event_harms_nothing(void **state)
     assert_int_equal(result.differences, 0);
 }
 
+/* Where a room's id is the hash of its first event, equal rooms of one moment differ in their date
+ * alone; so many of them would once use up the dates that were tried. */
+static void equal_rooms_of_one_moment_are_many_rooms(void **state)
+{
+    enum { ROOMS = 300 };
+    uint64_t before = 0;
+    (void)state;
+    for (int i = 0; i < ROOMS; i++) {
+        struct json body = json_object();
+        struct slice room_id;
+        struct room *room = NULL;
+        h.wall_ms -= i == ROOMS / 2 ? 100 : 0; /* the clock is set back */
+        assert_int_equal(hs_room_create(&h.hs, &h.ctx, &ann.actor, &body, &room_id).code, 0);
+        assert_int_equal(hs_room_get_by_id(&h.hs, &h.ctx, room_id, &room).code, 0);
+        assert_true(hs_room_info(room).number > before);
+        before = hs_room_info(room).number;
+        house_next_job(&h);
+    }
+    assert_true(h.hs.rooms->create_date_ms < h.wall_ms + 2 * (int64_t)ROOMS);
+}
+
 #define IN_HOUSE(test) cmocka_unit_test_setup_teardown(test, open_house, close_house)
 
 int main(void)
@@ -127,6 +148,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         IN_HOUSE(rooms_that_left_the_cache_come_back_whole),
         IN_HOUSE(rooms_that_a_job_holds_stay),
+        IN_HOUSE(equal_rooms_of_one_moment_are_many_rooms),
         IN_HOUSE(a_room_without_a_first_event_harms_nothing),
         IN_HOUSE(a_room_is_not_made_with_endless_invites),
     };
