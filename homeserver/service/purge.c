@@ -6,6 +6,7 @@
 #include <string.h>
 
 enum { ROWS_PER_PAGE = 1000 };
+enum purge_space { PURGE_FREES_SPACE, PURGE_LEAVES_SPACE };
 
 /* (STORE_SERVER, "purges"): be64 room -> room id, until the purge is done. */
 static const struct store_object notes = {STORE_SERVER, {"purges", 6}};
@@ -22,6 +23,7 @@ struct purge {
     struct ctx page; /* memory of one page of rows */
     uint64_t room;
     struct slice room_id;
+    enum purge_space space;
     struct purge_result result;
 };
 
@@ -137,7 +139,7 @@ static struct err drop_objects(struct purge *p)
     struct store_update *done = store_update_new(p->ctx, notes);
     store_delete(done, store_id_u64(p->ctx->arena, p->room));
     TRY(write_one(p, p->ctx, done));
-    for (size_t i = 0; i < COUNT_OF(objects); i++) {
+    for (size_t i = 0; p->space == PURGE_FREES_SPACE && i < COUNT_OF(objects); i++) {
         TRY(store_compact_object(p->hs->store, p->ctx, objects[i]));
     }
     return OK;
@@ -180,33 +182,45 @@ static struct err purge_in_lane(struct purge *p)
     return err;
 }
 
-static struct err run(struct hs *hs, struct ctx *ctx, uint64_t room, struct slice room_id,
-                      struct purge_result *result_out)
+static struct err run(struct purge *purge)
 {
-    struct purge purge = {.hs = hs, .ctx = ctx, .room = room, .room_id = room_id};
-    uint64_t lane = lane_of_room(room);
-    workers_lane_enter(hs->workers, lane);
-    struct err err = purge_in_lane(&purge);
-    workers_lane_leave(hs->workers, lane);
-    *result_out = purge.result;
+    uint64_t lane = lane_of_room(purge->room);
+    workers_lane_enter(purge->hs->workers, lane);
+    struct err err = purge_in_lane(purge);
+    workers_lane_leave(purge->hs->workers, lane);
     return err;
+}
+
+static struct err purge_known(struct purge *purge)
+{
+    struct slice row;
+    struct slice version;
+    bool found = false;
+    struct slice key = store_id_u64(purge->ctx->arena, purge->room);
+    TRY(store_get(purge->hs->store, purge->ctx, room_numbers, key, &row, &found));
+    if (!found) {
+        return err_public(ERR_M_NOT_FOUND, "Room not found.");
+    }
+    purge->room_id = slice_cut(row, '\0', &version);
+    return run(purge);
 }
 
 struct err hs_room_purge(struct hs *hs, struct ctx *ctx, uint64_t room,
                          struct purge_result *result_out)
 {
-    struct slice row;
-    struct slice version;
-    bool found = false;
-    struct slice key = store_id_u64(ctx->arena, room);
-    TRY(store_get(hs->store, ctx, room_numbers, key, &row, &found));
-    if (!found) {
-        return err_public(ERR_M_NOT_FOUND, "Room not found.");
-    }
-    TRY(run(hs, ctx, room, slice_cut(row, '\0', &version), result_out));
-    log_info(hs->log, "room_purged", .room = slice_from(row, version.len + 1),
-             .ms = result_out->took_ms);
+    struct purge purge = {.hs = hs, .ctx = ctx, .room = room};
+    struct err err = purge_known(&purge);
+    *result_out = purge.result;
+    TRY(err);
+    log_info(hs->log, "room_purged", .room = purge.room_id, .ms = result_out->took_ms);
     return OK;
+}
+
+struct err hs_room_take_back(struct hs *hs, struct ctx *ctx, uint64_t room)
+{
+    struct purge purge = {.hs = hs, .ctx = ctx, .room = room, .space = PURGE_LEAVES_SPACE};
+    struct err err = purge_known(&purge);
+    return err.code == ERR_M_NOT_FOUND ? OK : err;
 }
 
 struct err hs_purges_finish(struct hs *hs, struct ctx *ctx)
@@ -214,10 +228,11 @@ struct err hs_purges_finish(struct hs *hs, struct ctx *ctx)
     struct store_rows rows;
     TRY(store_read_range(hs->store, ctx, notes, (struct store_range){0}, &rows));
     for (size_t i = 0; i < rows.count; i++) {
-        struct purge_result result;
         struct unpack key = unpack_of(rows.rows[i].key);
-        TRY(run(hs, ctx, unpack_be64(&key), rows.rows[i].value, &result));
-        log_info(hs->log, "purge_finished", .room = rows.rows[i].value, .ms = result.took_ms);
+        struct purge purge = {
+            .hs = hs, .ctx = ctx, .room = unpack_be64(&key), .room_id = rows.rows[i].value};
+        TRY(run(&purge));
+        log_info(hs->log, "purge_finished", .room = purge.room_id, .ms = purge.result.took_ms);
     }
     return OK;
 }

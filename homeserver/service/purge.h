@@ -15,5 +15,8 @@ struct purge_result {
  * and then hears that it is gone. M_NOT_FOUND for unknown rooms. */
 struct err hs_room_purge(struct hs *hs, struct ctx *ctx, uint64_t room,
                          struct purge_result *result_out) MUST_USE;
+/* The same for a room that could not be made whole; its disk space comes back later. A room that is
+ * not stored is none. */
+struct err hs_room_take_back(struct hs *hs, struct ctx *ctx, uint64_t room) MUST_USE;
 /* Finishes what was interrupted; before requests arrive. */
 struct err hs_purges_finish(struct hs *hs, struct ctx *ctx) MUST_USE;

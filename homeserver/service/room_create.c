@@ -2,6 +2,7 @@
 
 #include "homeserver/room/power.h"
 #include "homeserver/service/directory.h"
+#include "homeserver/service/purge.h"
 #include "homeserver/service/room_priv.h"
 #include "homeserver/service/sending.h"
 #include "homeserver/service/users.h"
@@ -440,21 +441,38 @@ static struct err send_invites(struct creating *c)
     return OK;
 }
 
-struct err hs_room_create(struct hs *hs, struct ctx *ctx, const struct actor *actor,
-                          const struct json *body, struct slice *room_id_out)
+static struct err make(struct creating *c)
 {
     static struct err (*const steps[])(struct creating *) = {
         send_join,          send_power_levels, send_alias,  send_preset,
         send_initial_state, send_names,        send_invites};
+    TRY(send_create(c));
+    for (size_t i = 0; i < COUNT_OF(steps); i++) {
+        TRY(steps[i](c));
+    }
+    return c->is_public ? hs_public_set(c->hs, c->ctx, c->room->number, true) : OK;
+}
+
+/* Half a room would stand in its maker's list, and keep the alias from the next attempt. */
+static void take_back(struct creating *c)
+{
+    struct err err = hs_room_take_back(c->hs, c->ctx, c->room->number);
+    if (err.code != 0) {
+        log_warn(c->hs->log, "room_not_taken_back", .room = hs_room_info(c->room).room_id,
+                 .err = slice_of(err.text));
+    }
+}
+
+struct err hs_room_create(struct hs *hs, struct ctx *ctx, const struct actor *actor,
+                          const struct json *body, struct slice *room_id_out)
+{
     struct creating creating = {.hs = hs, .ctx = ctx, .actor = actor, .body = body};
     TRY(read_request(&creating));
-    TRY(send_create(&creating));
-    for (size_t i = 0; i < COUNT_OF(steps); i++) {
-        TRY(steps[i](&creating));
+    struct err err = make(&creating);
+    if (err.code != 0 && creating.room) {
+        take_back(&creating);
     }
-    if (creating.is_public) {
-        TRY(hs_public_set(hs, ctx, creating.room->number, true));
-    }
+    TRY(err);
     *room_id_out = hs_room_info(creating.room).room_id;
     return OK;
 }
