@@ -59,6 +59,7 @@ struct rule {
 struct push_rules {
     struct rule *rules; /* enabled rules in the order they are tried */
     size_t count;
+    bool is_default;
 };
 
 static enum place place_of(const struct property_path *path)
@@ -290,6 +291,16 @@ struct push_rules *push_rules_compile(struct arena *arena, const struct json *me
     return rules;
 }
 
+void push_rules_mark_default(struct push_rules *rules)
+{
+    rules->is_default = true;
+}
+
+bool push_rules_is_default(const struct push_rules *rules)
+{
+    return rules->is_default;
+}
+
 /* The value a condition looks at; false when the event has none. */
 static bool find_value(const struct condition *condition, const struct event *event,
                        struct json *value_out)
@@ -432,4 +443,120 @@ struct push_verdict push_rules_evaluate(const struct push_rules *rules, const st
         }
     }
     return (struct push_verdict){0};
+}
+
+/* --- what holds for all users --- */
+
+/* No user id: nothing that an event says of its users is equal to it. */
+static const struct slice nobody = LIT("@\1:\1");
+static const struct slice nobody_localpart = LIT("\1");
+
+struct push_rules *push_rules_of_nobody(struct arena *arena)
+{
+    struct json merged = push_rules_merge(arena, ids_trust_user(nobody), NULL);
+    return push_rules_compile(arena, &merged);
+}
+
+enum certainty {
+    CERTAIN_NO,
+    CERTAIN_YES,
+    UNCERTAIN_NAME,  /* the user's name stands in the body, or not */
+    UNCERTAIN_COUNT, /* it depends on the number of members */
+    UNCERTAIN,
+};
+
+static bool has_body(const struct event *event)
+{
+    return json_get_string(event->content, LIT("body")).ptr != NULL;
+}
+
+/* A condition that compares with the user's own id. */
+static enum certainty foresee_own(const struct condition *condition, const struct event *event)
+{
+    struct json value;
+    if (!find_value(condition, event, &value)) {
+        return CERTAIN_NO;
+    }
+    bool none =
+        condition->kind == CONDITION_CONTAINS && (value.type != JSON_ARRAY || value.count == 0);
+    return none ? CERTAIN_NO : UNCERTAIN;
+}
+
+static enum certainty foresee_condition(const struct condition *condition,
+                                        const struct event *event)
+{
+    bool own_id = slice_eq(condition->text, nobody) ||
+                  (condition->value.type == JSON_STRING && slice_eq(condition->value.text, nobody));
+    if (own_id) {
+        return foresee_own(condition, event);
+    }
+    if (condition->kind == CONDITION_DISPLAY_NAME ||
+        (condition->kind == CONDITION_MATCH_WORD && slice_eq(condition->text, nobody_localpart))) {
+        return has_body(event) ? UNCERTAIN_NAME : CERTAIN_NO;
+    }
+    if (condition->kind == CONDITION_MEMBER_COUNT) {
+        return UNCERTAIN_COUNT;
+    }
+    if (condition->kind == CONDITION_PERMISSION) {
+        return UNCERTAIN;
+    }
+    return matches(condition, event, &(struct push_target){0}) ? CERTAIN_YES : CERTAIN_NO;
+}
+
+static enum certainty foresee_rule(const struct rule *rule, const struct event *event)
+{
+    enum certainty worst = CERTAIN_YES;
+    if (rule->only_without_mentions && json_get_object(event->content, LIT("m.mentions"))) {
+        return CERTAIN_NO;
+    }
+    for (size_t i = 0; i < rule->condition_count; i++) {
+        enum certainty certainty = foresee_condition(&rule->conditions[i], event);
+        if (certainty == CERTAIN_NO) {
+            return CERTAIN_NO;
+        }
+        worst = certainty > worst ? certainty : worst;
+    }
+    return worst;
+}
+
+/* The outlook when this rule decides; ask when rules before it, of which it is not known whether
+ * they do, say otherwise. */
+static struct push_outlook decide(const struct rule *rule, const struct rule *maybe,
+                                  bool unless_named)
+{
+    struct push_outlook outlook = {.unless_named = unless_named};
+    bool notify = rule && rule->notify;
+    bool highlight = rule && rule->highlight;
+    if (!maybe || (maybe->notify == notify && maybe->highlight == highlight)) {
+        outlook.verdict = notify ? PUSH_OUTLOOK_NOTIFIES : PUSH_OUTLOOK_SILENT;
+        outlook.highlight = highlight;
+    }
+    return outlook;
+}
+
+struct push_outlook push_rules_foresee(const struct push_rules *rules, const struct event *event)
+{
+    const struct rule *maybe = NULL;
+    bool unless_named = false;
+    for (size_t i = 0; i < rules->count; i++) {
+        const struct rule *rule = &rules->rules[i];
+        switch (foresee_rule(rule, event)) {
+        case CERTAIN_NO:
+            break;
+        case CERTAIN_YES:
+            return decide(rule, maybe, unless_named);
+        case UNCERTAIN_NAME:
+            unless_named = true;
+            break;
+        case UNCERTAIN_COUNT:
+            if (maybe && (maybe->notify != rule->notify || maybe->highlight != rule->highlight)) {
+                return (struct push_outlook){.verdict = PUSH_OUTLOOK_ASK};
+            }
+            maybe = rule;
+            break;
+        case UNCERTAIN:
+            return (struct push_outlook){.verdict = PUSH_OUTLOOK_ASK};
+        }
+    }
+    return decide(NULL, maybe, unless_named);
 }

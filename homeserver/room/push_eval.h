@@ -29,6 +29,10 @@ struct push_rules;
  * are compiled to nothing. */
 struct push_rules *push_rules_compile(struct arena *arena, const struct json *merged);
 
+/* For whoever compiles: the document is that of a user who has changed nothing. */
+void push_rules_mark_default(struct push_rules *rules);
+bool push_rules_is_default(const struct push_rules *rules);
+
 struct push_target {
     struct user_id user;               /* whose rules these are */
     struct slice display_name;         /* in this room; may be empty */
@@ -44,6 +48,23 @@ struct push_verdict {
     struct slice actions; /* its actions as JSON, without historical ones; for tweaks */
     enum push_kind kind;
 };
+
+/* What the default rules say of an event to whoever has not changed them: the same for all but for
+ * what depends on the user's own names. */
+struct push_outlook {
+    enum {
+        PUSH_OUTLOOK_ASK, /* it depends on the user: push_rules_evaluate must tell */
+        PUSH_OUTLOOK_SILENT,
+        PUSH_OUTLOOK_NOTIFIES,
+    } verdict;
+    bool highlight;
+    /* It depends on the user, too, when the user's localpart or display name stands in the body. */
+    bool unless_named;
+};
+/* The default rules as they stand for nobody: for push_rules_foresee. */
+struct push_rules *push_rules_of_nobody(struct arena *arena);
+/* `rules` are those of nobody. Needs a content tree. */
+struct push_outlook push_rules_foresee(const struct push_rules *rules, const struct event *event);
 
 /* The first matching enabled rule decides. An event of the user himself gives nothing. Needs a
  * content tree. Result borrows from the rules. */

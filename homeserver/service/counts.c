@@ -61,7 +61,9 @@ struct counting {
     const struct push_rules *rules;
     struct push_target target;
     const struct power_levels *levels;
-    bool ready; /* rules and target are loaded */
+    struct facts_word localpart, name;
+    bool ready;      /* rules and target are loaded */
+    bool is_default; /* the rules; and the user ignores nobody */
 };
 
 static void free_cache(struct count_cache *cache)
@@ -304,6 +306,7 @@ static struct err find_name(struct counting *c, const struct room_head *head)
 
 static struct err get_ready(struct counting *c)
 {
+    bool ignores = false;
     if (c->ready) {
         return OK;
     }
@@ -316,6 +319,10 @@ static struct err get_ready(struct counting *c)
         .display_name = {c->cache->display_name_owned, c->cache->display_name_len},
         .member_count = head.joined_count,
         .levels = c->levels};
+    TRY(prefs_ignores_anybody(c->hs, c->ctx, c->user, &ignores));
+    c->is_default = push_rules_is_default(c->rules) && !ignores;
+    c->localpart = event_facts_word_of(ids_user_localpart(c->target.user));
+    c->name = event_facts_word_of(c->target.display_name);
     c->ready = true;
     return OK;
 }
@@ -355,6 +362,70 @@ static struct err count_event(struct counting *c, const struct stored_event *eve
     return event->number > read_upto(c, place.root) ? judge(c, event, thread) : OK;
 }
 
+/* What the facts say; *asks_out: the event must be judged for this user. */
+static struct err judge_by_facts(struct counting *c, const struct known_event *known,
+                                 uint32_t thread, bool *asks_out)
+{
+    const struct event_facts *facts = known->facts;
+    TRY(get_ready(c));
+    *asks_out = !c->is_default || facts->outlook.verdict == PUSH_OUTLOOK_ASK;
+    if (!*asks_out && facts->outlook.unless_named) {
+        *asks_out = event_facts_may_name(facts, c->localpart) ||
+                    (c->target.display_name.len && event_facts_may_name(facts, c->name));
+    }
+    if (!*asks_out && facts->outlook.verdict == PUSH_OUTLOOK_NOTIFIES) {
+        add_unread(c->cache, (struct unread){.number = known->event->number,
+                                             .thread = thread,
+                                             .highlight = facts->outlook.highlight ? 1 : 0});
+    }
+    return OK;
+}
+
+static struct err count_known(struct counting *c, const struct known_event *known)
+{
+    const struct stored_event *event = known->event;
+    struct stored_event parsed = *event;
+    bool asks = true;
+    if (event->flags & (EVENT_REDACTED | EVENT_OUTLIER | EVENT_REJECTED | EVENT_SOFT_FAILED)) {
+        return OK;
+    }
+    bool plain =
+        known->facts->place != EVENT_HANGS && !slice_eq(event->event.type, LIT("m.room.redaction"));
+    if (plain) {
+        uint32_t thread = thread_index(c->cache, known->facts->thread);
+        if (event->sender == c->user) {
+            drop_thread(c, thread);
+            return OK;
+        }
+        if (event->number <= read_upto(c, known->facts->thread)) {
+            return OK;
+        }
+        TRY(judge_by_facts(c, known, thread, &asks));
+    }
+    if (asks) {
+        TRY(hs_event_parse_content(c->ctx, &parsed));
+        TRY(count_event(c, &parsed));
+    }
+    return OK;
+}
+
+/* Counts on as long as events are in memory, where what concerns all users is known. */
+static struct err scan_known(struct counting *c)
+{
+    while (c->cache->counted < c->last) {
+        struct known_event known;
+        TRY(room_event_known(c->hs, c->ctx, c->room, c->cache->counted + 1, &known));
+        if (!known.row) {
+            break;
+        }
+        struct err err = count_known(c, &known);
+        row_cache_release(known.row);
+        TRY(err);
+        c->cache->counted++;
+    }
+    return OK;
+}
+
 static struct err scan(struct counting *c)
 {
     int64_t last = c->last;
@@ -364,6 +435,10 @@ static struct err scan(struct counting *c)
     }
     while (c->cache->counted < last) {
         struct stored_events events;
+        TRY(scan_known(c));
+        if (c->cache->counted == last) {
+            break;
+        }
         struct event_range range = {
             .from = c->cache->counted, .to = last + 1, .limit = SCAN_PAGE, .order = EVENTS_FORWARD};
         TRY(hs_events_read(c->hs, c->ctx, c->room, range, &events));

@@ -105,6 +105,13 @@ struct err hs_write_event(struct hs *hs, struct ctx *ctx, struct room *room,
                           uint32_t flags, struct json_out *out)
 {
     struct view view = {hs, ctx, room, viewer};
+    if (event->client_open.len && !viewer->field_count && !(flags & VIEW_ROOM_ID)) {
+        json_out_raw(out, event->client_open);
+        json_out_key(out, LIT("unsigned"));
+        TRY(write_unsigned(&view, event, flags, out));
+        json_out_object_end(out);
+        return OK;
+    }
     struct buf more;
     buf_init_arena(&more, ctx->arena, SIZE_MAX / 2);
     struct json_out unsigned_out = json_out_to(&more);

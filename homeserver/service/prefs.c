@@ -346,6 +346,17 @@ struct err hs_is_ignored(struct hs *hs, struct ctx *ctx, uint64_t user, struct s
     return OK;
 }
 
+struct err prefs_ignores_anybody(struct hs *hs, struct ctx *ctx, uint64_t user, bool *any_out)
+{
+    bool ignored = false;
+    TRY(hs_is_ignored(hs, ctx, user, LIT(""), &ignored));
+    pthread_mutex_lock(&hs->prefs->lock);
+    const struct prefs_user *entry = user_entry(hs->prefs, user);
+    *any_out = !entry->has_ignored || entry->ignored_owned;
+    pthread_mutex_unlock(&hs->prefs->lock);
+    return OK;
+}
+
 struct err hs_drop_ignored(struct hs *hs, struct ctx *ctx, uint64_t user,
                            struct stored_events *events)
 {
@@ -393,19 +404,26 @@ struct err hs_filter_get(struct hs *hs, struct ctx *ctx, uint64_t user, struct s
 
 /* --- push rules --- */
 
-struct err hs_push_rules_read(struct hs *hs, struct ctx *ctx, uint64_t user, struct json *rules_out)
+static struct err read_rules(struct hs *hs, struct ctx *ctx, uint64_t user, struct json *rules_out,
+                             bool *changed_out)
 {
     struct slice content;
     struct slice user_id;
     struct json stored;
-    bool found = false;
     TRY(hs_user_id_of(hs, ctx, user, &user_id));
-    TRY(hs_account_data_get(hs, ctx, user, 0, LIT("m.push_rules"), &content, &found));
-    if (found) {
+    TRY(hs_account_data_get(hs, ctx, user, 0, LIT("m.push_rules"), &content, changed_out));
+    if (*changed_out) {
         TRY(json_parse(ctx->arena, content, &stored));
     }
-    *rules_out = push_rules_merge(ctx->arena, ids_trust_user(user_id), found ? &stored : NULL);
+    *rules_out =
+        push_rules_merge(ctx->arena, ids_trust_user(user_id), *changed_out ? &stored : NULL);
     return OK;
+}
+
+struct err hs_push_rules_read(struct hs *hs, struct ctx *ctx, uint64_t user, struct json *rules_out)
+{
+    bool changed = false;
+    return read_rules(hs, ctx, user, rules_out, &changed);
 }
 
 struct rules_edit {
@@ -458,11 +476,15 @@ static struct err compile_rules(struct hs *hs, struct ctx *ctx, uint64_t user,
                                 struct rules_entry **entry_out)
 {
     struct json document;
+    bool changed = false;
     uint64_t version = changes_now(hs->prefs);
-    TRY(hs_push_rules_read(hs, ctx, user, &document));
+    TRY(read_rules(hs, ctx, user, &document, &changed));
     struct rules_entry *entry = mem_alloc(sizeof *entry);
     entry->arena_owned = arena_new();
     entry->rules = push_rules_compile(entry->arena_owned, &document);
+    if (!changed) {
+        push_rules_mark_default(entry->rules);
+    }
     entry->refs = 1;
     pthread_mutex_lock(&hs->prefs->lock);
     struct prefs_user *cached = user_entry(hs->prefs, user);

@@ -33,6 +33,9 @@ struct hs_prefs {
 
 /* Forgets what account data of this type said. */
 void prefs_forget(struct hs *hs, uint64_t user, struct slice type);
+/* False when the user certainly ignores nobody. */
+struct err prefs_ignores_anybody(struct hs *hs, struct ctx *ctx, uint64_t user,
+                                 bool *any_out) MUST_USE;
 /* The thread an event counts for: its root (empty = main), and the event that it hangs on in the
  * end, following relations: itself when it has none. */
 struct thread_place {

@@ -21,15 +21,6 @@ static struct err fill_from_row(struct ctx *ctx, int64_t number, struct slice ro
     return OK;
 }
 
-struct err room_event_of_row(struct ctx *ctx, const struct room *room, int64_t number,
-                             struct slice row, struct stored_event *event_out)
-{
-    struct room_record record;
-    TRY(fill_from_row(ctx, number, row, &record, event_out));
-    return event_parse_stored(ctx->arena, room->rules, record.json,
-                              ids_trust_event(record.event_id), &event_out->event);
-}
-
 static struct err scan_row(struct ctx *ctx, const struct room *room, int64_t number,
                            struct slice row, struct stored_event *event_out)
 {
@@ -39,19 +30,86 @@ static struct err scan_row(struct ctx *ctx, const struct room *room, int64_t num
                              &event_out->event);
 }
 
-static struct err read_row(struct hs *hs, struct ctx *ctx, const struct room *room, int64_t number,
-                           struct slice *row_out, bool *found_out)
+/* --- rows in memory --- */
+
+/* The event of a held row: scanned by the first who wants it, for all. */
+static struct err event_of_held(struct hs *hs, struct ctx *ctx, const struct room *room,
+                                struct cached_row *row, const struct stored_event **event_out)
+{
+    *event_out = cached_row_event(row);
+    if (!*event_out) {
+        struct stored_event event;
+        TRY(scan_row(ctx, room, cached_row_number(row), cached_row_bytes(row), &event));
+        *event_out = cached_row_give_event(hs->rooms->rows_owned, row, ctx->arena, &event);
+    }
+    return OK;
+}
+
+/* From memory only; the row is held until the job ends. */
+static struct err scan_cached_row(struct hs *hs, struct ctx *ctx, const struct room *room,
+                                  int64_t number, struct stored_event *event_out, bool *found_out)
+{
+    struct cached_row *row = row_cache_hold(hs->rooms->rows_owned, room->number, number);
+    *found_out = row != NULL;
+    if (!row) {
+        return OK;
+    }
+    const struct stored_event *event = NULL;
+    row_cache_release_later(ctx, row);
+    TRY(event_of_held(hs, ctx, room, row, &event));
+    *event_out = *event;
+    return OK;
+}
+
+static struct err facts_of(struct hs *hs, struct ctx *ctx, const struct known_event *known,
+                           const struct event_facts **facts_out)
+{
+    size_t bytes = 0;
+    *facts_out = cached_row_facts(known->row);
+    if (!*facts_out) {
+        struct stored_event event = *known->event;
+        TRY(hs_event_parse_content(ctx, &event));
+        struct event_facts *facts = event_facts_new(hs->rooms->nobody, &event.event, &bytes);
+        *facts_out = cached_row_give_facts(hs->rooms->rows_owned, known->row, facts, bytes);
+    }
+    return OK;
+}
+
+struct err room_event_known(struct hs *hs, struct ctx *ctx, const struct room *room, int64_t number,
+                            struct known_event *known_out)
+{
+    struct known_event known = {.row = row_cache_hold(hs->rooms->rows_owned, room->number, number)};
+    *known_out = (struct known_event){0};
+    if (!known.row) {
+        return OK;
+    }
+    struct err err = event_of_held(hs, ctx, room, known.row, &known.event);
+    if (err.code == 0) {
+        err = facts_of(hs, ctx, &known, &known.facts);
+    }
+    if (err.code != 0) {
+        row_cache_release(known.row);
+        return err;
+    }
+    *known_out = known;
+    return OK;
+}
+
+struct err hs_event_scan(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
+                         struct stored_event *event_out, bool *found_out)
 {
     struct row_cache *cache = hs->rooms->rows_owned;
-    *found_out = row_cache_get(cache, ctx->arena, room->number, number, row_out);
+    struct slice row;
+    TRY(scan_cached_row(hs, ctx, room, number, event_out, found_out));
     if (*found_out) {
         return OK;
     }
     uint64_t version = row_cache_version(cache);
     TRY(store_get(hs->store, ctx, room_object(ctx, room->number),
-                  key_i64(ctx, ROOM_KEY_EVENT, number), row_out, found_out));
+                  key_i64(ctx, ROOM_KEY_EVENT, number), &row, found_out));
     if (*found_out) {
-        row_cache_offer(cache, room->number, number, *row_out, version);
+        row_cache_offer(cache, room->number, number, row, version);
+        return scan_row(ctx, room, number, row, event_out);
     }
     return OK;
 }
@@ -59,17 +117,8 @@ static struct err read_row(struct hs *hs, struct ctx *ctx, const struct room *ro
 struct err hs_event_load(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
                          struct stored_event *event_out, bool *found_out)
 {
-    struct slice row;
-    TRY(read_row(hs, ctx, room, number, &row, found_out));
-    return *found_out ? room_event_of_row(ctx, room, number, row, event_out) : OK;
-}
-
-struct err hs_event_scan(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
-                         struct stored_event *event_out, bool *found_out)
-{
-    struct slice row;
-    TRY(read_row(hs, ctx, room, number, &row, found_out));
-    return *found_out ? scan_row(ctx, room, number, row, event_out) : OK;
+    TRY(hs_event_scan(hs, ctx, room, number, event_out, found_out));
+    return *found_out ? hs_event_parse_content(ctx, event_out) : OK;
 }
 
 /* --- many at once --- */
@@ -91,13 +140,13 @@ static size_t run_length(struct event_numbers numbers, size_t at)
 static struct err scan_cached(struct hs *hs, struct ctx *ctx, struct room *room,
                               struct event_numbers run, size_t *at_io, struct stored_events *events)
 {
-    struct slice row;
     for (; *at_io < run.count; ++*at_io) {
-        int64_t number = run.items[*at_io];
-        if (!row_cache_get(hs->rooms->rows_owned, ctx->arena, room->number, number, &row)) {
+        bool found = false;
+        TRY(scan_cached_row(hs, ctx, room, run.items[*at_io], &events->items[events->count],
+                            &found));
+        if (!found) {
             break;
         }
-        TRY(scan_row(ctx, room, number, row, &events->items[events->count]));
         events->count++;
     }
     return OK;
@@ -162,7 +211,10 @@ struct err hs_event_parse_content(struct ctx *ctx, struct stored_event *event)
         return OK;
     }
     struct json *content = arena_alloc(ctx->arena, sizeof *content);
-    TRY(json_parse(ctx->arena, event->event.content_json, content));
+    struct err err = json_parse(ctx->arena, event->event.content_json, content);
+    if (err.code != 0 || content->type != JSON_OBJECT) {
+        return err_make(ERR_CORRUPT, "the content of a stored event does not parse");
+    }
     event->event.content = content;
     return OK;
 }
@@ -201,11 +253,6 @@ struct err hs_event_find(struct hs *hs, struct ctx *ctx, struct room *room, stru
 
 enum { ROWS_KEPT = 64 };
 
-struct event_row {
-    int64_t number;
-    struct slice bytes;
-};
-
 static bool is_hidden(const struct stored_event *event)
 {
     return (event->flags & (EVENT_OUTLIER | EVENT_REJECTED | EVENT_SOFT_FAILED)) != 0;
@@ -225,16 +272,16 @@ static struct store_range rows_of(struct ctx *ctx, const struct event_range *ran
     };
 }
 
-/* Appends the event if it is a visible one and moves range->from to it. */
-static struct err take_row(struct ctx *ctx, const struct room *room, struct event_row row,
-                           struct event_range *range, struct stored_events *events)
+/* Keeps the event just read into its place if it is a visible one; moves range->from to it. */
+static struct err take(struct ctx *ctx, struct event_range *range, struct stored_events *events)
 {
     struct stored_event *event = &events->items[events->count];
-    range->from = row.number;
-    TRY(range->form == EVENTS_SCANNED ? scan_row(ctx, room, row.number, row.bytes, event)
-                                      : room_event_of_row(ctx, room, row.number, row.bytes, event));
-    events->count += is_hidden(event) ? 0 : 1;
-    return OK;
+    range->from = event->number;
+    if (is_hidden(event)) {
+        return OK;
+    }
+    events->count++;
+    return range->form == EVENTS_SCANNED ? OK : hs_event_parse_content(ctx, event);
 }
 
 /* Takes neighbours from memory as far as they are there. */
@@ -243,13 +290,16 @@ static struct err take_cached(struct hs *hs, struct ctx *ctx, const struct room 
 {
     bool forward = range->order == EVENTS_FORWARD;
     while (events->count < range->limit && range->from < INT64_MAX && range->from > INT64_MIN) {
-        struct event_row row = {.number = range->from + (forward ? 1 : -1)};
-        bool beyond = range->to && (forward ? row.number >= range->to : row.number <= range->to);
-        if (beyond || !row_cache_get(hs->rooms->rows_owned, ctx->arena, room->number, row.number,
-                                     &row.bytes)) {
+        int64_t number = range->from + (forward ? 1 : -1);
+        bool beyond = range->to && (forward ? number >= range->to : number <= range->to);
+        bool found = false;
+        if (!beyond) {
+            TRY(scan_cached_row(hs, ctx, room, number, &events->items[events->count], &found));
+        }
+        if (!found) {
             break;
         }
-        TRY(take_row(ctx, room, row, range, events));
+        TRY(take(ctx, range, events));
     }
     return OK;
 }
@@ -271,10 +321,11 @@ static struct err take_stored(struct hs *hs, struct ctx *ctx, struct room *room,
     TRY(store_read_range(hs->store, ctx, room_object(ctx, room->number), page, &rows));
     for (size_t i = 0; i < rows.count && events->count < range->limit; i++) {
         struct unpack key = unpack_of(slice_from(rows.rows[i].key, 1));
-        struct event_row row = {.number = unpack_be_i64(&key), .bytes = rows.rows[i].value};
-        TRY(take_row(ctx, room, row, range, events));
-        if (row.number > keep_from) {
-            row_cache_offer(cache, room->number, row.number, row.bytes, version);
+        int64_t number = unpack_be_i64(&key);
+        TRY(scan_row(ctx, room, number, rows.rows[i].value, &events->items[events->count]));
+        TRY(take(ctx, range, events));
+        if (number > keep_from) {
+            row_cache_offer(cache, room->number, number, rows.rows[i].value, version);
         }
     }
     if (rows.count < page.limit) {

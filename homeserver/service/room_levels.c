@@ -9,6 +9,7 @@ struct room_levels {
     _Atomic int refs;
     struct room_head head; /* root and redaction count */
     struct arena *arena_owned;
+    struct ctx own; /* holds what the levels were read from */
     struct event create, event;
     struct power_levels levels;
 };
@@ -18,6 +19,7 @@ static void release(void *owner, void *thing)
     struct room_levels *levels = thing;
     (void)owner;
     if (levels && atomic_fetch_sub(&levels->refs, 1) == 1) {
+        ctx_finish(&levels->own);
         arena_free(&levels->arena_owned);
         mem_free(levels);
     }
@@ -32,14 +34,15 @@ void room_levels_drop(struct room *room)
 static struct err load(struct hs *hs, const struct ctx *ctx, struct room *room,
                        struct room_levels *levels)
 {
-    struct ctx own = {.arena = levels->arena_owned, .now = ctx->now, .log = ctx->log};
+    struct ctx *own = &levels->own;
+    *own = (struct ctx){.arena = levels->arena_owned, .now = ctx->now};
     struct stored_event create;
     struct stored_event event;
     bool has_create = false;
     bool has_event = false;
-    TRY(hs_state_event(hs, &own, room, levels->head.root, LIT("m.room.create"), LIT(""), &create,
+    TRY(hs_state_event(hs, own, room, levels->head.root, LIT("m.room.create"), LIT(""), &create,
                        &has_create));
-    TRY(hs_state_event(hs, &own, room, levels->head.root, LIT("m.room.power_levels"), LIT(""),
+    TRY(hs_state_event(hs, own, room, levels->head.root, LIT("m.room.power_levels"), LIT(""),
                        &event, &has_event));
     levels->create = has_create ? create.event : levels->create;
     levels->event = has_event ? event.event : levels->event;

@@ -5,6 +5,7 @@
 #include "homeserver/base/map.h"
 #include "homeserver/room/power.h"
 #include "homeserver/service/compose.h"
+#include "homeserver/service/event_facts.h"
 #include "homeserver/service/row_cache.h"
 #include "homeserver/service/user_rows.h"
 
@@ -95,6 +96,8 @@ struct hs_rooms {
     struct map *by_number; /* number -> struct room * */
     struct map *numbers;   /* room id -> number */
     struct row_cache *rows_owned;
+    struct arena *arena_owned;
+    struct push_rules *nobody; /* push_rules_of_nobody */
     size_t rooms_max;
     uint64_t tick;
     uint64_t next_number;           /* 0 = not read yet */
@@ -110,9 +113,14 @@ struct slice key_i64(struct ctx *ctx, char prefix, int64_t number);
 struct slice key_bytes(struct ctx *ctx, char prefix, struct slice bytes);
 struct slice state_pair(struct ctx *ctx, struct slice type, struct slice state_key);
 
-/* Turns a row into a stored event of the room. */
-struct err room_event_of_row(struct ctx *ctx, const struct room *room, int64_t number,
-                             struct slice row, struct stored_event *event_out) MUST_USE;
+/* An event that is in memory, with its facts; row NULL = it is not there. */
+struct known_event {
+    struct cached_row *row; /* to be given back with row_cache_release */
+    const struct stored_event *event;
+    const struct event_facts *facts;
+};
+struct err room_event_known(struct hs *hs, struct ctx *ctx, const struct room *room, int64_t number,
+                            struct known_event *known_out) MUST_USE;
 /* Puts a freshly made room into the cache, held until the job ends. */
 struct room *rooms_adopt(struct hs *hs, struct ctx *ctx, uint64_t number, struct slice room_id,
                          const struct room_rules *rules);

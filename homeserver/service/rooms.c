@@ -75,6 +75,8 @@ struct hs_rooms *hs_rooms_new(struct hs *hs, size_t rooms_max)
     rooms->by_number = map_new();
     rooms->numbers = map_new();
     rooms->rows_owned = row_cache_new(ROWS_BYTES_MAX);
+    rooms->arena_owned = arena_new();
+    rooms->nobody = push_rules_of_nobody(rooms->arena_owned);
     pthread_mutex_init(&rooms->lock, NULL);
     return rooms;
 }
@@ -106,6 +108,7 @@ void hs_rooms_free(struct hs_rooms **rooms)
     map_free(&(*rooms)->by_number);
     map_free(&(*rooms)->numbers);
     row_cache_free(&(*rooms)->rows_owned);
+    arena_free(&(*rooms)->arena_owned);
     pthread_mutex_destroy(&(*rooms)->lock);
     mem_free(*rooms);
     *rooms = NULL;

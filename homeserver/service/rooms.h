@@ -72,6 +72,9 @@ struct stored_event {
     int64_t redacted_by;            /* number of the redaction; 0 = none */
     uint64_t sender;                /* user number */
     struct slice device_id, txn_id; /* of a local send; empty otherwise */
+    /* The client format without room_id and with its brace open, ready for `unsigned`; empty when
+     * it is not at hand. */
+    struct slice client_open;
 };
 
 /* An event by number. found false: no such event. */

@@ -1,6 +1,7 @@
 #include "homeserver/service/row_cache.h"
 
 #include "homeserver/base/mem.h"
+#include "homeserver/service/kept_event.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -13,7 +14,12 @@ struct cached_row {
     struct cached_row *older, *newer;
     uint64_t room;
     int64_t number;
-    size_t len;
+    size_t cost; /* bytes that count for the bound, all told; under the shard's lock */
+    _Atomic uint32_t refs;
+    bool is_in; /* the cache; under the shard's lock */
+    uint32_t len;
+    _Atomic(struct stored_event *) event_owned;
+    _Atomic(struct event_facts *) facts_owned;
     char bytes[];
 };
 
@@ -49,7 +55,7 @@ void row_cache_free(struct row_cache **cache)
         struct cached_row *row = (*cache)->shards[i].oldest;
         while (row) {
             struct cached_row *newer = row->newer;
-            mem_free(row);
+            row_cache_release(row);
             row = newer;
         }
         pthread_mutex_destroy(&(*cache)->shards[i].lock);
@@ -79,19 +85,15 @@ static struct cached_row **place_of(struct shard *shard, uint64_t hash, uint64_t
     return at;
 }
 
-static size_t size_of(const struct cached_row *row)
-{
-    return sizeof *row + row->len;
-}
-
 static void remove_at(struct shard *shard, struct cached_row **at)
 {
     struct cached_row *row = *at;
     *at = row->bucket_next;
     *(row->older ? &row->older->newer : &shard->oldest) = row->newer;
     *(row->newer ? &row->newer->older : &shard->newest) = row->older;
-    shard->bytes -= size_of(row);
-    mem_free(row);
+    shard->bytes -= row->cost;
+    row->is_in = false;
+    row_cache_release(row);
 }
 
 static void insert_at(struct shard *shard, struct cached_row **at, struct cached_row *row)
@@ -102,29 +104,63 @@ static void insert_at(struct shard *shard, struct cached_row **at, struct cached
     row->older = shard->newest;
     *(shard->newest ? &shard->newest->newer : &shard->oldest) = row;
     shard->newest = row;
-    shard->bytes += size_of(row);
+    shard->bytes += row->cost;
+    row->is_in = true;
 }
 
 static struct cached_row *row_of(uint64_t room, int64_t number, struct slice bytes)
 {
     struct cached_row *row = mem_alloc_raw(sizeof *row + bytes.len);
-    *row = (struct cached_row){.room = room, .number = number, .len = bytes.len};
+    *row = (struct cached_row){.room = room,
+                               .number = number,
+                               .cost = sizeof *row + bytes.len,
+                               .len = (uint32_t)bytes.len};
+    atomic_init(&row->refs, 1);
     memcpy(row->bytes, bytes.ptr, bytes.len);
     return row;
 }
 
-bool row_cache_get(struct row_cache *cache, struct arena *arena, uint64_t room, int64_t number,
-                   struct slice *row_out)
+/* Under the shard's lock. */
+static void shrink(const struct row_cache *cache, struct shard *shard)
+{
+    while (shard->bytes > cache->shard_bytes_max) {
+        struct cached_row *oldest = shard->oldest;
+        uint64_t hash = hash_of(oldest->room, oldest->number);
+        remove_at(shard, place_of(shard, hash, oldest->room, oldest->number));
+    }
+}
+
+struct cached_row *row_cache_hold(struct row_cache *cache, uint64_t room, int64_t number)
 {
     uint64_t hash = hash_of(room, number);
     struct shard *shard = shard_of(cache, hash);
     pthread_mutex_lock(&shard->lock);
-    const struct cached_row *row = *place_of(shard, hash, room, number);
+    struct cached_row *row = *place_of(shard, hash, room, number);
     if (row) {
-        *row_out = arena_copy(arena, (struct slice){row->bytes, row->len});
+        atomic_fetch_add_explicit(&row->refs, 1, memory_order_relaxed);
     }
     pthread_mutex_unlock(&shard->lock);
-    return row != NULL;
+    return row;
+}
+
+void row_cache_release(struct cached_row *row)
+{
+    if (atomic_fetch_sub_explicit(&row->refs, 1, memory_order_acq_rel) == 1) {
+        mem_free(atomic_load(&row->event_owned));
+        mem_free(atomic_load(&row->facts_owned));
+        mem_free(row);
+    }
+}
+
+static void release_row(void *owner, void *thing)
+{
+    (void)owner;
+    row_cache_release(thing);
+}
+
+void row_cache_release_later(struct ctx *ctx, struct cached_row *row)
+{
+    ctx_defer(ctx, release_row, NULL, row);
 }
 
 uint64_t row_cache_version(struct row_cache *cache)
@@ -147,11 +183,7 @@ void row_cache_offer(struct row_cache *cache, uint64_t room, int64_t number, str
     if (take) {
         insert_at(shard, at, row);
     }
-    while (shard->bytes > cache->shard_bytes_max) {
-        struct cached_row *oldest = shard->oldest;
-        hash = hash_of(oldest->room, oldest->number);
-        remove_at(shard, place_of(shard, hash, oldest->room, oldest->number));
-    }
+    shrink(cache, shard);
     pthread_mutex_unlock(&shard->lock);
     if (!take) {
         mem_free(row);
@@ -187,4 +219,66 @@ void row_cache_drop_room(struct row_cache *cache, uint64_t room)
         }
         pthread_mutex_unlock(&shard->lock);
     }
+}
+
+/* --- a held row --- */
+
+int64_t cached_row_number(const struct cached_row *row)
+{
+    return row->number;
+}
+
+struct slice cached_row_bytes(const struct cached_row *row)
+{
+    return (struct slice){row->bytes, row->len};
+}
+
+const struct stored_event *cached_row_event(const struct cached_row *row)
+{
+    return atomic_load_explicit(&row->event_owned, memory_order_acquire);
+}
+
+/* What hangs on a row counts like the row. */
+static void add_cost(struct row_cache *cache, struct cached_row *row, size_t bytes)
+{
+    struct shard *shard = shard_of(cache, hash_of(row->room, row->number));
+    pthread_mutex_lock(&shard->lock);
+    row->cost += bytes;
+    if (row->is_in) {
+        shard->bytes += bytes;
+        shrink(cache, shard);
+    }
+    pthread_mutex_unlock(&shard->lock);
+}
+
+const struct stored_event *cached_row_give_event(struct row_cache *cache, struct cached_row *row,
+                                                 struct arena *arena,
+                                                 const struct stored_event *event)
+{
+    size_t bytes = 0;
+    struct stored_event *known = NULL;
+    struct stored_event *copy = kept_event_new(arena, event, cached_row_bytes(row), &bytes);
+    if (!atomic_compare_exchange_strong(&row->event_owned, &known, copy)) {
+        mem_free(copy);
+        return known;
+    }
+    add_cost(cache, row, bytes);
+    return copy;
+}
+
+const struct event_facts *cached_row_facts(const struct cached_row *row)
+{
+    return atomic_load_explicit(&row->facts_owned, memory_order_acquire);
+}
+
+const struct event_facts *cached_row_give_facts(struct row_cache *cache, struct cached_row *row,
+                                                struct event_facts *facts, size_t bytes)
+{
+    struct event_facts *known = NULL;
+    if (!atomic_compare_exchange_strong(&row->facts_owned, &known, facts)) {
+        mem_free(facts);
+        return known;
+    }
+    add_cost(cache, row, bytes);
+    return facts;
 }

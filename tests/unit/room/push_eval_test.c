@@ -172,6 +172,55 @@ static void default_rules_decide_as_the_spec_lists_them(void **state)
     }
 }
 
+static void what_is_foreseen_is_what_is_found(void **state)
+{
+    struct fixture *f = *state;
+    const struct push_rules *nobody = push_rules_of_nobody(f->arena);
+    size_t told = 0;
+    for (size_t i = 0; i < COUNT_OF(push_rows); i++) {
+        f->event.type = slice_of(push_rows[i].type);
+        f->event.has_state_key = push_rows[i].is_state;
+        f->content = parse(f, push_rows[i].content);
+        f->target.member_count = push_rows[i].members;
+        struct push_verdict verdict = evaluate(f, NULL);
+        struct push_outlook outlook = push_rules_foresee(nobody, &f->event);
+        if (outlook.verdict == PUSH_OUTLOOK_ASK) {
+            continue;
+        }
+        told++;
+        if ((outlook.verdict == PUSH_OUTLOOK_NOTIFIES) != verdict.notify ||
+            outlook.highlight != verdict.highlight) {
+            fail_msg("row %zu", i);
+        }
+    }
+    assert_true(told > 10);
+}
+
+static void what_depends_on_the_user_is_not_foreseen(void **state)
+{
+    static const struct {
+        const char *content;
+        bool asks, unless_named;
+    } rows[] = {
+        {"{\"body\":\"hi\"}", false, true},
+        {"{\"body\":\"hi\",\"m.mentions\":{}}", false, false},
+        {"{\"body\":\"hi\",\"m.mentions\":{\"user_ids\":[]}}", false, false},
+        {"{\"body\":\"hi\",\"m.mentions\":{\"user_ids\":[\"@x:h\"]}}", true, false},
+        {"{\"body\":\"@room\"}", true, false},
+        {"{\"m.mentions\":{\"room\":true}}", true, false},
+    };
+    struct fixture *f = *state;
+    const struct push_rules *nobody = push_rules_of_nobody(f->arena);
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        message(f, rows[i].content);
+        struct push_outlook outlook = push_rules_foresee(nobody, &f->event);
+        bool asks = outlook.verdict == PUSH_OUTLOOK_ASK;
+        if (asks != rows[i].asks || (!asks && outlook.unless_named != rows[i].unless_named)) {
+            fail_msg("row %zu", i);
+        }
+    }
+}
+
 static void bodies_mention_only_where_mentions_are_not_told(void **state)
 {
     struct fixture *f = *state;
@@ -307,6 +356,8 @@ int main(void)
         cmocka_unit_test(globs_match_whole_values),
         cmocka_unit_test(words_start_and_end_at_boundaries),
         TEST(default_rules_decide_as_the_spec_lists_them),
+        TEST(what_is_foreseen_is_what_is_found),
+        TEST(what_depends_on_the_user_is_not_foreseen),
         TEST(bodies_mention_only_where_mentions_are_not_told),
         TEST(room_mentions_need_power),
         TEST(own_events_never_notify),
