@@ -13,7 +13,7 @@ struct ctx {
     struct slice req;      /* request id for log lines; empty outside requests */
     uint64_t write_ticket; /* newest store write of this job (store.h); 0 = none. The reply leaves
                               only when it is durable. */
-    int64_t deadline_mono_ms;      /* 0 = none */
+    int64_t deadline_mono_ms; /* 0 = none */
     /* The job runs on the pool whose threads may wait for the network. Elsewhere a call that would
      * wait answers ERR_WAITS before it has any effect; the HTTP dispatcher then runs the handler
      * once more, from its start and in no lane, on that pool. */

@@ -10,7 +10,7 @@ static const struct http_route_table *const tables[] = {
     &cs_sync_routes,         &cs_filter_routes,     &cs_stream_routes,       &cs_keys_routes,
     &cs_to_device_routes,    &cs_key_backup_routes, &cs_account_data_routes, &cs_receipts_routes,
     &cs_presence_routes,     &cs_push_rules_routes, &cs_pushers_routes,      &cs_media_routes,
-    &cs_public_rooms_routes, &cs_spaces_routes,
+    &cs_public_rooms_routes, &cs_spaces_routes,     &cs_room_upgrade_routes,
 };
 
 size_t cs_routes_collect(struct http_route_table tables_out[CS_TABLES_MAX])

@@ -22,6 +22,7 @@ extern const struct http_route_table cs_relations_routes;
 extern const struct http_route_table cs_directory_routes;
 extern const struct http_route_table cs_public_rooms_routes;
 extern const struct http_route_table cs_spaces_routes;
+extern const struct http_route_table cs_room_upgrade_routes;
 extern const struct http_route_table cs_sync_routes;
 extern const struct http_route_table cs_stream_routes;
 extern const struct http_route_table cs_filter_routes;

@@ -27,6 +27,8 @@ struct endpoints {
 /* Routes beyond the specification's list: other spellings of listed paths, pages, extensions. */
 static const char *const extras[] = {
     "GET /_matrix/client/unstable/io.myelin.stream/v1",
+    "GET /_matrix/client/unstable/im.nheko.summary/rooms/{}/summary",
+    "GET /_matrix/client/unstable/im.nheko.summary/summary/{}",
     "GET /_synapse/admin/v1/register",
     "POST /_synapse/admin/v1/register",
     "GET /_matrix/static/client/login",
