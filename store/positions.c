@@ -135,6 +135,7 @@ static void call_listeners(struct positions *positions, size_t count)
             const struct listener *listener = &positions->listeners[j];
             listener->fn(listener->arg, &positions->batch[i]);
         }
+        gate_release(&positions->batch[i].gate);
     }
 }
 
@@ -246,6 +247,9 @@ void positions_close(struct positions **positions)
     pthread_cond_signal(&own->wake);
     pthread_mutex_unlock(&own->lock);
     pthread_join(own->publisher, NULL);
+    for (; own->head <= atomic_load(&own->newest); own->head++) { /* never became durable */
+        gate_release(&entry_at(own, own->head)->change.gate);
+    }
     pthread_cond_destroy(&own->wake);
     pthread_cond_destroy(&own->moved);
     pthread_mutex_destroy(&own->lock);
@@ -311,6 +315,9 @@ static void settle(struct positions *positions, uint64_t pos, const struct entry
 void positions_complete(struct positions *positions, const struct change *change, uint64_t ticket)
 {
     struct entry entry = {.state = ENTRY_COMPLETE, .ticket = ticket, .change = *change};
+    if (change->gate) {
+        gate_hold(change->gate);
+    }
     /* Asks for no flush: the job's reply will, and then leaves before the change wakes anybody. */
     settle(positions, change->pos, &entry);
 }

@@ -31,6 +31,7 @@ struct change {
     int64_t number;     /* event number in its room */
     char device_id[64]; /* NUL-terminated, empty = none; longer ids are cut (wakes more, never less)
                          */
+    struct gate *gate;  /* of the request that made it, or NULL; valid while listeners run */
 };
 
 typedef void (*change_fn)(void *arg, const struct change *change);

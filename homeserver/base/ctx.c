@@ -22,3 +22,19 @@ void ctx_finish(struct ctx *ctx)
         deferred->fn(deferred->owner, deferred->thing);
     }
 }
+
+struct gate *ctx_gate(struct ctx *ctx)
+{
+    if (!ctx->gate && ctx->author) {
+        ctx->gate = gate_new(ctx->author);
+    }
+    return ctx->gate;
+}
+
+void ctx_open_gate(struct ctx *ctx)
+{
+    if (ctx->gate) {
+        gate_open(ctx->gate);
+        gate_release(&ctx->gate);
+    }
+}

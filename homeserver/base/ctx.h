@@ -1,6 +1,7 @@
 /* What one job carries: its memory, its clock, its log fields, and the newest write it made. */
 #pragma once
 #include "homeserver/base/arena.h"
+#include "homeserver/base/gate.h"
 #include "homeserver/base/log.h"
 #include "homeserver/base/now.h"
 
@@ -13,6 +14,8 @@ struct ctx {
     struct slice req;      /* request id for log lines; empty outside requests */
     uint64_t write_ticket; /* newest store write of this job (store.h); 0 = none. The reply leaves
                               only when it is durable. */
+    uint64_t author;       /* user for whom a request runs, 0 = none */
+    struct gate *gate;     /* opens when the reply has left; made by ctx_gate */
     int64_t deadline_mono_ms; /* 0 = none */
     /* The job runs on the pool whose threads may wait for the network. Elsewhere a call that would
      * wait answers ERR_WAITS before it has any effect; the HTTP dispatcher then runs the handler
@@ -26,3 +29,7 @@ struct ctx {
 void ctx_defer(struct ctx *ctx, void (*fn)(void *owner, void *thing), void *owner, void *thing);
 /* Ends a job: runs what was deferred. Call before the arena is dropped. Once per job. */
 void ctx_finish(struct ctx *ctx);
+/* The job's gate, which stays the ctx's; NULL when no request of a user stands behind the job. */
+struct gate *ctx_gate(struct ctx *ctx);
+/* The reply has left, or none will. */
+void ctx_open_gate(struct ctx *ctx);

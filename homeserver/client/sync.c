@@ -47,7 +47,8 @@ static bool may_wait(const struct sync_request *request, const struct sync_answe
 }
 
 /* A client that has the answer to its write finds it in its next sync, though a reply leaves before
- * its change is published: what is under way is waited for, one flush at most. A poll that may wait
+ * its change is published: what is under way is waited for, one flush at most, and so are the
+ * user's own replies under way, whose changes are held back until then. A poll that may wait
  * is woken instead. */
 static void catch_up(struct hs *hs, const struct sync_request *request, int64_t timeout_ms)
 {
@@ -57,6 +58,9 @@ static void catch_up(struct hs *hs, const struct sync_request *request, int64_t 
         workers_pause();
         positions_wait(hs->positions, newest);
         workers_resume();
+    }
+    if (at_once) {
+        sync_sessions_settle(sync_get_sessions(hs->sync), request->user);
     }
 }
 

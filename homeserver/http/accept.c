@@ -93,6 +93,7 @@ void http_connection_free(struct http_connection *connection)
     struct http_loop *home = connection->home;
     http_wheel_cancel(&home->wheel, &connection->deadline);
     http_exchange_drop_job(connection);
+    http_tls_move_owner(&connection->pipe, NULL);
     mem_free(connection->piece);
     if (connection->prev) {
         connection->prev->next = connection->next;
@@ -117,7 +118,7 @@ void http_accept_fd(struct http_loop *home, int fd, const struct sockaddr *peer,
         close(fd);
         return;
     }
-    int plain = listener->tls ? http_tls_wrap(home, fd) : fd;
+    int plain = listener->tls ? http_tls_wrap(home, fd, &connection->pipe) : fd;
     if (plain < 0) {
         http_place_leave(home->server, &connection->place);
         mem_free(connection);

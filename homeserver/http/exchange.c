@@ -57,9 +57,21 @@ void http_exchange_new_job(struct http_connection *connection)
     };
 }
 
+/* The reply's bytes have gone to the socket, or nobody wants them: the request's changes may be
+ * shown to its own user. Behind TLS they still lie before the pump. */
+static void open_gate(struct http_connection *connection)
+{
+    struct ctx *ctx = &connection->job->ctx;
+    if (ctx->gate) {
+        http_tls_flush(connection->pipe);
+        ctx_open_gate(ctx);
+    }
+}
+
 void http_exchange_drop_job(struct http_connection *connection)
 {
     if (connection->job) {
+        open_gate(connection);
         if (connection->job->reply.file_fd >= 0) {
             close(connection->job->reply.file_fd);
         }
@@ -611,6 +623,7 @@ static void abandon_stream(struct http_connection *connection)
         .arena = connection->arena,
     };
     connection->begun = false;
+    open_gate(connection);
     connection->job = NULL;
     connection->arena = NULL;
     if (!workers_submit(config_of(connection)->workers, 0, run_abort, abandoned)) {

@@ -1,6 +1,7 @@
 /* HTTP requests, replies, routes, parked requests and WebSockets as structs of slices; no library
  * types. A handler is plain sequential C on a worker thread: parse, one service call, encode. Its
- * reply leaves when the writes it made are durable (ctx->write_ticket).
+ * reply leaves when the writes it made are durable (ctx->write_ticket), and then the gate of ctx
+ * opens.
  * Spec: client-server, "API Standards". */
 #pragma once
 #include "homeserver/base/ctx.h"
@@ -179,7 +180,7 @@ struct err http_ws_accept(struct ctx *ctx, const struct http_request *request,
 /* Queues a text frame; any thread. The bytes are copied. */
 void http_ws_send(struct http_ws *ws, struct slice text);
 /* The same, but the frame leaves only when the writes of ctx (ctx->write_ticket) are durable; for
- * results. Frames sent meanwhile may overtake it. */
+ * results. Frames sent meanwhile may overtake it. The gate of ctx opens when the frame has left. */
 void http_ws_send_durable(struct http_ws *ws, struct ctx *ctx, struct slice text);
 /* Bytes queued and not yet taken by the socket. */
 size_t http_ws_pending_bytes(struct http_ws *ws);

@@ -96,6 +96,7 @@ struct http_connection {
     char *piece; /* bytes of a streamed body that no hook has seen; HTTP_PIECE_BYTES */
     size_t piece_len;
     int64_t body_bytes;
+    struct http_tls_pipe *pipe; /* that decrypts, or NULL; tls.c clears it when the pipe ends */
     int fd;
     enum http_phase phase;
     bool in_head; /* MHD has not gone on to the body */

@@ -27,6 +27,7 @@ struct http_tls {
 struct http_tls_pipe {
     struct http_loop *home;
     struct http_tls_pipe *next, *prev;
+    struct http_tls_pipe **owner; /* cleared when the pipe ends; NULL = none */
     gnutls_session_t session;
     struct identity *identity;
     struct loop_watch *outer_watch, *inner_watch;
@@ -109,9 +110,22 @@ struct err http_tls_reload(struct http_tls *tls, struct slice certificate, struc
     return OK;
 }
 
+void http_tls_move_owner(struct http_tls_pipe **from, struct http_tls_pipe **to)
+{
+    struct http_tls_pipe *pipe = from ? *from : NULL;
+    if (pipe) {
+        *from = NULL;
+        pipe->owner = to;
+    }
+    if (to) {
+        *to = pipe;
+    }
+}
+
 static void end_pipe(struct http_tls_pipe *pipe)
 {
     struct http_loop *home = pipe->home;
+    http_tls_move_owner(pipe->owner, NULL);
     http_wheel_cancel(&home->wheel, &pipe->linger);
     loop_watch_free(&pipe->outer_watch);
     loop_watch_free(&pipe->inner_watch);
@@ -324,7 +338,14 @@ static void start_session(struct http_tls_pipe *pipe)
     gnutls_transport_set_int(pipe->session, pipe->outer);
 }
 
-int http_tls_wrap(struct http_loop *home, int fd)
+void http_tls_flush(struct http_tls_pipe *pipe)
+{
+    if (pipe && pipe->open) {
+        pump(pipe);
+    }
+}
+
+int http_tls_wrap(struct http_loop *home, int fd, struct http_tls_pipe **owner)
 {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0) {
@@ -335,6 +356,8 @@ int http_tls_wrap(struct http_loop *home, int fd)
     pipe->home = home;
     pipe->outer = fd;
     pipe->inner = ends[0];
+    pipe->owner = owner;
+    *owner = pipe;
     pipe->linger = (struct http_wheel_entry){.fn = on_linger, .arg = pipe};
     start_session(pipe);
     pipe->next = home->pipes;

@@ -31,6 +31,7 @@ enum {
 struct chunk {
     struct chunk *next;
     struct http_ws *ws; /* while it waits for durability */
+    struct gate *gate;  /* opens when the chunk has left, or is dropped */
     size_t len, done;
     char bytes[];
 };
@@ -45,6 +46,7 @@ struct http_ws {
     const struct http_ws_hooks *hooks;
     void *arg;
     struct http_place place;
+    struct http_tls_pipe *pipe; /* as in struct http_connection */
     struct loop_watch *watch;
     struct http_wheel_entry timer;
     struct loop_task flush_task, read_task, gone_task;
@@ -94,10 +96,20 @@ static struct chunk *pop(struct chunks *chunks)
     return chunk;
 }
 
+/* The lock is not held: whoever waits for the gate runs. */
+static void free_chunk(struct chunk *chunk)
+{
+    if (chunk->gate) {
+        gate_open(chunk->gate);
+        gate_release(&chunk->gate);
+    }
+    mem_free(chunk);
+}
+
 static void drop_all(struct chunks *chunks)
 {
     for (struct chunk *chunk = pop(chunks); chunk; chunk = pop(chunks)) {
-        mem_free(chunk);
+        free_chunk(chunk);
     }
 }
 
@@ -160,7 +172,8 @@ static void run_messages(void *arg)
         struct ctx ctx = {.arena = arena, .now = config->now, .log = config->log};
         ws->hooks->on_text(ws->arg, &ctx, (struct slice){message->bytes, message->len});
         ctx_finish(&ctx);
-        mem_free(message);
+        ctx_open_gate(&ctx); /* when no frame has taken it over */
+        free_chunk(message);
         arena_reset(arena);
     }
     arena_free(&arena);
@@ -204,6 +217,7 @@ static void end_socket(struct http_ws *ws)
             ws->next->prev = ws->prev;
         }
         http_place_leave(home->server, &ws->place);
+        http_tls_move_owner(&ws->pipe, NULL);
     }
     http_wheel_cancel(&home->wheel, &ws->timer);
     pthread_mutex_lock(&ws->mutex);
@@ -245,6 +259,8 @@ static size_t gather(struct http_ws *ws, struct iovec *vectors)
 
 static void take_written(struct http_ws *ws, size_t written)
 {
+    struct chunks gone = {0};
+    bool awaited = false;
     atomic_fetch_sub(&ws->pending_bytes, written);
     pthread_mutex_lock(&ws->mutex);
     while (written) {
@@ -253,11 +269,16 @@ static void take_written(struct http_ws *ws, size_t written)
         chunk->done += part;
         written -= part;
         if (chunk->done == chunk->len) {
-            mem_free(pop(&ws->out));
+            awaited |= chunk->gate != NULL;
+            push(&gone, pop(&ws->out));
         }
     }
     ws->close_written = ws->closing && !ws->out.first;
     pthread_mutex_unlock(&ws->mutex);
+    if (awaited) {
+        http_tls_flush(ws->pipe);
+    }
+    drop_all(&gone);
 }
 
 static void flush(struct http_ws *ws)
@@ -322,7 +343,7 @@ static void queue_chunk(struct http_ws *ws, struct chunk *chunk, enum queue_mode
     }
     pthread_mutex_unlock(&ws->mutex);
     if (drop) {
-        mem_free(chunk);
+        free_chunk(chunk);
     }
 }
 
@@ -462,6 +483,7 @@ void http_ws_open(struct http_connection *connection, int fd, struct slice early
         return;
     }
     connection->upgraded = true;
+    http_tls_move_owner(&connection->pipe, &ws->pipe);
     ws->place = connection->place;
     setsockopt(ws->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     ws->next = home->sockets;
@@ -567,7 +589,7 @@ static void on_durable(void *arg, struct err err)
     struct chunk *chunk = arg;
     struct http_ws *ws = chunk->ws;
     if (err.code) { /* what the frame would promise is not true */
-        mem_free(chunk);
+        free_chunk(chunk);
         queue_close(ws, 1011, LIT("the server failed to store"));
     } else {
         queue_chunk(ws, chunk, QUEUE_DATA);
@@ -578,11 +600,13 @@ static void on_durable(void *arg, struct err err)
 void http_ws_send_durable(struct http_ws *ws, struct ctx *ctx, struct slice text)
 {
     const struct http_server_config *config = &ws->home->server->config;
+    struct chunk *chunk = frame_chunk(HTTP_WS_TEXT, text);
+    chunk->gate = ctx->gate; /* taken */
+    ctx->gate = NULL;
     if (!ctx->write_ticket || !config->when_durable) {
-        http_ws_send(ws, text);
+        queue_chunk(ws, chunk, QUEUE_DATA);
         return;
     }
-    struct chunk *chunk = frame_chunk(HTTP_WS_TEXT, text);
     chunk->ws = ws;
     atomic_fetch_add(&ws->references, 1);
     config->when_durable(config->store, ctx->write_ticket, on_durable, chunk);

@@ -164,6 +164,7 @@ static void publish(struct append_work *w)
     const struct derive *d = &w->derive;
     struct change change = {
         .pos = d->pos, .kind = CHANGE_EVENT, .room = d->room->number, .number = d->number};
+    change.gate = ctx_gate(d->ctx);
     if (d->member) {
         struct server_name domain = ids_user_domain(ids_trust_user(d->event->state_key));
         bool local = hs_is_local(d->hs, domain.s);

@@ -56,6 +56,7 @@ static struct err authenticate_token(struct hs *hs, struct ctx *ctx, struct http
     }
     TRY(check_account(request, reply, requester));
     request->requester = requester;
+    ctx->author = requester->user;
     if (tokens_seen_is_due(hs, requester, now_wall_ms(ctx->now))) {
         struct seen seen = {request->remote_address, request->user_agent};
         TRY(hs_device_seen(hs, ctx, requester->user, requester->device_id, &seen));

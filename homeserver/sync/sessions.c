@@ -2,6 +2,7 @@
 
 #include "homeserver/base/map.h"
 #include "homeserver/base/mem.h"
+#include "homeserver/sync/holds.h"
 #include "homeserver/sync/marks.h"
 
 #include <pthread.h>
@@ -48,6 +49,7 @@ struct sync_sessions {
     uint64_t seen_pos;   /* newest change listened to */
     uint64_t shared_pos; /* newest change of presence or device lists */
     struct fanout fanout;
+    struct sync_holds *holds; /* of its own lock */
 };
 
 /* --- room index --- */
@@ -209,8 +211,16 @@ static void push_ready(struct sync_sessions *sessions, struct sync_waiter *waite
     sessions->ready_last = waiter;
 }
 
+/* The newest position that the user may look at. */
+static uint64_t upto_of(struct sync_sessions *sessions, const struct sync_user *user)
+{
+    /* Listeners run before a position is published: all up to here is marked. */
+    uint64_t published = positions_published(sessions->config.positions);
+    return sync_holds_limit(sessions->holds, user->number, published);
+}
+
 /* device NULL = whatever the device. */
-static void wake_user(struct sync_sessions *sessions, struct sync_user *user, const char *device)
+static void wake_waiters(struct sync_sessions *sessions, struct sync_user *user, const char *device)
 {
     struct sync_waiter *next = NULL;
     for (struct sync_waiter *waiter = user->armed; waiter != NULL; waiter = next) {
@@ -219,6 +229,20 @@ static void wake_user(struct sync_sessions *sessions, struct sync_user *user, co
             unlink_armed(sessions, waiter);
             push_ready(sessions, waiter);
         }
+    }
+}
+
+static bool is_held(struct sync_sessions *sessions, uint64_t user)
+{
+    return sync_holds_limit(sessions->holds, user, UINT64_MAX) != UINT64_MAX;
+}
+
+/* While something is held back from the user there is nothing new to see; the end of the hold
+ * wakes. */
+static void wake_user(struct sync_sessions *sessions, struct sync_user *user, const char *device)
+{
+    if (user->armed != NULL && !is_held(sessions, user->number)) {
+        wake_waiters(sessions, user, device);
     }
 }
 
@@ -332,6 +356,9 @@ static void on_change(void *arg, const struct change *change)
     struct sync_sessions *sessions = arg;
     pthread_mutex_lock(&sessions->lock);
     sessions->seen_pos = change->pos;
+    if (change->gate != NULL) {
+        sync_holds_add(sessions->holds, change->gate, change->pos);
+    }
     switch (change->kind) {
     case CHANGE_EVENT:
         mark_event(sessions, change);
@@ -436,6 +463,19 @@ static void on_published(void *arg, uint64_t pos)
     }
 }
 
+/* The user's requests that held something back are answered. */
+static void on_hold_ended(void *arg, uint64_t number)
+{
+    struct sync_sessions *sessions = arg;
+    pthread_mutex_lock(&sessions->lock);
+    struct sync_user *user = find_user(sessions, number);
+    if (user != NULL) {
+        wake_waiters(sessions, user, NULL);
+    }
+    pthread_mutex_unlock(&sessions->lock);
+    release_ready(sessions);
+}
+
 /* --- life --- */
 
 struct sync_sessions *sync_sessions_new(const struct sync_sessions_config *config)
@@ -447,6 +487,7 @@ struct sync_sessions *sync_sessions_new(const struct sync_sessions_config *confi
     sessions->rooms = map_new();
     sessions->seen_pos = positions_published(config->positions);
     sessions->shared_pos = sessions->seen_pos;
+    sessions->holds = sync_holds_new(on_hold_ended, sessions);
     positions_listen(config->positions, on_change, sessions);
     positions_on_published(config->positions, on_published, sessions);
     return sessions;
@@ -457,6 +498,7 @@ void sync_sessions_free(struct sync_sessions **sessions)
     if (*sessions == NULL) {
         return;
     }
+    sync_holds_free(&(*sessions)->holds);
     while ((*sessions)->newest != NULL) {
         drop_user(*sessions, (*sessions)->newest);
     }
@@ -544,8 +586,7 @@ struct err sync_sessions_look(struct sync_sessions *sessions, struct ctx *ctx, u
     TRY(open_user(sessions, ctx, number, &user));
     unlink_user(sessions, user);
     link_newest(sessions, user);
-    /* Listeners run before a position is published: all up to here is marked. */
-    look_out->upto = positions_published(sessions->config.positions);
+    look_out->upto = upto_of(sessions, user);
     look_out->complete = since >= user->marks.complete_since;
     look_out->nothing = user->last_pos <= since && sessions->shared_pos <= since;
     look_out->account_pos = user->account_pos;
@@ -586,15 +627,15 @@ void sync_waiter_init(struct sync_waiter *waiter, struct slice device_id, void (
 }
 
 /* Changes beyond `upto` that are not published yet cannot be read: the waiter is woken with them.
- */
+ * Those that are held back wake it when the hold ends. */
 static bool arm(struct sync_sessions *sessions, struct sync_user *user, uint64_t upto,
                 struct sync_waiter *waiter)
 {
     bool changed = user->last_pos > upto || sessions->shared_pos > upto;
-    if (changed && positions_published(sessions->config.positions) > upto) {
+    if (changed && upto_of(sessions, user) > upto) {
         return false;
     }
-    if (changed) {
+    if (changed && positions_published(sessions->config.positions) <= upto) {
         push_ready(sessions, waiter);
         return true;
     }
@@ -645,6 +686,15 @@ bool sync_sessions_cancel(struct sync_sessions *sessions, struct sync_waiter *wa
     waiter->state = SYNC_WAITER_IDLE;
     pthread_mutex_unlock(&sessions->lock);
     return waits;
+}
+
+void sync_sessions_settle(struct sync_sessions *sessions, uint64_t user)
+{
+    if (is_held(sessions, user)) {
+        workers_pause();
+        sync_holds_wait(sessions->holds, user);
+        workers_resume();
+    }
 }
 
 void sync_sessions_get_stats(struct sync_sessions *sessions, struct sync_sessions_stats *stats_out)

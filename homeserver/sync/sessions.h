@@ -84,4 +84,7 @@ bool sync_sessions_cancel(struct sync_sessions *sessions, struct sync_waiter *wa
 struct sync_sessions_stats {
     size_t users, rooms, armed;
 };
+/* Blocks until the user's own sessions may see what the user's requests changed so far: the replies
+ * to them have left, or SYNC_HOLD_MS_MAX has passed (holds.h). */
+void sync_sessions_settle(struct sync_sessions *sessions, uint64_t user);
 void sync_sessions_get_stats(struct sync_sessions *sessions, struct sync_sessions_stats *stats_out);

@@ -275,6 +275,7 @@ static struct err read_question(struct frame *frame, struct question *question,
     }
     question->actor = (struct actor){.user_id = frame->stream->params.user_id,
                                      .user = frame->stream->params.user};
+    frame->ctx->author = question->actor.user;
     return OK;
 }
 

@@ -224,6 +224,22 @@ static void a_parked_request_ends_with_its_time_or_its_client(void **state)
     assert_true(harness_wait(&harness->expired, 2));
 }
 
+static void a_gate_opens_when_the_reply_is_on_its_way(void **state)
+{
+    struct harness *harness = *state;
+    int fd = harness_connect(harness, HARNESS_PLAIN);
+    harness->client_fd = fd;
+    for (int i = 1; i <= 20; i++) {
+        harness_write(fd, LIT("GET /gated HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_true(harness_wait(&harness->opened, i));
+        assert_true(harness_read(fd, &reply));
+    }
+    harness_write(fd, LIT("GET /gated HTTP/1.1\r\nHost: a\r\n\r\n"));
+    close(fd); /* opens too when nobody waits for the reply */
+    assert_true(harness_wait(&harness->opened, 21));
+    assert_true(harness->opened_early <= 1);
+}
+
 static void the_admin_listener_has_its_own_routes(void **state)
 {
     int fd = harness_connect(*state, HARNESS_ADMIN);
@@ -284,6 +300,7 @@ int main(void)
         HTTP_TEST(chunked_bodies_wait_for_their_pieces),
         HTTP_TEST(a_parked_request_is_answered_once_by_unpark),
         HTTP_TEST(a_parked_request_ends_with_its_time_or_its_client),
+        HTTP_TEST(a_gate_opens_when_the_reply_is_on_its_way),
         HTTP_TEST(the_admin_listener_has_its_own_routes),
         HTTP_TEST(an_address_has_a_bounded_number_of_connections),
         HTTP_TEST(draining_answers_what_runs_and_what_is_parked),

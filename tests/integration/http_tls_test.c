@@ -2,8 +2,14 @@
 #include "tests/support/http_harness.h"
 
 #include <gnutls/gnutls.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
+
+#define UPGRADE                                                                                    \
+    "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"                 \
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: test.v1\r\n"                             \
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 
 struct client {
     gnutls_session_t session;
@@ -87,13 +93,42 @@ static void uploads_pass(void **state)
     close_tls(&client);
 }
 
+/* Nothing may be left to read, so that what comes next is the reply. */
+static void gated_round(struct harness *harness, struct client *client, struct slice request,
+                        const char *answer)
+{
+    int count = harness->opened + 1;
+    struct pollfd wait = {.fd = client->fd, .events = POLLIN};
+    harness->client_fd = client->fd;
+    assert_int_equal(poll(&wait, 1, 0), 0);
+    say(client, request);
+    assert_true(harness_wait(&harness->opened, count));
+    hear(client, answer, strlen(answer));
+}
+
+static void a_gate_opens_behind_tls(void **state)
+{
+    struct harness *harness = *state;
+    struct client client = open_tls(harness);
+    say(&client, LIT("GET /none HTTP/1.1\r\nHost: a\r\n\r\n"));
+    hear(&client, "}", 1);
+    for (int i = 0; i < 20; i++) {
+        gated_round(harness, &client, LIT("GET /gated HTTP/1.1\r\nHost: a\r\n\r\n"), "{}");
+    }
+    say(&client, LIT(UPGRADE));
+    hear(&client, "\r\n\r\n", 4);
+    for (int i = 0; i < 20; i++) {
+        gated_round(harness, &client, LIT("\x81\x85\0\0\0\0gated"), "gated");
+    }
+    assert_int_equal(harness->opened_early, 0);
+    close_tls(&client);
+}
+
 static void wss_echoes_and_notices_the_end(void **state)
 {
     struct harness *harness = *state;
     struct client client = open_tls(harness);
-    say(&client, LIT("GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: test.v1\r\n"
-                     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"));
+    say(&client, LIT(UPGRADE));
     hear(&client, "\r\n\r\n", 4);
     assert_non_null(strstr(got, "HTTP/1.1 101"));
     for (int i = 0; i < 10; i++) {
@@ -152,6 +187,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TLS_TEST(https_answers_and_knows_the_peer),
         TLS_TEST(uploads_pass),
+        TLS_TEST(a_gate_opens_behind_tls),
         TLS_TEST(wss_echoes_and_notices_the_end),
         TLS_TEST(a_parked_request_notices_a_lost_client),
         TLS_TEST(a_client_that_does_not_shake_hands_is_cut),

@@ -106,6 +106,20 @@ static void the_server_may_close(void **state)
     close(fd);
 }
 
+static void a_gate_opens_when_its_frame_is_on_its_way(void **state)
+{
+    struct harness *harness = *state;
+    int fd = open_ws(harness);
+    harness->client_fd = fd;
+    for (int i = 1; i <= 20; i++) {
+        send_frame(fd, 0x81, LIT("gated"));
+        assert_true(harness_wait(&harness->opened, i));
+        expect_bytes(fd, LIT("\x81\x05gated"));
+    }
+    assert_int_equal(harness->opened_early, 0);
+    close(fd);
+}
+
 static void what_is_no_upgrade_gets_426(void **state)
 {
     static const char *const requests[] = {
@@ -134,9 +148,13 @@ int main(void)
 {
 #define WS_TEST(name) cmocka_unit_test_setup_teardown(name, harness_start, harness_stop)
     const struct CMUnitTest tests[] = {
-        WS_TEST(texts_are_echoed_in_order),   WS_TEST(large_messages_pass_and_too_large_ones_close),
-        WS_TEST(a_lost_client_is_noticed),    WS_TEST(the_server_may_close),
-        WS_TEST(what_is_no_upgrade_gets_426), WS_TEST(draining_closes_with_1001),
+        WS_TEST(texts_are_echoed_in_order),
+        WS_TEST(large_messages_pass_and_too_large_ones_close),
+        WS_TEST(a_lost_client_is_noticed),
+        WS_TEST(the_server_may_close),
+        WS_TEST(a_gate_opens_when_its_frame_is_on_its_way),
+        WS_TEST(what_is_no_upgrade_gets_426),
+        WS_TEST(draining_closes_with_1001),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

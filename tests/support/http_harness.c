@@ -124,6 +124,39 @@ static struct err do_big(void *app, struct ctx *ctx, const struct http_request *
     return OK;
 }
 
+/* What has been handed to a socket of this machine can be read at its other end at once. */
+static void on_gate(void *arg)
+{
+    struct harness *harness = arg;
+    struct pollfd wait = {.fd = harness->client_fd, .events = POLLIN};
+    harness->opened_early += poll(&wait, 1, 0) != 1;
+    harness->opened++;
+}
+
+static void watch_gate(struct harness *harness, struct ctx *ctx)
+{
+    ctx->author = 1;
+    ctx->write_ticket = 1;
+    gate_await(ctx_gate(ctx), on_gate, harness);
+}
+
+static struct err do_gated(void *app, struct ctx *ctx, const struct http_request *request,
+                           struct http_reply *reply)
+{
+    (void)request;
+    watch_gate(app, ctx);
+    http_reply_empty(reply);
+    return OK;
+}
+
+static void durable_at_once(void *store, uint64_t ticket, void (*fn)(void *arg, struct err err),
+                            void *arg)
+{
+    (void)store;
+    (void)ticket;
+    fn(arg, OK);
+}
+
 static void on_text(void *arg, struct ctx *ctx, struct slice text)
 {
     struct harness *harness = arg;
@@ -131,6 +164,11 @@ static void on_text(void *arg, struct ctx *ctx, struct slice text)
     harness->texts++;
     if (slice_eq(text, LIT("close"))) {
         http_ws_close(ws, 4001, LIT("asked to"));
+        return;
+    }
+    if (slice_eq(text, LIT("gated"))) {
+        watch_gate(harness, ctx);
+        http_ws_send_durable(ws, ctx, text);
         return;
     }
     http_ws_send(ws, arena_concat(ctx->arena, LIT("echo:"), text));
@@ -179,6 +217,7 @@ static const struct http_route routes[] = {
     {.method = HTTP_GET, .path = "/ws", .handler = do_ws, .flags = HTTP_WEBSOCKET},
     {.method = HTTP_GET, .path = "/slow", .handler = do_slow},
     {.method = HTTP_GET, .path = "/big", .handler = do_big},
+    {.method = HTTP_GET, .path = "/gated", .handler = do_gated},
 };
 static const struct http_route admin_routes[] = {
     {.method = HTTP_GET, .path = "/admin", .handler = do_big},
@@ -218,6 +257,7 @@ int harness_start(void **state)
         .admin_tables = admin_tables,
         .admin_table_count = 1,
         .app = harness,
+        .when_durable = durable_at_once,
         .workers = harness->workers,
         .now = &harness->now,
         .log = harness->log,

@@ -19,6 +19,8 @@ struct harness {
     _Atomic int64_t streamed;
     struct http_ws *_Atomic ws; /* the newest WebSocket */
     _Atomic int texts, closed;
+    _Atomic int client_fd;            /* of a client whose gate is watched */
+    _Atomic int opened, opened_early; /* gates; those opened before the client had bytes to read */
 };
 
 int harness_start(void **state);

@@ -134,6 +134,79 @@ static void marks_name_the_rooms_that_changed(void **state)
     assert_true(look(fixture, 5, second.upto).nothing);
 }
 
+/* A change in room 5 by user 5, whose reply has not left. */
+static uint64_t publish_gated(struct fixture *fixture, struct gate *gate)
+{
+    return publish(fixture, (struct change){.kind = CHANGE_EVENT, .room = 5, .gate = gate});
+}
+
+static void a_users_own_sessions_wait_for_the_reply(void **state)
+{
+    struct fixture *fixture = *state;
+    struct gate *gate = gate_new(5);
+    struct alarm_bell own, other;
+    bell_init(&own, "");
+    bell_init(&other, "");
+    uint64_t before = look(fixture, 5, 0).upto;
+    assert_true(sync_sessions_wait(fixture->sessions, 5, before, &own.waiter));
+    look(fixture, 4, 0);
+    assert_true(sync_sessions_wait(fixture->sessions, 4, before, &other.waiter));
+    uint64_t pos = publish_gated(fixture, gate);
+    wait_for(&other, 1);
+    publish_gated(fixture, gate); /* the same request goes on */
+    assert_int_equal(look(fixture, 4, before).upto, pos + 1);
+    assert_int_equal(look(fixture, 5, before).upto, pos - 1);
+    assert_int_equal(own.count, 0);
+    gate_open(gate);
+    wait_for(&own, 1);
+    assert_int_equal(look(fixture, 5, before).upto, pos + 1);
+    uint64_t late = publish_gated(fixture, gate); /* open already */
+    assert_int_equal(look(fixture, 5, before).upto, late);
+    gate_release(&gate);
+}
+
+static void a_session_that_is_held_back_can_wait(void **state)
+{
+    struct fixture *fixture = *state;
+    struct gate *gates[2] = {gate_new(5), gate_new(5)};
+    struct alarm_bell bell;
+    bell_init(&bell, "");
+    look(fixture, 5, 0);
+    uint64_t first = publish_gated(fixture, gates[0]);
+    uint64_t second = publish_gated(fixture, gates[1]);
+    assert_true(sync_sessions_wait(fixture->sessions, 5, first - 1, &bell.waiter));
+    publish(fixture, (struct change){.kind = CHANGE_RECEIPT, .room = 6});
+    assert_int_equal(bell.count, 0);
+    gate_open(gates[0]);
+    wait_for(&bell, 1);
+    assert_int_equal(look(fixture, 5, first - 1).upto, second - 1);
+    assert_true(sync_sessions_wait(fixture->sessions, 5, second - 1, &bell.waiter));
+    gate_open(gates[1]);
+    wait_for(&bell, 2);
+    sync_sessions_settle(fixture->sessions, 5);
+    assert_int_equal(look(fixture, 5, first).upto, second + 1);
+    gate_release(&gates[0]);
+    gate_release(&gates[1]);
+}
+
+static void a_reply_that_does_not_leave_holds_nothing_for_long(void **state)
+{
+    struct fixture *fixture = *state;
+    struct gate *gate = gate_new(5);
+    struct alarm_bell bell;
+    bell_init(&bell, "");
+    look(fixture, 5, 0);
+    uint64_t pos = publish_gated(fixture, gate);
+    assert_true(sync_sessions_wait(fixture->sessions, 5, pos - 1, &bell.waiter));
+    sync_sessions_settle(fixture->sessions, 5);
+    wait_for(&bell, 1);
+    assert_int_equal(look(fixture, 5, 0).upto, pos);
+    uint64_t next = publish_gated(fixture, gate);
+    assert_int_equal(look(fixture, 5, 0).upto, next);
+    gate_open(gate);
+    gate_release(&gate);
+}
+
 static void tokens_from_before_the_entry_are_not_complete(void **state)
 {
     struct fixture *fixture = *state;
@@ -235,6 +308,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(marks_name_the_rooms_that_changed, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_users_own_sessions_wait_for_the_reply, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_session_that_is_held_back_can_wait, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_reply_that_does_not_leave_holds_nothing_for_long, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(tokens_from_before_the_entry_are_not_complete, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(joining_a_room_subscribes_and_leaving_ends_it, setup,
