@@ -105,7 +105,7 @@ void *arena_array(struct arena *arena, size_t count, size_t size)
     return arena_alloc(arena, bytes);
 }
 
-void *arena_grow(struct arena *arena, void *old, size_t old_size, size_t new_size)
+void *arena_grow_raw(struct arena *arena, void *old, size_t old_size, size_t new_size)
 {
     struct chunk *chunk = arena->head;
     size_t old_need = round_up(old_size);
@@ -114,13 +114,19 @@ void *arena_grow(struct arena *arena, void *old, size_t old_size, size_t new_siz
         chunk->cap - chunk->used >= new_need - old_need) {
         chunk->used += new_need - old_need;
         arena->used_bytes += new_need - old_need;
-        memset((char *)old + old_size, 0, new_size - old_size);
         return old;
     }
-    char *grown = arena_alloc(arena, new_size);
+    char *grown = alloc_raw(arena, new_size);
     if (old_size) {
         memcpy(grown, old, old_size);
     }
+    return grown;
+}
+
+void *arena_grow(struct arena *arena, void *old, size_t old_size, size_t new_size)
+{
+    char *grown = arena_grow_raw(arena, old, old_size, new_size);
+    memset(grown + old_size, 0, new_size - old_size);
     return grown;
 }
 

@@ -19,6 +19,8 @@ void *arena_array(struct arena *arena, size_t count, size_t size);
 /* Grows `old` (old_size bytes, from this arena) to new_size; in place when it is the newest block.
  */
 void *arena_grow(struct arena *arena, void *old, size_t old_size, size_t new_size);
+/* The same with new bytes not zeroed. */
+void *arena_grow_raw(struct arena *arena, void *old, size_t old_size, size_t new_size);
 /* A copy with a final NUL behind the slice. */
 struct slice arena_copy(struct arena *arena, struct slice s);
 struct slice arena_concat(struct arena *arena, struct slice a, struct slice b);

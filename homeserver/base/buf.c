@@ -38,7 +38,7 @@ static void grow(struct buf *buf, size_t need)
     }
     cap = cap > buf->max ? buf->max : cap;
     buf->ptr =
-        buf->arena ? arena_grow(buf->arena, buf->ptr, buf->cap, cap) : mem_grow(buf->ptr, cap);
+        buf->arena ? arena_grow_raw(buf->arena, buf->ptr, buf->cap, cap) : mem_grow(buf->ptr, cap);
     buf->cap = cap;
 }
 

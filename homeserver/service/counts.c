@@ -515,7 +515,9 @@ static struct err take_receipts(struct counting *c)
     if (cache && cache->room_receipt_pos == room_pos && cache->receipts_upto <= cache->counted) {
         return OK;
     }
-    TRY(hs_receipts_of_user(c->hs, c->ctx, c->room, c->user, &c->receipts));
+    if (room_pos) {
+        TRY(hs_receipts_of_user(c->hs, c->ctx, c->room, c->user, &c->receipts));
+    }
     uint64_t receipt_pos = newest_receipt(&c->receipts);
     c->cache = cache ? cache : new_cache(c);
     if (c->cache->receipt_pos != receipt_pos) {

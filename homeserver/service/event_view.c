@@ -49,15 +49,43 @@ static struct err write_redaction(struct view *v, const struct stored_event *eve
     return OK;
 }
 
+/* Whether the event came before the viewer had any membership: when the join that began the stay
+ * replaced none, no look at the state is needed. */
+static struct err is_of_stranger(struct view *v, const struct stored_event *event, bool *is_out)
+{
+    struct view_memo *memo = v->viewer->memo;
+    struct stored_event join;
+    bool found = false;
+    *is_out = false;
+    if (!memo || v->viewer->joined_from <= 0) {
+        return OK;
+    }
+    if (memo->stranger_room != v->room) {
+        TRY(hs_event_scan(v->hs, v->ctx, v->room, v->viewer->joined_from, &join, &found));
+        bool first = found && !join.replaces &&
+                     event_is(&join.event, LIT("m.room.member"), v->viewer->user_id);
+        memo->stranger_room = v->room;
+        memo->stranger_until = first ? v->viewer->joined_from : INT64_MIN;
+    }
+    *is_out = event->number < memo->stranger_until;
+    return OK;
+}
+
 static struct err write_membership(struct view *v, const struct stored_event *event,
                                    struct json_out *out)
 {
     enum membership membership = MEMBERSHIP_NONE;
+    bool stranger = false;
     if (!v->viewer->user) {
         return OK;
     }
     if (event->number >= v->viewer->joined_from && event->number < v->viewer->joined_until) {
         json_out_key_string(out, LIT("membership"), LIT("join"));
+        return OK;
+    }
+    TRY(is_of_stranger(v, event, &stranger));
+    if (stranger) {
+        json_out_key_string(out, LIT("membership"), LIT("leave"));
         return OK;
     }
     bool own = event_is(&event->event, LIT("m.room.member"), v->viewer->user_id);

@@ -107,48 +107,88 @@ static int by_number(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
-/* Sorts, drops doubles and `self`. */
-static size_t make_unique(uint64_t *users, size_t count, uint64_t self)
+/* Users collected: [0, sorted) ascending and without doubles, the rest in no order. */
+struct user_set {
+    uint64_t *items;
+    size_t count, cap, sorted;
+};
+
+static void make_unique(struct user_set *set)
 {
     size_t kept = 0;
-    qsort(users, count, sizeof *users, by_number);
-    for (size_t i = 0; i < count; i++) {
-        if (users[i] != self && (kept == 0 || users[kept - 1] != users[i])) {
-            users[kept++] = users[i];
+    qsort(set->items, set->count, sizeof *set->items, by_number);
+    for (size_t i = 0; i < set->count; i++) {
+        if (kept == 0 || set->items[kept - 1] != set->items[i]) {
+            set->items[kept++] = set->items[i];
         }
     }
-    return kept;
+    set->count = set->sorted = kept;
+}
+
+/* Rooms of one user mostly hold the same people: those known are found, not sorted again. */
+static void add_users(struct ctx *ctx, struct user_set *set, const uint64_t *users, size_t count)
+{
+    enum { UNSORTED_MIN = 32 };
+    if (set->cap - set->count < count) {
+        size_t grown = (set->count + count) * 2;
+        set->items = arena_grow(ctx->arena, set->items, set->cap * sizeof *set->items,
+                                grown * sizeof *set->items);
+        set->cap = grown;
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (set->sorted == 0 ||
+            !bsearch(&users[i], set->items, set->sorted, sizeof *users, by_number)) {
+            set->items[set->count++] = users[i];
+        }
+    }
+    if (set->count - set->sorted > set->sorted + UNSORTED_MIN) {
+        make_unique(set);
+    }
+}
+
+static struct err joined_in(struct hs *hs, struct ctx *ctx, uint64_t room, uint64_t **users_out,
+                            size_t *count_out)
+{
+    struct store_rows rows;
+    if (rooms_copy_joined(hs, ctx, room, users_out, count_out)) {
+        return OK;
+    }
+    TRY(read_prefix(hs, ctx, room_derived_object(ctx, room), DERIVED_KEY_MEMBER, &rows));
+    *users_out = arena_array(ctx->arena, rows.count, sizeof **users_out);
+    *count_out = 0;
+    for (size_t i = 0; i < rows.count; i++) {
+        struct room_member member = {0};
+        TRY(member_row_decode(rows.rows[i].value, &member));
+        if (member.membership == MEMBERSHIP_JOIN) {
+            (*users_out)[(*count_out)++] = number_of_key(rows.rows[i].key);
+        }
+    }
+    return OK;
 }
 
 struct err hs_users_sharing(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t **users_out,
                             size_t *count_out)
 {
     struct user_rooms rooms;
-    uint64_t *users = NULL;
-    size_t count = 0;
-    size_t cap = 0;
+    struct user_set set = {0};
     TRY(hs_user_rooms(hs, ctx, user, &rooms));
     for (size_t i = 0; i < rooms.count; i++) {
-        struct store_rows rows;
-        if (rooms.items[i].membership != MEMBERSHIP_JOIN) {
-            continue;
-        }
-        struct store_object derived = room_derived_object(ctx, rooms.items[i].room);
-        TRY(read_prefix(hs, ctx, derived, DERIVED_KEY_MEMBER, &rows));
-        if (cap - count < rows.count) {
-            size_t grown = (count + rows.count) * 2;
-            users = arena_grow(ctx->arena, users, cap * sizeof *users, grown * sizeof *users);
-            cap = grown;
-        }
-        for (size_t j = 0; j < rows.count; j++) {
-            struct room_member member = {0};
-            TRY(member_row_decode(rows.rows[j].value, &member));
-            if (member.membership == MEMBERSHIP_JOIN) {
-                users[count++] = number_of_key(rows.rows[j].key);
-            }
+        uint64_t *users = NULL;
+        size_t count = 0;
+        if (rooms.items[i].membership == MEMBERSHIP_JOIN) {
+            TRY(joined_in(hs, ctx, rooms.items[i].room, &users, &count));
+            add_users(ctx, &set, users, count);
         }
     }
-    *users_out = users;
-    *count_out = count ? make_unique(users, count, user) : 0;
+    if (set.count) {
+        make_unique(&set);
+    }
+    *users_out = set.items;
+    *count_out = 0;
+    for (size_t i = 0; i < set.count; i++) {
+        if (set.items[i] != user) {
+            set.items[(*count_out)++] = set.items[i];
+        }
+    }
     return OK;
 }

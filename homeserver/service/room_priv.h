@@ -126,6 +126,10 @@ struct room *rooms_adopt(struct hs *hs, struct ctx *ctx, uint64_t number, struct
                          const struct room_rules *rules);
 /* be64 number of a room that was purged -> nothing. */
 struct store_object rooms_purged_object(void);
+/* The joined users of a room that is in memory and has only local ones, ascending; false: ask the
+ * store. */
+bool rooms_copy_joined(struct hs *hs, struct ctx *ctx, uint64_t number, uint64_t **users_out,
+                       size_t *count_out);
 /* Forgets a room that is no longer stored, as soon as no job holds it. */
 void rooms_drop(struct hs *hs, uint64_t number, struct slice room_id);
 /* lane: M_NOT_FOUND when the room was purged while the job waited. */

@@ -534,6 +534,21 @@ size_t hs_room_local_users(struct ctx *ctx, struct room *room, uint64_t **users_
     return count;
 }
 
+bool rooms_copy_joined(struct hs *hs, struct ctx *ctx, uint64_t number, uint64_t **users_out,
+                       size_t *count_out)
+{
+    struct hs_rooms *rooms = hs->rooms;
+    bool all = false;
+    pthread_mutex_lock(&rooms->lock);
+    struct room *room = map_get_ptr(rooms->by_number, map_key_u64(&number));
+    if (room && !room->broken) {
+        *count_out = hs_room_local_users(ctx, room, users_out);
+        all = hs_room_head(room).joined_count == *count_out;
+    }
+    pthread_mutex_unlock(&rooms->lock);
+    return all;
+}
+
 /* Index of the user, or where it would go. */
 static size_t find_local(const struct room *room, uint64_t user)
 {

@@ -18,6 +18,8 @@ struct view_memo {
     bool is_joined;
     int64_t left_number;
     bool is_forgotten;
+    struct room *stranger_room; /* the viewer had no membership before this event of this room */
+    int64_t stranger_until;
 };
 
 /* Who looks. user 0 = nobody in particular (world-readable only). */

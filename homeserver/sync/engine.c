@@ -6,6 +6,8 @@
 enum {
     USERS_MAX = 100000,
     LAZY_ENTRIES_MAX = 400000,
+    ROOM_BYTES_GUESS = 9000,
+    BODY_BYTES_GUESS_MAX = 2 << 20,
     TO_DEVICE_MAX = 100, /* Spec: client-server, "Send-to-Device messaging": at most 100 a sync */
 };
 
@@ -144,9 +146,19 @@ static bool has_nothing(const struct sync_job *job)
            job->inbox.count == 0;
 }
 
+/* A first answer is long: growing step by step would copy it, and touch memory, twice over. */
+static void make_room(const struct sync_job *job, struct buf *body)
+{
+    size_t guess = job->rooms.count * ROOM_BYTES_GUESS;
+    if (job->request->initial && guess < BODY_BYTES_GUESS_MAX) {
+        (void)buf_reserve(body, guess);
+    }
+}
+
 static struct err write_sections(struct sync_job *job, struct json_out *out)
 {
     TRY(find_rooms(job));
+    make_room(job, out->buf);
     TRY(read_account_data(job));
     for (size_t i = 0; i < COUNT_OF(sections); i++) {
         TRY(sections[i].write(job, out));
