@@ -19,6 +19,7 @@ static uint32_t matrix_code_of(uint32_t code)
     case ERR_CANCELLED:
     case ERR_TIMEOUT:
     case ERR_UNAVAILABLE:
+    case ERR_WAITS:
         return ERR_M_UNAVAILABLE;
     default:
         return ERR_M_UNKNOWN;

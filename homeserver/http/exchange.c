@@ -288,13 +288,31 @@ static struct err admit(struct http_connection *connection)
     return parse_body(connection->job, route);
 }
 
+/* The job would have to wait for the network: it begins again, with a new reply and in no lane, on
+ * the pool whose threads may. */
+bool http_exchange_wait(struct http_connection *connection, struct err err, job_fn fn)
+{
+    const struct http_server_config *config = config_of(connection);
+    struct http_job *job = connection->job;
+    if (err.code != ERR_WAITS || job->ctx.may_wait || !config->waiters) {
+        return false;
+    }
+    ctx_finish(&job->ctx);
+    job->ctx.may_wait = true;
+    job->reply = (struct http_reply){.file_fd = -1};
+    buf_init_arena(&job->reply.body, connection->arena, HTTP_REPLY_BYTES_MAX);
+    return workers_submit(config->waiters, 0, fn, connection);
+}
+
 static void run_handler(void *arg)
 {
     struct http_connection *connection = arg;
     struct http_job *job = connection->job;
     struct err err = connection->route->handler(config_of(connection)->app, &job->ctx,
                                                 &job->request, &job->reply);
-    http_exchange_finish(connection, err);
+    if (!http_exchange_wait(connection, err, run_handler)) {
+        http_exchange_finish(connection, err);
+    }
 }
 
 static void run_request(void *arg)
@@ -303,6 +321,9 @@ static void run_request(void *arg)
     const struct http_server_config *config = config_of(connection);
     struct http_job *job = connection->job;
     struct err err = admit(connection);
+    if (http_exchange_wait(connection, err, run_request)) {
+        return;
+    }
     if (err.code) {
         http_exchange_finish(connection, err);
         return;
@@ -311,7 +332,10 @@ static void run_request(void *arg)
     uint64_t lane = in_lane ? config->lane_of(config->app, &job->request) : 0;
     if (!lane) {
         run_handler(connection);
-    } else if (!workers_submit(config->workers, lane, run_handler, connection)) {
+        return;
+    }
+    job->ctx.may_wait = false;
+    if (!workers_submit(config->workers, lane, run_handler, connection)) {
         http_exchange_finish(connection, err_make(ERR_M_UNAVAILABLE, "worker queue is full"));
     }
 }
@@ -432,6 +456,9 @@ static void run_begin(void *arg)
     struct http_connection *connection = arg;
     struct http_job *job = connection->job;
     struct err err = authenticate(connection);
+    if (http_exchange_wait(connection, err, run_begin)) {
+        return;
+    }
     if (!err.code) {
         err = connection->route->stream->begin(config_of(connection)->app, &job->ctx, &job->request,
                                                &job->request.stream);

@@ -4,13 +4,17 @@
 #include "homeserver/base/mem.h"
 #include "homeserver/base/stats.h"
 #include "homeserver/http/cidr.h"
+#include "homeserver/http/hosts.h"
 
 #include <curl/curl.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 enum {
@@ -21,12 +25,20 @@ enum {
     CONNECT_TIMEOUT_MS = 10000,
     BODY_BYTES_DEFAULT = 1 << 24,
     CONNECTIONS_DEFAULT = 256,
+    CA_BYTES_MAX = 1 << 22,
 };
+
+static const char system_ca_file[] = "/etc/ssl/certs/ca-certificates.crt";
+static const char system_ca_folder[] = "/etc/ssl/certs";
 
 struct http_fetcher {
     struct http_fetch_config config; /* slices in the arena */
     struct arena *arena;
     struct http_cidr *allow, *deny;
+    struct http_hosts *hosts;
+    int ca_fd; /* the authorities in one file; -1 = those of the system */
+    char ca_path[32];
+    bool ca_whole; /* those of the system are in it */
     struct loop *loop;
     struct loop_timer *timer;
     CURLM *multi;
@@ -42,7 +54,7 @@ struct transfer {
     const struct http_fetch_request *request;
     struct transfer *next, *prev;
     CURL *easy;
-    struct curl_slist *headers, *connect_to;
+    struct curl_slist *headers, *connect_to, *resolved;
     struct loop_task start_task, resume_task, cancel_task;
     struct buf head; /* header lines of the last answer */
     size_t received;
@@ -347,8 +359,55 @@ static void copy_config(struct http_fetcher *fetcher, const struct http_fetch_co
     }
     fetcher->config.overrides = overrides;
     fetcher->config.user_agent = arena_copy(arena, config->user_agent);
-    fetcher->config.ca_file = arena_copy(arena, config->ca_file);
+    fetcher->config.dns_server = arena_copy(arena, config->dns_server);
     fetcher->config.proxy = arena_copy(arena, config->proxy);
+}
+
+static void close_ca(struct http_fetcher *fetcher)
+{
+    if (fetcher->ca_fd >= 0) {
+        close(fetcher->ca_fd);
+    }
+}
+
+static bool copy_file(const char *path, int to)
+{
+    char chunk[4096];
+    ssize_t got = 0;
+    size_t total = 0;
+    int from = open(path, O_RDONLY | O_CLOEXEC);
+    if (from < 0) {
+        return false;
+    }
+    while (total <= CA_BYTES_MAX && (got = read(from, chunk, sizeof chunk)) > 0) {
+        total += (size_t)got;
+        if (write(to, chunk, (size_t)got) != got) {
+            break;
+        }
+    }
+    close(from);
+    return got == 0 && write(to, "\n", 1) == 1;
+}
+
+/* libcurl takes one file of authorities (and not from memory, with GnuTLS): one without a name is
+ * made of those of the operator and those of the system. */
+static struct err load_ca(struct http_fetcher *fetcher, const struct http_fetch_config *config)
+{
+    if (config->ca_file_count == 0) {
+        return OK;
+    }
+    fetcher->ca_fd = memfd_create("authorities", MFD_CLOEXEC);
+    if (fetcher->ca_fd < 0) {
+        return err_public(ERR_IO, "no room for the authorities of tls.trusted_ca");
+    }
+    for (size_t i = 0; i < config->ca_file_count; i++) {
+        if (!copy_file(arena_cstr(fetcher->arena, config->ca_files[i]), fetcher->ca_fd)) {
+            return err_public(ERR_IO, "a file of tls.trusted_ca is not readable or too large");
+        }
+    }
+    fetcher->ca_whole = copy_file(system_ca_file, fetcher->ca_fd);
+    snprintf(fetcher->ca_path, sizeof fetcher->ca_path, "/proc/self/fd/%d", fetcher->ca_fd);
+    return OK;
 }
 
 static void start(struct http_fetcher *fetcher)
@@ -381,19 +440,22 @@ struct err http_fetcher_new(const struct http_fetch_config *config,
 {
     struct http_fetcher *fetcher = mem_alloc(sizeof *fetcher);
     fetcher->arena = arena_new();
+    fetcher->ca_fd = -1;
     copy_config(fetcher, config);
     struct err err = parse_ranges(fetcher, config->allow, config->allow_count, &fetcher->allow);
     if (!err.code) {
         err = parse_ranges(fetcher, config->deny, config->deny_count, &fetcher->deny);
     }
-    if (!err.code && config->ca_file.len && access(fetcher->config.ca_file.ptr, R_OK) != 0) {
-        err = err_public(ERR_IO, "the file of additional certificate authorities is not readable");
+    if (!err.code) {
+        err = load_ca(fetcher, config);
     }
     if (err.code) {
+        close_ca(fetcher);
         arena_free(&fetcher->arena);
         mem_free(fetcher);
         return err;
     }
+    fetcher->hosts = http_hosts_new(config->hosts_file);
     start(fetcher);
     *fetcher_out = fetcher;
     return OK;
@@ -420,6 +482,8 @@ void http_fetcher_free(struct http_fetcher **pointer)
     loop_timer_free(&fetcher->timer);
     loop_free(&fetcher->loop);
     curl_global_cleanup();
+    http_hosts_free(&fetcher->hosts);
+    close_ca(fetcher);
     arena_free(&fetcher->arena);
     mem_free(fetcher);
     *pointer = NULL;
@@ -449,6 +513,36 @@ static struct slice without_port(struct slice host)
     return slice_sub(host, 0, slice_find(host, ':'));
 }
 
+/* Addresses that are known go to libcurl's cache of names, for this transfer's host and port. A
+ * literal needs none. */
+static void set_addresses(struct transfer *transfer, struct arena *arena, struct slice host,
+                          struct slice port)
+{
+    const struct http_fetch_request *request = transfer->request;
+    struct slice found[HTTP_HOSTS_ADDRESSES_MAX];
+    const struct slice *addresses = found;
+    size_t count = http_hosts_find(transfer->fetcher->hosts, arena, host, found);
+    transfer->any_address |= count > 0; /* the operator named them */
+    if (count == 0) {
+        addresses = request->addresses;
+        count = request->address_count;
+    }
+    if (count == 0) {
+        return;
+    }
+    if (port.len < 2) {
+        port = slice_has_prefix(request->url, LIT("http://")) ? LIT(":80") : LIT(":443");
+    }
+    struct slice rule =
+        arena_printf(arena, "+%.*s%.*s", (int)host.len, host.ptr, (int)port.len, port.ptr);
+    for (size_t i = 0; i < count; i++) {
+        struct slice part = arena_concat(arena, i == 0 ? LIT(":") : LIT(","), addresses[i]);
+        rule = arena_concat(arena, rule, part);
+    }
+    transfer->resolved = curl_slist_append(NULL, arena_cstr(arena, rule));
+    curl_easy_setopt(transfer->easy, CURLOPT_RESOLVE, transfer->resolved);
+}
+
 /* libcurl's form is HOST:PORT:CONNECT-HOST:CONNECT-PORT; an empty port means any, or unchanged. */
 static void set_target(struct transfer *transfer, struct arena *arena)
 {
@@ -469,6 +563,8 @@ static void set_target(struct transfer *transfer, struct arena *arena)
             break;
         }
     }
+    struct slice url_port = slice_from(host_of_url(request->url), from.len);
+    set_addresses(transfer, arena, host, port.len > 1 ? port : url_port);
     if (replaced) {
         port = port.len ? port : LIT(":");
         struct slice rule = arena_printf(arena, "%.*s::%.*s%.*s", (int)from.len, from.ptr,
@@ -509,11 +605,12 @@ static void set_method(struct transfer *transfer, struct arena *arena)
 
 static void set_trust(struct transfer *transfer)
 {
-    const struct http_fetch_config *config = &transfer->fetcher->config;
+    const struct http_fetcher *fetcher = transfer->fetcher;
+    const struct http_fetch_config *config = &fetcher->config;
     CURL *easy = transfer->easy;
-    if (config->ca_file.len) { /* the folder holds the system's authorities */
-        curl_easy_setopt(easy, CURLOPT_CAINFO, config->ca_file.ptr);
-        curl_easy_setopt(easy, CURLOPT_CAPATH, "/etc/ssl/certs");
+    if (fetcher->ca_fd >= 0) {
+        curl_easy_setopt(easy, CURLOPT_CAINFO, fetcher->ca_path);
+        curl_easy_setopt(easy, CURLOPT_CAPATH, fetcher->ca_whole ? NULL : system_ca_folder);
     }
     if (config->skip_tls_checks) {
         curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
@@ -704,6 +801,7 @@ struct err http_fetch(struct http_fetcher *fetcher, struct ctx *ctx,
     curl_easy_cleanup(transfer.easy);
     curl_slist_free_all(transfer.headers);
     curl_slist_free_all(transfer.connect_to);
+    curl_slist_free_all(transfer.resolved);
     buf_deinit(&transfer.queue);
     buf_deinit(&transfer.head);
     pthread_cond_destroy(&transfer.changed);

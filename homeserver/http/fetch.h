@@ -15,7 +15,10 @@ struct http_fetch_override {
 
 struct http_fetch_config {
     struct slice user_agent;
-    struct slice ca_file;      /* PEM, trusted beside the system's authorities; may be empty */
+    const struct slice *ca_files; /* PEM, trusted beside the system's authorities */
+    size_t ca_file_count;
+    struct slice hosts_file;   /* names that go before DNS (hosts.h); may be empty */
+    struct slice dns_server;   /* "address:port" to ask for addresses; empty = the system's */
     struct slice proxy;        /* of outbound requests; empty = none */
     bool skip_tls_checks;      /* for closed test networks only */
     const struct slice *allow; /* CIDR ranges that may always be reached */
@@ -35,6 +38,9 @@ enum http_fetch_flag {
 };
 
 struct http_fetch_request {
+    /* Numeric addresses of the host to connect to, if its name has been resolved already. */
+    const struct slice *addresses;
+    size_t address_count;
     struct slice method; /* empty = GET */
     struct slice url;
     const struct http_header *headers;

@@ -97,6 +97,11 @@ static enum MHD_Result on_header(void *cls, enum MHD_ValueKind kind, const char 
         job->expects_continue = true;
     }
     keep_header(job, name, text);
+    struct http_request *request = &job->request;
+    if (slice_eq_nocase(name, LIT("Authorization")) &&
+        request->authorization_count < HTTP_AUTHORIZATIONS_MAX) {
+        request->authorizations[request->authorization_count++] = text;
+    }
     return MHD_YES;
 }
 

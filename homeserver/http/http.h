@@ -42,7 +42,7 @@ enum http_body {
 /* Which lane the handler runs in. */
 enum http_lane { HTTP_LANE_NONE, HTTP_LANE_USER /* the requester's account lane */ };
 
-enum { HTTP_PARAMS_MAX = 6 };
+enum { HTTP_PARAMS_MAX = 6, HTTP_AUTHORIZATIONS_MAX = 8 };
 
 /* The caller, filled by the auth hook; see service/requester.h for its fields. */
 struct requester;
@@ -56,8 +56,10 @@ struct http_request {
     struct slice query;                   /* raw query string */
     struct slice body;                    /* for JSON bodies */
     struct json json;                     /* parsed body */
-    struct slice authorization;           /* header, or empty */
-    struct slice token;                   /* bearer token from header or ?access_token= */
+    struct slice authorization;           /* first such header, or empty */
+    struct slice authorizations[HTTP_AUTHORIZATIONS_MAX]; /* all: servers send one for each key */
+    size_t authorization_count;
+    struct slice token; /* bearer token from header or ?access_token= */
     struct slice content_type;
     struct slice if_none_match;
     struct slice range;
@@ -68,6 +70,7 @@ struct http_request {
     int64_t content_length; /* -1 = unknown */
     const struct http_route *route;
     struct requester *requester;        /* NULL when not authenticated */
+    struct slice server;                /* HTTP_AUTH_SERVER: the server that signed the request */
     void *stream;                       /* what the stream hooks made of the body */
     struct http_connection *connection; /* for http_park */
 };
@@ -108,7 +111,8 @@ void http_reply_error(struct http_reply *reply, struct err err, struct slice ext
 /* The standard empty object. */
 void http_reply_empty(struct http_reply *reply);
 
-/* A returned error becomes the JSON error reply of its code. */
+/* A returned error becomes the JSON error reply of its code. After ERR_WAITS the handler runs once
+ * more, from its start, on the pool that may wait for the network (ctx->may_wait). */
 typedef struct err (*http_handler_fn)(void *app, struct ctx *ctx,
                                       const struct http_request *request, struct http_reply *reply);
 

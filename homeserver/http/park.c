@@ -40,7 +40,10 @@ static void run_resume(void *arg)
     struct http_parked *parked = &connection->parked;
     struct http_job *job = connection->job;
     job->ctx.write_ticket = parked->write_ticket;
-    http_exchange_finish(connection, parked->resume(parked->resume_arg, &job->ctx, &job->reply));
+    struct err err = parked->resume(parked->resume_arg, &job->ctx, &job->reply);
+    if (!http_exchange_wait(connection, err, run_resume)) {
+        http_exchange_finish(connection, err);
+    }
 }
 
 static void retry_later(struct http_connection *connection)

@@ -189,6 +189,9 @@ bool http_exchange_submit(struct http_connection *connection, uint64_t lane, job
 /* On a worker: the reply is complete; it leaves when its writes are durable. */
 void http_exchange_finish(struct http_connection *connection, struct err err);
 
+/* On a worker, after a job that answered `err`: true when the job would have waited for the network
+ * and `fn` now does it again where it may. */
+bool http_exchange_wait(struct http_connection *connection, struct err err, job_fn fn);
 void http_exchange_count_error(struct http_server *server, struct err err);
 
 /* --- front.c --- */

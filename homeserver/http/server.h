@@ -47,6 +47,7 @@ struct http_server_config {
                          void *arg);
     void *store;
     struct workers *workers;
+    struct workers *waiters; /* for jobs that answered ERR_WAITS; NULL = none */
     const struct now *now;
     struct log *log;
     struct stats *stats; /* base/stats.h */

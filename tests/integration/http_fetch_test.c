@@ -22,7 +22,8 @@ static struct http_fetcher *new_fetcher(struct harness *harness)
         arena_printf(arena, "127.0.0.1:%u", http_server_port(harness->server, HARNESS_TLS));
     const struct http_fetch_override overrides[] = {{LIT("example.org"), addresses}};
     const struct http_fetch_config config = {
-        .ca_file = slice_of(harness->certificate),
+        .ca_files = (struct slice[]){slice_of(harness->certificate)},
+        .ca_file_count = 1,
         .overrides = overrides,
         .override_count = 1,
     };
