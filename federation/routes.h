@@ -2,4 +2,10 @@
 #pragma once
 #include "homeserver/http/http.h"
 
+enum { SS_TABLES_MAX = 32 };
+
+/* Copies the tables of the server-server modules; gives their number. */
+size_t ss_routes_collect(struct http_route_table tables_out[SS_TABLES_MAX]);
+
+/* One table for each in_*.c. */
 extern const struct http_route_table ss_keys_routes;

@@ -1,11 +1,13 @@
 #include "homeserver/app.h"
 
 #include "crypto/signing_key.h"
+#include "federation/fed.h"
 #include "federation/routes.h"
 #include "homeserver/admin/routes.h"
 #include "homeserver/base/mem.h"
 #include "homeserver/base/stats.h"
 #include "homeserver/client/routes.h"
+#include "homeserver/http/fetch.h"
 #include "homeserver/http/selfsigned.h"
 #include "homeserver/http/server.h"
 #include "homeserver/media/media.h"
@@ -27,7 +29,7 @@
 
 #include <unistd.h>
 
-enum { ROOMS_CACHED_MAX = 10000, WORK_QUEUE_MAX = 100000 };
+enum { ROOMS_CACHED_MAX = 10000, WORK_QUEUE_MAX = 100000, WAITERS = 64 };
 
 struct app {
     struct arena *arena;
@@ -36,7 +38,8 @@ struct app {
     struct hs hs;
     struct ctx ctx; /* of start and stop */
     struct http_server *server;
-    struct http_route_table tables[CS_TABLES_MAX + 8];
+    struct fed *fed;
+    struct http_route_table tables[CS_TABLES_MAX + SS_TABLES_MAX];
     struct http_route_table admin_tables[1];
     size_t table_count;
 };
@@ -170,6 +173,29 @@ static struct http_listener *collect_listeners(struct app *app, size_t *count_ou
     return listeners;
 }
 
+/* What reaches other servers: the fetcher, the threads that may wait for it, federation. */
+static struct err build_outbound(struct app *app)
+{
+    const struct conf *conf = app->options.conf;
+    const struct http_fetch_config config = {
+        .user_agent = LIT("Myelin/" MYELIN_VERSION),
+        .ca_files = conf->tls_trusted_ca.items,
+        .ca_file_count = conf->tls_trusted_ca.count,
+        .hosts_file = conf->network_hosts_file,
+        .dns_server = conf->network_dns_server,
+        .proxy = conf->network_proxy,
+        .allow = conf->network_allow.items,
+        .allow_count = conf->network_allow.count,
+        .deny = conf->network_deny.items,
+        .deny_count = conf->network_deny.count,
+        .log = app->options.log,
+        .stats = app->hs.stats,
+    };
+    TRY(http_fetcher_new(&config, &app->hs.fetcher));
+    app->hs.waiters = workers_new("waiter", WAITERS, WORK_QUEUE_MAX);
+    return fed_new(&app->hs, &app->fed);
+}
+
 static struct err build_server(struct app *app)
 {
     const struct conf *conf = app->options.conf;
@@ -182,7 +208,7 @@ static struct err build_server(struct app *app)
     struct http_listener *listeners = collect_listeners(app, &listener_count);
     app->admin_tables[0] = admin_routes;
     app->table_count = cs_routes_collect(app->tables);
-    app->tables[app->table_count++] = ss_keys_routes;
+    app->table_count += ss_routes_collect(app->tables + app->table_count);
     struct http_server_config config = {
         .listeners = listeners,
         .listener_count = listener_count,
@@ -208,6 +234,7 @@ static struct err build_server(struct app *app)
             (void (*)(void *, uint64_t, void (*)(void *, struct err), void *))store_when_durable,
         .store = app->hs.store,
         .workers = app->hs.workers,
+        .waiters = app->hs.waiters,
         .now = app->hs.now,
         .log = app->hs.log,
     };
@@ -224,7 +251,11 @@ static struct err open_all(struct app *app)
         return OK;
     }
     build_services(app);
-    return app->options.mode == APP_SERVE ? build_server(app) : OK;
+    if (app->options.mode == APP_OFFLINE) {
+        return OK;
+    }
+    TRY(build_outbound(app));
+    return build_server(app);
 }
 
 struct err app_new(const struct app_options *options, struct app **app_out)
@@ -259,7 +290,8 @@ struct err app_start(struct app *app)
     ctx_finish(&ctx);
     arena_free(&ctx.arena);
     TRY(err);
-    return http_server_start(app->server);
+    TRY(http_server_start(app->server));
+    return fed_start(app->fed);
 }
 
 uint16_t app_port(const struct app *app, size_t listener)
@@ -281,7 +313,16 @@ void app_free(struct app **app)
     if (a->server) {
         http_server_stop(a->server, a->options.conf->limits_drain_timeout);
     }
+    if (a->fed) {
+        fed_stop(a->fed);
+    }
+    if (a->hs.fetcher) {
+        http_fetcher_stop(a->hs.fetcher);
+    }
+    workers_free(&a->hs.waiters);
     workers_free(&a->hs.workers);
+    fed_free(&a->fed);
+    http_fetcher_free(&a->hs.fetcher);
     if (a->server) {
         http_server_free(&a->server);
     }

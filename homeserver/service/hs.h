@@ -26,6 +26,8 @@ struct sync;         /* the sync engine, sync/sync.h */
 struct signing_key;  /* crypto/signing_key.h */
 struct stats;        /* base/stats.h */
 struct http_ratelimit;
+struct http_request;
+struct http_reply;
 struct http_fetcher; /* outbound HTTP, http/fetch.h */
 struct hs_remote;    /* what other servers do for us, remote.h */
 struct fed;          /* the federation side, federation/fed.h */
@@ -58,7 +60,10 @@ struct hs {
     struct workers *waiters;          /* jobs that may wait for the network (ctx.may_wait) */
     const struct hs_remote *remote;   /* NULL when this server does not federate */
     struct fed *fed;                  /* for federation's routes alone */
-    struct sync *sync;                /* for the routes alone: the service layer does not know it */
+    /* Checks a request signed by another server (fed_authenticate); NULL: none is accepted. */
+    struct err (*authenticate_server)(struct fed *fed, struct ctx *ctx,
+                                      struct http_request *request, struct http_reply *reply);
+    struct sync *sync; /* for the routes alone: the service layer does not know it */
 };
 
 /* Whether a server name is this server's (compared case-sensitively, as the spec asks). */

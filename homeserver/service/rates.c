@@ -42,29 +42,11 @@ static struct slice login_name(struct hs *hs, struct ctx *ctx, const struct http
     return err.code == 0 ? user_id : (struct slice){0};
 }
 
-/* The origin in an X-Matrix header; the whole header stands for it until it was checked, which
- * comes first for routes that need it. */
-static struct slice server_of(const struct http_request *request)
-{
-    static const struct slice name = {"origin=", 7};
-    struct slice rest = request->authorization;
-    while (rest.len && !slice_has_prefix(rest, name)) {
-        rest = slice_from(rest, 1);
-    }
-    rest = slice_from(rest, name.len);
-    rest = rest.len && rest.ptr[0] == '"' ? slice_from(rest, 1) : rest;
-    size_t end = 0;
-    while (end < rest.len && rest.ptr[end] != '"' && rest.ptr[end] != ',') {
-        end++;
-    }
-    return end ? slice_sub(rest, 0, end) : request->remote_address;
-}
-
 static struct slice key_of(const struct http_request *request)
 {
     enum http_rate rate = request->route->rate;
     if (rate == HTTP_RATE_FEDERATION) {
-        return server_of(request);
+        return request->server.len ? request->server : request->remote_address;
     }
     bool by_user = request->requester && rate != HTTP_RATE_LOGIN && rate != HTTP_RATE_REGISTER;
     return by_user ? request->requester->user_id : request->remote_address;

@@ -82,6 +82,9 @@ struct err hs_authenticate(void *app, struct ctx *ctx, struct http_request *requ
         }
         return authenticate_token(hs, ctx, request, reply);
     case HTTP_AUTH_SERVER:
+        if (hs->authenticate_server) {
+            return hs->authenticate_server(hs->fed, ctx, request, reply);
+        }
         break;
     }
     return refuse(reply, err_make(ERR_M_UNAUTHORIZED, "no X-Matrix signature"), (struct slice){0});

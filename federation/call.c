@@ -1,0 +1,262 @@
+/* One request to another server: who it goes to, its signature, its answer.
+ * Spec: server-server, "Request Authentication". */
+#include "federation/fed_priv.h"
+
+static const struct slice agent_methods_with_body[] = {{"PUT", 3}, {"POST", 4}};
+
+static struct err check_destination(struct fed *fed, struct ctx *ctx, const struct fed_call *call)
+{
+    if (!ids_is_server_name(call->destination) || hs_is_local(fed->hs, call->destination)) {
+        return err_public(ERR_M_INVALID_PARAM, "This is not the name of another server.");
+    }
+    if (!fed_peer_is_allowed(fed, call->destination)) {
+        return err_public(ERR_M_FORBIDDEN, "This server does not federate with that one.");
+    }
+    if (!ctx->may_wait) {
+        return err_make(ERR_WAITS, "another server must be asked");
+    }
+    if (!(call->flags & FED_CALL_ANYWAY) && fed_peer_is_down(fed, call->destination, NULL)) {
+        return err_make(ERR_UNAVAILABLE, "the server did not answer lately and is left alone");
+    }
+    return OK;
+}
+
+/* The signature stands for the request however it is sent. */
+struct outgoing {
+    const struct fed_call *call;
+    struct http_header headers[3];
+    struct http_fetch_request request;
+};
+
+static void compose(struct fed *fed, struct ctx *ctx, const struct fed_call *call,
+                    struct outgoing *out)
+{
+    struct http_fetch_request *request = &out->request;
+    struct slice method = call->method.len ? call->method : LIT("GET");
+    out->call = call;
+    *request = (struct http_fetch_request){
+        .method = method,
+        .headers = out->headers,
+        .timeout_ms = call->timeout_ms,
+        .body_bytes_max = call->body_bytes_max,
+        .flags = HTTP_FETCH_HTTPS_ONLY,
+        .sink = call->sink,
+        .sink_arg = call->sink_arg,
+    };
+    if (fed->hs->conf->network_allow_private_addresses) {
+        request->flags |= HTTP_FETCH_ANY_ADDRESS;
+    }
+    if (call->content) {
+        request->body = json_canonical(ctx->arena, call->content);
+        out->headers[request->header_count++] =
+            (struct http_header){LIT("Content-Type"), LIT("application/json")};
+    }
+    if (!(call->flags & FED_CALL_UNSIGNED)) {
+        struct xmatrix_request signature = {method, call->path, call->destination, call->content};
+        out->headers[request->header_count++] = (struct http_header){
+            LIT("Authorization"), xmatrix_sign(fed->hs, ctx->arena, &signature)};
+    }
+}
+
+static bool has_body_always(struct slice method)
+{
+    for (size_t i = 0; i < COUNT_OF(agent_methods_with_body); i++) {
+        if (slice_eq(method, agent_methods_with_body[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What was sent to a connection that was then refused may be sent again elsewhere; after any byte
+ * of an answer, or no answer in time, it may have been acted upon. */
+static bool may_try_next(struct err err)
+{
+    return err.code == ERR_UNAVAILABLE;
+}
+
+static struct err send(struct fed *fed, struct ctx *ctx, struct outgoing *out,
+                       struct http_fetch_reply *reply)
+{
+    struct fed_target targets[FED_TARGETS_MAX];
+    size_t count = 0;
+    struct err err = OK;
+    TRY(fed_destination_find(fed, ctx, out->call->destination, targets, &count));
+    for (size_t i = 0; i < count; i++) {
+        struct slice parts[] = {LIT("https://"), targets[i].authority, out->call->path};
+        struct buf url;
+        buf_init_arena(&url, ctx->arena, SIZE_MAX / 2);
+        for (size_t part = 0; part < COUNT_OF(parts); part++) {
+            buf_add(&url, parts[part]);
+        }
+        out->request.url = buf_slice(&url);
+        out->request.connect_to = targets[i].connect_to;
+        err = fed->net.fetch(fed->net.arg, ctx, &out->request, reply);
+        if (!may_try_next(err)) {
+            break;
+        }
+    }
+    return err;
+}
+
+/* Media may lie elsewhere: any HTTPS address, without our name. */
+static struct err follow(struct fed *fed, struct ctx *ctx, const struct outgoing *out,
+                         struct http_fetch_reply *reply)
+{
+    struct slice location = http_fetch_header(reply, LIT("Location"));
+    bool moved = reply->status == 301 || reply->status == 302 || reply->status == 303 ||
+                 reply->status == 307 || reply->status == 308;
+    if (!moved || !out->call->redirects_max || !location.len) {
+        return OK;
+    }
+    struct http_fetch_request request = out->request;
+    request.method = LIT("GET");
+    request.url = location;
+    request.connect_to = (struct slice){0};
+    request.headers = NULL;
+    request.header_count = 0;
+    request.body = (struct slice){0};
+    request.redirects_max = out->call->redirects_max - 1;
+    return fed->net.fetch(fed->net.arg, ctx, &request, reply);
+}
+
+static void read_answer(struct ctx *ctx, const struct http_fetch_reply *reply,
+                        struct fed_answer *answer)
+{
+    *answer = (struct fed_answer){
+        .status = reply->status,
+        .body = reply->body,
+        .content_type = reply->content_type,
+        .location = http_fetch_header(reply, LIT("Location")),
+    };
+    if (reply->status / 100 == 2 && reply->body.len) {
+        struct err err = json_parse(ctx->arena, reply->body, &answer->json);
+        if (err.code || answer->json.type != JSON_OBJECT) {
+            answer->json = (struct json){0};
+        }
+    }
+}
+
+/* Whether the server itself was reached; how it likes the request is another matter. */
+static bool is_failure(struct err err)
+{
+    return err.code == ERR_UNAVAILABLE || err.code == ERR_TIMEOUT;
+}
+
+struct err fed_call(struct fed *fed, struct ctx *ctx, const struct fed_call *call,
+                    struct fed_answer *answer_out)
+{
+    struct outgoing out;
+    struct http_fetch_reply reply = {0};
+    TRY(check_destination(fed, ctx, call));
+    compose(fed, ctx, call, &out);
+    if (!out.request.body.ptr && has_body_always(out.request.method)) {
+        out.request.body = LIT("");
+    }
+    struct err err = send(fed, ctx, &out, &reply);
+    bool overloaded =
+        !err.code && (reply.status == 502 || reply.status == 503 || reply.status == 504);
+    if (err.code != ERR_CANCELLED) {
+        fed_peer_note(fed, ctx, call->destination,
+                      is_failure(err) || overloaded ? FED_PEER_FAILED : FED_PEER_ANSWERED);
+    }
+    TRY(err);
+    TRY(follow(fed, ctx, &out, &reply));
+    read_answer(ctx, &reply, answer_out);
+    return OK;
+}
+
+/* Errors that are about the user's request; all others are between the servers. */
+static const enum errcode passed[] = {
+    ERR_M_FORBIDDEN,
+    ERR_M_NOT_FOUND,
+    ERR_M_UNRECOGNIZED,
+    ERR_M_LIMIT_EXCEEDED,
+    ERR_M_TOO_LARGE,
+    ERR_M_UNSUPPORTED_ROOM_VERSION,
+    ERR_M_INCOMPATIBLE_ROOM_VERSION,
+    ERR_M_UNABLE_TO_AUTHORISE_JOIN,
+    ERR_M_UNABLE_TO_GRANT_JOIN,
+    ERR_M_INVITE_BLOCKED,
+    ERR_M_BAD_STATE,
+    ERR_M_GUEST_ACCESS_FORBIDDEN,
+    ERR_M_EXCLUSIVE,
+    ERR_M_RESOURCE_LIMIT_EXCEEDED,
+    ERR_M_NOT_YET_UPLOADED,
+    ERR_M_USER_DEACTIVATED,
+};
+
+enum { REMOTE_TEXT_BYTES_MAX = 500 };
+
+static struct err error_of(struct ctx *ctx, const struct fed_answer *answer)
+{
+    struct json body;
+    if (answer->status / 100 == 5 || json_parse(ctx->arena, answer->body, &body).code ||
+        body.type != JSON_OBJECT) {
+        return err_make(ERR_UNAVAILABLE, "the other server answered with an error");
+    }
+    struct slice errcode = json_get_string(&body, LIT("errcode"));
+    struct slice text = slice_sub(json_get_string(&body, LIT("error")), 0, REMOTE_TEXT_BYTES_MAX);
+    text = slice_is_utf8(text) ? text : (struct slice){0};
+    for (size_t i = 0; i < COUNT_OF(passed); i++) {
+        const struct errcode_info *info = errcode_get(passed[i]);
+        if (slice_eq(info->wire, errcode)) {
+            return text.len ? err_publicf(ctx->arena, passed[i], "%.*s", (int)text.len, text.ptr)
+                            : err_make(passed[i], "refused by the other server");
+        }
+    }
+    return err_publicf(ctx->arena, ERR_M_REMOTE, "The other server refused: %.*s", (int)text.len,
+                       text.ptr);
+}
+
+struct err fed_call_json(struct fed *fed, struct ctx *ctx, const struct fed_call *call,
+                         struct json *answer_out)
+{
+    struct fed_answer answer;
+    TRY(fed_call(fed, ctx, call, &answer));
+    if (answer.status / 100 != 2) {
+        return error_of(ctx, &answer);
+    }
+    if (answer.json.type != JSON_OBJECT) {
+        return err_make(ERR_UNAVAILABLE, "the other server's answer is not a JSON object");
+    }
+    *answer_out = answer.json;
+    return OK;
+}
+
+static void add_escaped(struct buf *out, struct slice text)
+{
+    static const char digits[] = "0123456789ABCDEF";
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned char c = (unsigned char)text.ptr[i];
+        bool plain = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                     c == '-' || c == '.' || c == '_' || c == '~';
+        if (plain) {
+            buf_add_byte(out, (char)c);
+        } else {
+            buf_add_byte(out, '%');
+            buf_add_byte(out, digits[c >> 4]);
+            buf_add_byte(out, digits[c & 15]);
+        }
+    }
+}
+
+struct slice fed_path(struct ctx *ctx, const char *format, const struct slice *parts, size_t count)
+{
+    struct slice rest = slice_of(format);
+    struct buf out;
+    size_t used = 0;
+    buf_init_arena(&out, ctx->arena, SIZE_MAX / 2);
+    while (rest.len) {
+        if (slice_has_prefix(rest, LIT("%s"))) {
+            ASSERT(used < count);
+            add_escaped(&out, parts[used++]);
+            rest = slice_from(rest, 2);
+        } else {
+            buf_add_byte(&out, rest.ptr[0]);
+            rest = slice_from(rest, 1);
+        }
+    }
+    ASSERT(used == count);
+    return buf_slice(&out);
+}

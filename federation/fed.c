@@ -1,0 +1,54 @@
+#include "federation/fed_priv.h"
+
+#include "federation/remote.h"
+#include "homeserver/base/mem.h"
+
+static struct err fetch(void *arg, struct ctx *ctx, const struct http_fetch_request *request,
+                        struct http_fetch_reply *reply_out)
+{
+    return http_fetch(arg, ctx, request, reply_out);
+}
+
+struct err fed_new(struct hs *hs, struct fed **fed_out)
+{
+    struct fed *fed = mem_alloc(sizeof *fed);
+    fed->hs = hs;
+    fed->net = (struct fed_net){.fetch = fetch, .arg = hs->fetcher};
+    fed->destinations = fed_destinations_new();
+    fed->peers = fed_peers_new();
+    fed->keys = fed_keys_new();
+    hs->fed = fed;
+    if (hs->conf->federation_enabled) {
+        hs->remote = &fed_remote;
+        hs->authenticate_server = fed_authenticate;
+    }
+    *fed_out = fed;
+    return OK;
+}
+
+struct err fed_start(struct fed *fed)
+{
+    (void)fed;
+    return OK;
+}
+
+void fed_stop(struct fed *fed)
+{
+    (void)fed;
+}
+
+void fed_free(struct fed **pointer)
+{
+    struct fed *fed = *pointer;
+    if (!fed) {
+        return;
+    }
+    fed->hs->fed = NULL;
+    fed->hs->remote = NULL;
+    fed->hs->authenticate_server = NULL;
+    fed_keys_free(&fed->keys);
+    fed_peers_free(&fed->peers);
+    fed_destinations_free(&fed->destinations);
+    mem_free(fed);
+    *pointer = NULL;
+}

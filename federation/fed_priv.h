@@ -1,0 +1,64 @@
+/* Inside of federation/: the object, what runs in its parts, and the world it talks to (replaced in
+ * tests). */
+#pragma once
+#include "federation/fed.h"
+#include "homeserver/http/fetch.h"
+#include "homeserver/service/hs.h"
+
+struct fed_destinations;
+struct fed_peers;
+struct fed_keys;
+
+/* The network as federation sees it. */
+struct fed_net {
+    struct err (*fetch)(void *arg, struct ctx *ctx, const struct http_fetch_request *request,
+                        struct http_fetch_reply *reply_out);
+    void *arg;
+};
+
+struct fed {
+    struct hs *hs;
+    struct fed_net net;
+    struct fed_destinations *destinations;
+    struct fed_peers *peers;
+    struct fed_keys *keys;
+};
+
+/* --- destination.c --- */
+enum { FED_TARGETS_MAX = 8 };
+/* One way to reach a server. */
+struct fed_target {
+    struct slice authority;  /* Host header; the certificate is for its host */
+    struct slice connect_to; /* "host:port" */
+};
+struct fed_destinations *fed_destinations_new(void);
+void fed_destinations_free(struct fed_destinations **destinations);
+/* The ways to reach a server, to be tried in order; at least one on success. */
+struct err fed_destination_find(struct fed *fed, struct ctx *ctx, struct slice server,
+                                struct fed_target targets_out[FED_TARGETS_MAX],
+                                size_t *count_out) MUST_USE;
+
+/* --- peers.c: back-off, and how many requests run to a server at once --- */
+struct fed_peers *fed_peers_new(void);
+void fed_peers_free(struct fed_peers **peers);
+/* The configuration lets this server talk to that one. */
+bool fed_peer_is_allowed(const struct fed *fed, struct slice server);
+enum fed_peer_result { FED_PEER_ANSWERED, FED_PEER_FAILED };
+void fed_peer_note(struct fed *fed, struct ctx *ctx, struct slice server,
+                   enum fed_peer_result result);
+
+/* --- keys.c --- */
+struct fed_keys *fed_keys_new(void);
+void fed_keys_free(struct fed_keys **keys);
+/* fed_key_get without a fetch. */
+struct err fed_key_find(struct fed *fed, struct ctx *ctx, const struct fed_key_query *query,
+                        struct ed25519_public *key_out, bool *found_out) MUST_USE;
+
+/* --- xmatrix.c --- */
+/* The Authorization header of a request of this server. */
+struct xmatrix_request {
+    struct slice method, target, destination;
+    const struct json *content; /* NULL = no body */
+};
+struct slice xmatrix_sign(struct hs *hs, struct arena *arena,
+                          const struct xmatrix_request *request);

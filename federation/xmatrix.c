@@ -1,0 +1,165 @@
+/* Requests signed by servers: ours, and theirs. Spec: server-server, "Request Authentication". */
+#include "federation/xmatrix.h"
+
+#include "federation/fed_priv.h"
+
+enum { KEY_ID_BYTES_MAX = 255 };
+
+static const char *const method_names[] = {
+    [HTTP_GET] = "GET",       [HTTP_POST] = "POST", [HTTP_PUT] = "PUT",
+    [HTTP_DELETE] = "DELETE", [HTTP_HEAD] = "HEAD", [HTTP_OPTIONS] = "OPTIONS",
+};
+
+static struct json signed_object(struct arena *arena, const struct xmatrix_request *request,
+                                 struct slice origin)
+{
+    struct json object = json_object();
+    json_set(arena, &object, LIT("method"), json_string(request->method));
+    json_set(arena, &object, LIT("uri"), json_string(request->target));
+    json_set(arena, &object, LIT("origin"), json_string(origin));
+    if (request->destination.ptr) {
+        json_set(arena, &object, LIT("destination"), json_string(request->destination));
+    }
+    if (request->content) {
+        json_set(arena, &object, LIT("content"), *request->content);
+    }
+    return object;
+}
+
+struct slice xmatrix_sign(struct hs *hs, struct arena *arena, const struct xmatrix_request *request)
+{
+    struct json object = signed_object(arena, request, hs->server_name);
+    json_sign(arena, &object, &hs->signer);
+    struct slice sig = json_sign_find(&object, hs->server_name, hs->signer.key_id);
+    struct slice parts[] = {LIT("X-Matrix origin=\""),
+                            hs->server_name,
+                            LIT("\",destination=\""),
+                            request->destination,
+                            LIT("\",key=\""),
+                            hs->signer.key_id,
+                            LIT("\",sig=\""),
+                            sig,
+                            LIT("\"")};
+    struct buf header;
+    buf_init_arena(&header, arena, SIZE_MAX / 2);
+    for (size_t i = 0; i < COUNT_OF(parts); i++) {
+        buf_add(&header, parts[i]);
+    }
+    return buf_slice(&header);
+}
+
+/* --- checking --- */
+
+struct signers {
+    struct xmatrix headers[HTTP_AUTHORIZATIONS_MAX];
+    size_t count;
+};
+
+static struct err refuse(const char *text)
+{
+    return err_public(ERR_M_UNAUTHORIZED, text);
+}
+
+/* All headers of the request that are of this scheme: one for each key of the one origin. */
+static struct err read_headers(struct fed *fed, struct ctx *ctx, const struct http_request *request,
+                               struct signers *signers)
+{
+    for (size_t i = 0; i < request->authorization_count; i++) {
+        struct xmatrix *header = &signers->headers[signers->count];
+        if (!xmatrix_parse(ctx->arena, request->authorizations[i], header)) {
+            continue;
+        }
+        if (!ids_is_server_name(header->origin)) {
+            return refuse("The origin is not a valid server name.");
+        }
+        /* Spec: a destination that is given and not this server is refused with 401. */
+        if (header->destination.ptr && !hs_is_local(fed->hs, header->destination)) {
+            return refuse("The request is signed for another destination.");
+        }
+        if (signers->count && !slice_eq(header->origin, signers->headers[0].origin)) {
+            return refuse("The Authorization headers name different origins.");
+        }
+        bool usable = slice_has_prefix(header->key, LIT("ed25519:")) &&
+                      header->key.len <= KEY_ID_BYTES_MAX && slice_is_utf8(header->key);
+        signers->count += usable;
+    }
+    return signers->count ? OK : refuse("A request of a server needs an X-Matrix signature.");
+}
+
+/* What the signature of a header must cover. A body that was optional and absent was not signed. */
+static struct slice payload_of(struct ctx *ctx, const struct http_request *request,
+                               const struct xmatrix *header)
+{
+    bool has_body = request->body.len && request->json.type == JSON_OBJECT;
+    struct xmatrix_request parts = {
+        .method = slice_of(method_names[request->method]),
+        .target = request->target,
+        .destination = header->destination,
+        .content = has_body ? &request->json : NULL,
+    };
+    struct json object = signed_object(ctx->arena, &parts, header->origin);
+    return json_sign_payload(ctx->arena, &object);
+}
+
+typedef struct err (*key_fn)(struct fed *fed, struct ctx *ctx, const struct fed_key_query *query,
+                             struct ed25519_public *key_out, bool *found_out);
+
+struct verdict {
+    bool found, verified;
+};
+
+/* One good signature with a key that is valid now is enough. */
+static struct err verify(struct fed *fed, struct ctx *ctx, const struct http_request *request,
+                         const struct xmatrix *header, key_fn find, struct verdict *verdict)
+{
+    struct fed_key_query query = {.server = header->origin,
+                                  .key_id = header->key,
+                                  .use = FED_KEY_REQUEST,
+                                  .ts_ms = now_wall_ms(ctx->now)};
+    struct ed25519_public key;
+    struct ed25519_signature signature;
+    bool found = false;
+    TRY(find(fed, ctx, &query, &key, &found));
+    verdict->found |= found;
+    if (found && ed25519_parse_signature(header->sig, &signature)) {
+        verdict->verified = ed25519_verify(&key, payload_of(ctx, request, header), &signature);
+    }
+    return OK;
+}
+
+static struct err check_signers(struct fed *fed, struct ctx *ctx,
+                                const struct http_request *request, const struct signers *signers)
+{
+    static const key_fn ways[] = {fed_key_find, fed_key_get};
+    struct verdict verdict = {0};
+    for (size_t way = 0; way < COUNT_OF(ways) && !verdict.found; way++) {
+        for (size_t i = 0; i < signers->count && !verdict.verified; i++) {
+            TRY(verify(fed, ctx, request, &signers->headers[i], ways[way], &verdict));
+        }
+    }
+    if (!verdict.found) {
+        return refuse("The key of the origin cannot be found, or it is not valid now.");
+    }
+    return verdict.verified ? OK : refuse("The signature of the request is not valid.");
+}
+
+struct err fed_authenticate(struct fed *fed, struct ctx *ctx, struct http_request *request,
+                            struct http_reply *reply)
+{
+    struct signers *signers = arena_alloc(ctx->arena, sizeof *signers);
+    (void)reply;
+    TRY(read_headers(fed, ctx, request, signers));
+    struct slice origin = signers->headers[0].origin;
+    if (!fed_peer_is_allowed(fed, origin)) {
+        return err_public(ERR_M_FORBIDDEN, "This server does not federate with yours.");
+    }
+    TRY(check_signers(fed, ctx, request, signers));
+    request->server = origin;
+    fed_peer_alive(fed, origin);
+    return OK;
+}
+
+struct slice fed_origin(const struct http_request *request)
+{
+    return request->server;
+}
