@@ -82,13 +82,27 @@ struct slice token_random_name(struct arena *arena, size_t count)
     return random_text(arena, "abcdefghijkmnpqrstuvwxyz23456789", count);
 }
 
+static unsigned int hmac_sha1(struct slice key, struct slice message,
+                              unsigned char mac[EVP_MAX_MD_SIZE])
+{
+    unsigned int mac_len = 0;
+    HMAC(EVP_sha1(), key.ptr, (int)key.len, (const unsigned char *)message.ptr, message.len, mac,
+         &mac_len);
+    return mac_len;
+}
+
+struct slice token_hmac_sha1_base64(struct arena *arena, struct slice key, struct slice message)
+{
+    unsigned char mac[EVP_MAX_MD_SIZE];
+    struct slice bytes = {(const char *)mac, hmac_sha1(key, message, mac)};
+    return arena_concat(arena, base64_encode(arena, bytes, BASE64_STANDARD), LIT("="));
+}
+
 struct slice token_hmac_sha1_hex(struct arena *arena, struct slice key, struct slice message)
 {
     static const char digits[] = "0123456789abcdef";
     unsigned char mac[EVP_MAX_MD_SIZE];
-    unsigned int mac_len = 0;
-    HMAC(EVP_sha1(), key.ptr, (int)key.len, (const unsigned char *)message.ptr, message.len, mac,
-         &mac_len);
+    unsigned int mac_len = hmac_sha1(key, message, mac);
     char *hex = arena_alloc(arena, (size_t)mac_len * 2 + 1);
     for (unsigned int i = 0; i < mac_len; i++) {
         hex[i * 2] = digits[mac[i] >> 4];

@@ -18,3 +18,5 @@ struct slice token_random_letters(struct arena *arena, size_t count);
 struct slice token_random_name(struct arena *arena, size_t count);
 /* Hex HMAC-SHA1, as the shared-secret registration of Synapse asks for. */
 struct slice token_hmac_sha1_hex(struct arena *arena, struct slice key, struct slice message);
+/* The same in padded base64, as TURN servers with a shared secret ask for. */
+struct slice token_hmac_sha1_base64(struct arena *arena, struct slice key, struct slice message);

@@ -24,6 +24,8 @@ static const struct {
     {{"registration_tokens/list", 24}, admin_tokens_list},
     {{"registration_tokens/create", 26}, admin_tokens_create},
     {{"registration_tokens/delete", 26}, admin_tokens_delete},
+    {{"reports/list", 12}, admin_reports_list},
+    {{"reports/delete", 14}, admin_reports_delete},
     {{"stats", 5}, admin_stats},
     {{"compact", 7}, admin_compact},
 };

@@ -41,5 +41,7 @@ struct err admin_rooms_purge(struct admin_call *call) MUST_USE;
 struct err admin_tokens_list(struct admin_call *call) MUST_USE;
 struct err admin_tokens_create(struct admin_call *call) MUST_USE;
 struct err admin_tokens_delete(struct admin_call *call) MUST_USE;
+struct err admin_reports_list(struct admin_call *call) MUST_USE;
+struct err admin_reports_delete(struct admin_call *call) MUST_USE;
 struct err admin_stats(struct admin_call *call) MUST_USE;
 struct err admin_compact(struct admin_call *call) MUST_USE;

@@ -29,6 +29,7 @@ static const char *const extras[] = {
     "GET /_matrix/client/unstable/io.myelin.stream/v1",
     "GET /_matrix/client/unstable/im.nheko.summary/rooms/{}/summary",
     "GET /_matrix/client/unstable/im.nheko.summary/summary/{}",
+    "GET /_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms",
     "GET /_synapse/admin/v1/register",
     "POST /_synapse/admin/v1/register",
     "GET /_matrix/static/client/login",
