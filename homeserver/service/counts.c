@@ -11,7 +11,8 @@
 
 enum {
     SCAN_EVENTS_MAX = 2000, /* no more than the newest so many are looked at */
-    SCAN_PAGE = 200,
+    SCAN_PAGE = 64,
+    SKIP_PAGE = 32,
     UNREAD_MAX = 2000, /* events kept for one user and room: a count goes no higher */
     UNREAD_KEPT_MAX = 4000000,
     THREADS_MAX = 256,
@@ -253,6 +254,9 @@ static void drop_read_by_receipts(struct counting *c)
 /* Who speaks in a thread has read it. */
 static void drop_thread(struct counting *c, uint32_t thread)
 {
+    if (c->cache->unread_count == 0) {
+        return;
+    }
     int64_t *upto = arena_array(c->ctx->arena, c->cache->root_count, sizeof *upto);
     for (size_t i = 0; i < c->cache->root_count; i++) {
         upto[i] = i == thread ? INT64_MAX : INT64_MIN;
@@ -426,26 +430,104 @@ static struct err scan_known(struct counting *c)
     return OK;
 }
 
+/* Whether the row can be anything but a plain event of the main timeline. */
+static bool may_relate(const struct stored_event *event)
+{
+    static const char relates[] = "\"m.relates_to\"", redaction[] = "\"m.room.redaction\"";
+    struct slice json = event->event.json;
+    return memmem(json.ptr, json.len, relates, sizeof relates - 1) ||
+           memmem(json.ptr, json.len, redaction, sizeof redaction - 1);
+}
+
+static bool is_own_plain(const struct counting *c, const struct stored_event *event)
+{
+    return event->sender == c->user && !(event->flags & EVENT_REDACTED) && !may_relate(event);
+}
+
+/* Counts a page of events that are not in memory, which has an arena of its own. */
+static struct err count_page(struct counting *c, struct event_range range)
+{
+    struct stored_events events;
+    TRY(hs_events_read(c->hs, c->ctx, c->room, range, &events));
+    for (size_t i = 0; i < events.count; i++) {
+        struct stored_event *event = &events.items[i];
+        if (is_own_plain(c, event)) {
+            drop_thread(c, thread_index(c->cache, (struct slice){0}));
+            continue;
+        }
+        TRY(hs_event_finish(c->ctx, c->room, event));
+        TRY(hs_event_parse_content(c->ctx, event));
+        TRY(count_event(c, event));
+    }
+    c->cache->counted =
+        events.count < range.limit ? c->last : events.items[events.count - 1].number;
+    return OK;
+}
+
+static struct err count_stored(struct counting *c)
+{
+    struct event_range range = {.from = c->cache->counted,
+                                .to = c->last + 1,
+                                .limit = SCAN_PAGE,
+                                .order = EVENTS_FORWARD,
+                                .form = EVENTS_SKIMMED};
+    TRY(get_ready(c));
+    struct ctx *whole = c->ctx;
+    struct ctx page = {.arena = arena_new(), .now = whole->now, .log = whole->log};
+    c->ctx = &page;
+    struct err err = count_page(c, range);
+    c->ctx = whole;
+    if (err.code != 0) {
+        err.text = arena_cstr(whole->arena, slice_of(err.text));
+    }
+    ctx_finish(&page);
+    arena_free(&page.arena);
+    return err;
+}
+
+/* Who spoke lately has read what came before: unless a thread has replies since, counting begins
+ * there. */
+static struct err skip_to_own(struct counting *c)
+{
+    struct store_rows threads;
+    struct stored_events events;
+    struct store_range replies = {.from = key_i64(c->ctx, DERIVED_KEY_THREADS, c->cache->counted),
+                                  .to =
+                                      key_bytes(c->ctx, DERIVED_KEY_THREADS + 1, (struct slice){0}),
+                                  .limit = 1};
+    struct event_range newest = {.from = c->last + 1,
+                                 .to = c->cache->counted,
+                                 .limit = SKIP_PAGE,
+                                 .order = EVENTS_REVERSE,
+                                 .form = EVENTS_SKIMMED};
+    TRY(hs_events_read(c->hs, c->ctx, c->room, newest, &events));
+    size_t own = 0;
+    while (own < events.count && !is_own_plain(c, &events.items[own])) {
+        own++;
+    }
+    if (own == events.count) {
+        return OK;
+    }
+    TRY(store_read_range(c->hs->store, c->ctx, room_derived_object(c->ctx, c->room->number),
+                         replies, &threads));
+    c->cache->counted = threads.count ? c->cache->counted : events.items[own].number;
+    return OK;
+}
+
 static struct err scan(struct counting *c)
 {
-    int64_t last = c->last;
-    int64_t oldest = last - SCAN_EVENTS_MAX;
+    int64_t oldest = c->last - SCAN_EVENTS_MAX;
     if (c->cache->counted < oldest) {
         c->cache->counted = oldest;
     }
-    while (c->cache->counted < last) {
-        struct stored_events events;
+    if (c->last - c->cache->counted > SCAN_PAGE && c->cache->unread_count == 0) {
+        TRY(skip_to_own(c));
+    }
+    while (c->cache->counted < c->last) {
         TRY(scan_known(c));
-        if (c->cache->counted == last) {
-            break;
+        if (c->cache->counted < c->last) {
+            TRY(count_stored(c));
         }
-        struct event_range range = {
-            .from = c->cache->counted, .to = last + 1, .limit = SCAN_PAGE, .order = EVENTS_FORWARD};
-        TRY(hs_events_read(c->hs, c->ctx, c->room, range, &events));
-        for (size_t i = 0; i < events.count; i++) {
-            TRY(count_event(c, &events.items[i]));
-        }
-        c->cache->counted = events.count < SCAN_PAGE ? last : events.items[events.count - 1].number;
     }
     return OK;
 }

@@ -21,6 +21,16 @@ static struct err fill_from_row(struct ctx *ctx, int64_t number, struct slice ro
     return OK;
 }
 
+static struct err skim_row(struct ctx *ctx, const struct room *room, int64_t number,
+                           struct slice row, struct stored_event *event_out)
+{
+    struct room_record record;
+    TRY(fill_from_row(ctx, number, row, &record, event_out));
+    event_out->event = (struct event){
+        .rules = room->rules, .id = ids_trust_event(record.event_id), .json = record.json};
+    return OK;
+}
+
 static struct err scan_row(struct ctx *ctx, const struct room *room, int64_t number,
                            struct slice row, struct stored_event *event_out)
 {
@@ -205,6 +215,15 @@ struct err hs_events_scan_many(struct hs *hs, struct ctx *ctx, struct room *room
     return OK;
 }
 
+struct err hs_event_finish(struct ctx *ctx, struct room *room, struct stored_event *event)
+{
+    if (event->event.type.ptr) {
+        return OK;
+    }
+    return event_scan_stored(ctx->arena, room->rules, event->event.json, event->event.id,
+                             &event->event);
+}
+
 struct err hs_event_parse_content(struct ctx *ctx, struct stored_event *event)
 {
     if (event->event.content) {
@@ -281,7 +300,7 @@ static struct err take(struct ctx *ctx, struct event_range *range, struct stored
         return OK;
     }
     events->count++;
-    return range->form == EVENTS_SCANNED ? OK : hs_event_parse_content(ctx, event);
+    return range->form == EVENTS_PARSED ? hs_event_parse_content(ctx, event) : OK;
 }
 
 /* Takes neighbours from memory as far as they are there. */
@@ -322,7 +341,9 @@ static struct err take_stored(struct hs *hs, struct ctx *ctx, struct room *room,
     for (size_t i = 0; i < rows.count && events->count < range->limit; i++) {
         struct unpack key = unpack_of(slice_from(rows.rows[i].key, 1));
         int64_t number = unpack_be_i64(&key);
-        TRY(scan_row(ctx, room, number, rows.rows[i].value, &events->items[events->count]));
+        struct stored_event *event = &events->items[events->count];
+        TRY(range->form == EVENTS_SKIMMED ? skim_row(ctx, room, number, rows.rows[i].value, event)
+                                          : scan_row(ctx, room, number, rows.rows[i].value, event));
         TRY(take(ctx, range, events));
         if (number > keep_from) {
             row_cache_offer(cache, room->number, number, rows.rows[i].value, version);

@@ -83,6 +83,8 @@ struct err hs_event_load(struct hs *hs, struct ctx *ctx, struct room *room, int6
 /* The same without a content tree (event.content is NULL): for rendering, which splices bytes. */
 struct err hs_event_scan(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
                          struct stored_event *event_out, bool *found_out) MUST_USE;
+/* Scans a skimmed event (hs_events_read). */
+struct err hs_event_finish(struct ctx *ctx, struct room *room, struct stored_event *event) MUST_USE;
 /* Makes the content tree of a scanned event, if it has none. */
 struct err hs_event_parse_content(struct ctx *ctx, struct stored_event *event) MUST_USE;
 /* An event of this room by id. */
@@ -103,7 +105,9 @@ struct event_range {
     int64_t from, to;
     size_t limit;
     enum { EVENTS_FORWARD, EVENTS_REVERSE } order;
-    enum { EVENTS_PARSED, EVENTS_SCANNED } form; /* scanned: as hs_event_scan */
+    /* Scanned: as hs_event_scan. Skimmed: what the record says; of the event id and JSON, and the
+     * rest only when it is at hand (type.ptr; see hs_event_finish). */
+    enum { EVENTS_PARSED, EVENTS_SCANNED, EVENTS_SKIMMED } form;
 };
 struct err hs_events_read(struct hs *hs, struct ctx *ctx, struct room *room,
                           struct event_range range, struct stored_events *events_out) MUST_USE;

@@ -1,5 +1,6 @@
 /* Notification counts of ben in a room where ann speaks. */
 #include "homeserver/service/prefs.h"
+#include "homeserver/service/room_priv.h"
 #include "homeserver/service/signals.h"
 #include "tests/support/house.h"
 
@@ -154,6 +155,67 @@ static void mentions_highlight(void **state)
     house_say(&h, room, &ann, "one");
     struct unread_counts all = counts();
     assert_int_equal(all.notify_all, 2);
+    assert_int_equal(all.highlight_all, 1);
+}
+
+static void forget_rows(void)
+{
+    row_cache_drop_room(h.hs.rooms->rows_owned, room->number);
+}
+
+static void say_much(void)
+{
+    for (size_t i = 0; i < 90; i++) {
+        house_say(&h, room, &ann, "more");
+    }
+}
+
+static void counting_begins_where_one_spoke_last(void **state)
+{
+    (void)state;
+    say_much();
+    house_say(&h, room, &ben, "mine");
+    house_say(&h, room, &ann, "one");
+    house_say(&h, room, &ann, "two");
+    forget_rows();
+    assert_int_equal(total(), 2);
+}
+
+static void speaking_elsewhere_does_not_read_a_thread(void **state)
+{
+    (void)state;
+    struct slice root = house_say(&h, room, &ann, "root");
+    reply(root);
+    say_much();
+    house_say(&h, room, &ben, "mine");
+    house_say(&h, room, &ann, "one");
+    forget_rows();
+    assert_int_equal(total(), 2);
+    assert_int_equal(in_thread(root), 1);
+}
+
+static void rows_that_are_not_in_memory_count_the_same(void **state)
+{
+    (void)state;
+    struct slice root = house_say(&h, room, &ann, "root");
+    say_much();
+    reply(root);
+    house_send(&h, room, &ann, "m.room.message", "{\"body\":\"Ben?\"}");
+    forget_rows();
+    struct unread_counts all = counts();
+    assert_int_equal(all.notify_all, 93);
+    assert_int_equal(all.highlight_all, 1);
+    assert_int_equal(in_thread(root), 1);
+}
+
+static void names_highlight_without_mentions_alone(void **state)
+{
+    (void)state;
+    house_send(&h, room, &ann, "m.room.message", "{\"body\":\"ben-jo (BEN)\"}");
+    house_send(&h, room, &ann, "m.room.message", "{\"body\":\"benny\"}");
+    house_send(&h, room, &ann, "m.room.message", "{\"body\":\"ben\",\"m.mentions\":{}}");
+    struct unread_counts all = counts();
+    assert_int_equal(all.notify_all, 3);
     assert_int_equal(all.highlight_all, 1);
 }
 
@@ -320,6 +382,10 @@ int main(void)
         IN_HOUSE(speaking_reads_what_came_before),
         IN_HOUSE(speaking_in_a_thread_reads_that_thread),
         IN_HOUSE(mentions_highlight),
+        IN_HOUSE(counting_begins_where_one_spoke_last),
+        IN_HOUSE(speaking_elsewhere_does_not_read_a_thread),
+        IN_HOUSE(rows_that_are_not_in_memory_count_the_same),
+        IN_HOUSE(names_highlight_without_mentions_alone),
         IN_HOUSE(threads_are_counted_by_themselves),
         IN_HOUSE(a_threaded_receipt_reads_its_thread_alone),
         IN_HOUSE(an_unthreaded_receipt_reads_threads_up_to_it),
