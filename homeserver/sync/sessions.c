@@ -211,14 +211,6 @@ static void push_ready(struct sync_sessions *sessions, struct sync_waiter *waite
     sessions->ready_last = waiter;
 }
 
-/* The newest position that the user may look at. */
-static uint64_t upto_of(struct sync_sessions *sessions, const struct sync_user *user)
-{
-    /* Listeners run before a position is published: all up to here is marked. */
-    uint64_t published = positions_published(sessions->config.positions);
-    return sync_holds_limit(sessions->holds, user->number, published);
-}
-
 /* device NULL = whatever the device. */
 static void wake_waiters(struct sync_sessions *sessions, struct sync_user *user, const char *device)
 {
@@ -586,7 +578,9 @@ struct err sync_sessions_look(struct sync_sessions *sessions, struct ctx *ctx, u
     TRY(open_user(sessions, ctx, number, &user));
     unlink_user(sessions, user);
     link_newest(sessions, user);
-    look_out->upto = upto_of(sessions, user);
+    /* Listeners run before a position is published: all up to here is marked. */
+    look_out->upto =
+        sync_holds_limit(sessions->holds, number, positions_published(sessions->config.positions));
     look_out->complete = since >= user->marks.complete_since;
     look_out->nothing = user->last_pos <= since && sessions->shared_pos <= since;
     look_out->account_pos = user->account_pos;
@@ -632,10 +626,12 @@ static bool arm(struct sync_sessions *sessions, struct sync_user *user, uint64_t
                 struct sync_waiter *waiter)
 {
     bool changed = user->last_pos > upto || sessions->shared_pos > upto;
-    if (changed && upto_of(sessions, user) > upto) {
+    /* Read once: whoever is not woken by the next publication must not miss this one. */
+    uint64_t published = positions_published(sessions->config.positions);
+    if (changed && sync_holds_limit(sessions->holds, user->number, published) > upto) {
         return false;
     }
-    if (changed && positions_published(sessions->config.positions) <= upto) {
+    if (changed && published <= upto) {
         push_ready(sessions, waiter);
         return true;
     }
