@@ -4,6 +4,7 @@
 #include "homeserver/base/mem.h"
 #include "homeserver/base/stats.h"
 #include "homeserver/http/cidr.h"
+#include "homeserver/http/dns.h"
 #include "homeserver/http/hosts.h"
 
 #include <curl/curl.h>
@@ -36,6 +37,7 @@ struct http_fetcher {
     struct arena *arena;
     struct http_cidr *allow, *deny;
     struct http_hosts *hosts;
+    struct http_dns *dns;
     int ca_fd; /* the authorities in one file; -1 = those of the system */
     char ca_path[32];
     bool ca_whole; /* those of the system are in it */
@@ -456,6 +458,7 @@ struct err http_fetcher_new(const struct http_fetch_config *config,
         return err;
     }
     fetcher->hosts = http_hosts_new(config->hosts_file);
+    fetcher->dns = http_dns_new(config->dns_server);
     start(fetcher);
     *fetcher_out = fetcher;
     return OK;
@@ -482,11 +485,24 @@ void http_fetcher_free(struct http_fetcher **pointer)
     loop_timer_free(&fetcher->timer);
     loop_free(&fetcher->loop);
     curl_global_cleanup();
+    http_dns_free(&fetcher->dns);
     http_hosts_free(&fetcher->hosts);
     close_ca(fetcher);
     arena_free(&fetcher->arena);
     mem_free(fetcher);
     *pointer = NULL;
+}
+
+struct err http_fetch_find_srv(struct http_fetcher *fetcher, struct ctx *ctx, struct slice service,
+                               struct slice host, struct http_dns_srvs *srvs_out)
+{
+    struct slice found[HTTP_HOSTS_ADDRESSES_MAX];
+    *srvs_out = (struct http_dns_srvs){0};
+    if (http_hosts_find(fetcher->hosts, ctx->arena, host, found)) {
+        return OK;
+    }
+    struct slice parts = arena_concat(ctx->arena, service, LIT("."));
+    return http_dns_find_srv(fetcher->dns, ctx, arena_concat(ctx->arena, parts, host), srvs_out);
 }
 
 /* --- the call --- */
@@ -513,19 +529,42 @@ static struct slice without_port(struct slice host)
     return slice_sub(host, 0, slice_find(host, ':'));
 }
 
+static bool is_numeric(struct slice host)
+{
+    struct http_address address;
+    bool bracketed = host.len > 2 && host.ptr[0] == '[';
+    host = bracketed ? slice_sub(host, 1, host.len - 2) : host;
+    return http_address_parse(host, &address);
+}
+
+/* The operator's DNS server goes before the system's. */
+static size_t ask_dns(struct http_fetcher *fetcher, struct ctx *ctx, struct slice host,
+                      struct slice found[HTTP_HOSTS_ADDRESSES_MAX])
+{
+    struct http_dns_addresses addresses;
+    if (!http_dns_has_server(fetcher->dns) ||
+        http_dns_find_addresses(fetcher->dns, ctx, host, &addresses).code) {
+        return 0;
+    }
+    size_t count = 0;
+    for (; count < addresses.count && count < HTTP_HOSTS_ADDRESSES_MAX; count++) {
+        found[count] = addresses.items[count];
+    }
+    return count;
+}
+
 /* Addresses that are known go to libcurl's cache of names, for this transfer's host and port. A
  * literal needs none. */
-static void set_addresses(struct transfer *transfer, struct arena *arena, struct slice host,
+static void set_addresses(struct transfer *transfer, struct ctx *ctx, struct slice host,
                           struct slice port)
 {
+    struct arena *arena = ctx->arena;
     const struct http_fetch_request *request = transfer->request;
     struct slice found[HTTP_HOSTS_ADDRESSES_MAX];
-    const struct slice *addresses = found;
     size_t count = http_hosts_find(transfer->fetcher->hosts, arena, host, found);
     transfer->any_address |= count > 0; /* the operator named them */
-    if (count == 0) {
-        addresses = request->addresses;
-        count = request->address_count;
+    if (count == 0 && !is_numeric(host)) {
+        count = ask_dns(transfer->fetcher, ctx, host, found);
     }
     if (count == 0) {
         return;
@@ -536,7 +575,7 @@ static void set_addresses(struct transfer *transfer, struct arena *arena, struct
     struct slice rule =
         arena_printf(arena, "+%.*s%.*s", (int)host.len, host.ptr, (int)port.len, port.ptr);
     for (size_t i = 0; i < count; i++) {
-        struct slice part = arena_concat(arena, i == 0 ? LIT(":") : LIT(","), addresses[i]);
+        struct slice part = arena_concat(arena, i == 0 ? LIT(":") : LIT(","), found[i]);
         rule = arena_concat(arena, rule, part);
     }
     transfer->resolved = curl_slist_append(NULL, arena_cstr(arena, rule));
@@ -544,8 +583,9 @@ static void set_addresses(struct transfer *transfer, struct arena *arena, struct
 }
 
 /* libcurl's form is HOST:PORT:CONNECT-HOST:CONNECT-PORT; an empty port means any, or unchanged. */
-static void set_target(struct transfer *transfer, struct arena *arena)
+static void set_target(struct transfer *transfer, struct ctx *ctx)
 {
+    struct arena *arena = ctx->arena;
     const struct http_fetch_request *request = transfer->request;
     const struct http_fetch_config *config = &transfer->fetcher->config;
     struct slice from = without_port(host_of_url(request->url));
@@ -564,7 +604,7 @@ static void set_target(struct transfer *transfer, struct arena *arena)
         }
     }
     struct slice url_port = slice_from(host_of_url(request->url), from.len);
-    set_addresses(transfer, arena, host, port.len > 1 ? port : url_port);
+    set_addresses(transfer, ctx, host, port.len > 1 ? port : url_port);
     if (replaced) {
         port = port.len ? port : LIT(":");
         struct slice rule = arena_printf(arena, "%.*s::%.*s%.*s", (int)from.len, from.ptr,
@@ -661,7 +701,7 @@ static void set_options(struct transfer *transfer, struct ctx *ctx, int64_t time
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "");
     transfer->any_address = (request->flags & HTTP_FETCH_ANY_ADDRESS) != 0;
-    set_target(transfer, ctx->arena);
+    set_target(transfer, ctx);
     set_headers(transfer, ctx->arena);
     set_method(transfer, ctx->arena);
     set_trust(transfer);

@@ -38,9 +38,6 @@ enum http_fetch_flag {
 };
 
 struct http_fetch_request {
-    /* Numeric addresses of the host to connect to, if its name has been resolved already. */
-    const struct slice *addresses;
-    size_t address_count;
     struct slice method; /* empty = GET */
     struct slice url;
     const struct http_header *headers;
@@ -72,6 +69,12 @@ struct err http_fetcher_new(const struct http_fetch_config *config,
 void http_fetcher_stop(struct http_fetcher *fetcher);
 /* After the last caller has returned. */
 void http_fetcher_free(struct http_fetcher **fetcher);
+
+struct http_dns_srvs;
+/* SRV records of "<service>.<host>", such as "_matrix._tcp" and "example.org": none when the hosts
+ * file has the host, which goes before DNS. As http_dns_find_srv. */
+struct err http_fetch_find_srv(struct http_fetcher *fetcher, struct ctx *ctx, struct slice service,
+                               struct slice host, struct http_dns_srvs *srvs_out) MUST_USE;
 
 /* Blocks until the answer is there; any HTTP status is a success. ERR_TIMEOUT, ERR_LIMIT (answer
  * too large), ERR_CANCELLED, ERR_UNAVAILABLE (not reachable, TLS refused, address not allowed), or
