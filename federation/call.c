@@ -21,6 +21,12 @@ static struct err check_destination(struct fed *fed, struct ctx *ctx, const stru
     return OK;
 }
 
+uint32_t fed_fetch_flags(const struct fed *fed)
+{
+    bool any = fed->hs->conf->network_allow_private_addresses;
+    return HTTP_FETCH_HTTPS_ONLY | (any ? HTTP_FETCH_ANY_ADDRESS : 0);
+}
+
 /* The signature stands for the request however it is sent. */
 struct outgoing {
     const struct fed_call *call;
@@ -39,13 +45,10 @@ static void compose(struct fed *fed, struct ctx *ctx, const struct fed_call *cal
         .headers = out->headers,
         .timeout_ms = call->timeout_ms,
         .body_bytes_max = call->body_bytes_max,
-        .flags = HTTP_FETCH_HTTPS_ONLY,
+        .flags = fed_fetch_flags(fed),
         .sink = call->sink,
         .sink_arg = call->sink_arg,
     };
-    if (fed->hs->conf->network_allow_private_addresses) {
-        request->flags |= HTTP_FETCH_ANY_ADDRESS;
-    }
     if (call->content) {
         request->body = json_canonical(ctx->arena, call->content);
         out->headers[request->header_count++] =

@@ -9,11 +9,17 @@ static struct err fetch(void *arg, struct ctx *ctx, const struct http_fetch_requ
     return http_fetch(arg, ctx, request, reply_out);
 }
 
+static struct err find_srv(void *arg, struct ctx *ctx, struct slice service, struct slice host,
+                           struct http_dns_srvs *srvs_out)
+{
+    return http_fetch_find_srv(arg, ctx, service, host, srvs_out);
+}
+
 struct err fed_new(struct hs *hs, struct fed **fed_out)
 {
     struct fed *fed = mem_alloc(sizeof *fed);
     fed->hs = hs;
-    fed->net = (struct fed_net){.fetch = fetch, .arg = hs->fetcher};
+    fed->net = (struct fed_net){.fetch = fetch, .find_srv = find_srv, .arg = hs->fetcher};
     fed->destinations = fed_destinations_new();
     fed->peers = fed_peers_new();
     fed->keys = fed_keys_new();

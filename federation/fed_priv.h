@@ -2,6 +2,8 @@
  * tests). */
 #pragma once
 #include "federation/fed.h"
+#include "homeserver/http/cidr.h"
+#include "homeserver/http/dns.h"
 #include "homeserver/http/fetch.h"
 #include "homeserver/service/hs.h"
 
@@ -13,6 +15,8 @@ struct fed_keys;
 struct fed_net {
     struct err (*fetch)(void *arg, struct ctx *ctx, const struct http_fetch_request *request,
                         struct http_fetch_reply *reply_out);
+    struct err (*find_srv)(void *arg, struct ctx *ctx, struct slice service, struct slice host,
+                           struct http_dns_srvs *srvs_out);
     void *arg;
 };
 
@@ -23,6 +27,10 @@ struct fed {
     struct fed_peers *peers;
     struct fed_keys *keys;
 };
+
+/* --- call.c --- */
+/* For http_fetch: HTTPS alone, and to public addresses unless the configuration allows others. */
+uint32_t fed_fetch_flags(const struct fed *fed);
 
 /* --- destination.c --- */
 enum { FED_TARGETS_MAX = 8 };
