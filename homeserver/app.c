@@ -287,6 +287,7 @@ struct err app_start(struct app *app)
 {
     struct ctx ctx = {.arena = arena_new(), .now = &app->now, .log = app->options.log};
     struct err err = hs_purges_finish(&app->hs, &ctx);
+    err = err.code ? err : hs_deactivations_finish(&app->hs, &ctx);
     ctx_finish(&ctx);
     arena_free(&ctx.arena);
     TRY(err);

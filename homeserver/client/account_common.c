@@ -48,15 +48,23 @@ void cs_reply_signed_in(struct hs *hs, struct http_reply *reply, const struct cs
     json_out_object_end(&out);
 }
 
+struct err cs_read_sign_in(const struct http_request *request, struct sign_in *sign_in_out)
+{
+    bool refreshable = false;
+    *sign_in_out = (struct sign_in){0};
+    TRY(cs_body_string(request, LIT("device_id"), &sign_in_out->device_id));
+    TRY(cs_body_string(request, LIT("initial_device_display_name"), &sign_in_out->display_name));
+    TRY(cs_body_bool(request, LIT("refresh_token"), false, &refreshable));
+    sign_in_out->kind = refreshable ? SIGN_IN_REFRESHABLE : SIGN_IN_PLAIN;
+    return OK;
+}
+
 struct err cs_sign_in(struct hs *hs, struct ctx *ctx, const struct http_request *request,
                       uint64_t user, struct issued_tokens *tokens_out)
 {
-    struct sign_in sign_in = {.user = user};
-    bool refreshable = false;
-    TRY(cs_body_string(request, LIT("device_id"), &sign_in.device_id));
-    TRY(cs_body_string(request, LIT("initial_device_display_name"), &sign_in.display_name));
-    TRY(cs_body_bool(request, LIT("refresh_token"), false, &refreshable));
-    sign_in.kind = refreshable ? SIGN_IN_REFRESHABLE : SIGN_IN_PLAIN;
+    struct sign_in sign_in;
+    TRY(cs_read_sign_in(request, &sign_in));
+    sign_in.user = user;
     return hs_token_issue(hs, ctx, &sign_in, tokens_out);
 }
 

@@ -14,6 +14,9 @@ struct cs_signed_in {
 };
 void cs_reply_signed_in(struct hs *hs, struct http_reply *reply, const struct cs_signed_in *in);
 
+/* What device_id, initial_device_display_name and refresh_token of the body ask for. */
+struct err cs_read_sign_in(const struct http_request *request,
+                           struct sign_in *sign_in_out) MUST_USE;
 /* Signs a new session in with device_id, initial_device_display_name and refresh_token of the
  * body. */
 struct err cs_sign_in(struct hs *hs, struct ctx *ctx, const struct http_request *request,

@@ -1,7 +1,7 @@
 /* Spec: client-server, "Account registration", "Token-authenticated registration". */
 #include "crypto/token.h"
 #include "homeserver/client/account_priv.h"
-#include "homeserver/service/profiles.h"
+#include "homeserver/service/registration.h"
 #include "homeserver/service/registration_tokens.h"
 
 enum { MADE_UP_NAME_LETTERS = 12 };
@@ -52,31 +52,32 @@ static struct err choose_user_id(struct hs *hs, struct ctx *ctx, struct slice us
     return check_free(hs, ctx, *user_id_out);
 }
 
-static struct err create(struct hs *hs, struct ctx *ctx, const struct account_draft *draft,
-                         uint64_t *user_out)
+/* Registers and replies. An account without a display name is called by its localpart. */
+static struct err finish(struct hs *hs, struct ctx *ctx, struct http_reply *reply,
+                         struct registration *wish)
 {
-    struct json name = json_string(ids_user_localpart(ids_trust_user(draft->user_id)));
-    TRY(hs_account_create(hs, ctx, draft, user_out));
-    return hs_profile_set(hs, ctx, *user_out, LIT("displayname"), &name);
+    struct issued_tokens tokens;
+    struct slice user_id = wish->draft.user_id;
+    if (!wish->draft.display_name.len) {
+        wish->draft.display_name = ids_user_localpart(ids_trust_user(user_id));
+    }
+    TRY(hs_register(hs, ctx, wish, &tokens));
+    struct cs_signed_in in = {user_id, wish->kind == REGISTRATION_ALONE ? NULL : &tokens};
+    cs_reply_signed_in(hs, reply, &in);
+    return OK;
 }
 
 /* Spec: client-server, "Guest Access": only the device name counts, the rest is ignored. */
 static struct err register_guest(struct hs *hs, struct ctx *ctx, const struct http_request *request,
                                  struct http_reply *reply)
 {
-    struct account_draft draft = {.flags = ACCOUNT_GUEST};
-    struct sign_in sign_in = {0};
-    struct issued_tokens tokens;
+    struct registration wish = {.draft = {.flags = ACCOUNT_GUEST}};
     if (!hs->conf->registration_guests) {
         return err_public(ERR_M_FORBIDDEN, "Guests are not allowed on this server.");
     }
-    TRY(cs_body_string(request, LIT("initial_device_display_name"), &sign_in.display_name));
-    TRY(choose_user_id(hs, ctx, (struct slice){0}, &draft.user_id));
-    TRY(create(hs, ctx, &draft, &sign_in.user));
-    TRY(hs_token_issue(hs, ctx, &sign_in, &tokens));
-    struct cs_signed_in in = {draft.user_id, &tokens};
-    cs_reply_signed_in(hs, reply, &in);
-    return OK;
+    TRY(cs_body_string(request, LIT("initial_device_display_name"), &wish.session.display_name));
+    TRY(choose_user_id(hs, ctx, (struct slice){0}, &wish.draft.user_id));
+    return finish(hs, ctx, reply, &wish);
 }
 
 static struct uia_flow registration_flow(const struct conf *conf)
@@ -94,47 +95,34 @@ static struct uia_flow registration_flow(const struct conf *conf)
     return flow;
 }
 
-/* What a registration asks for, checked before anybody has to prove anything. */
-struct wish {
-    struct account_draft draft;
-    bool inhibit_login;
-};
+static struct err read_session(const struct http_request *request, struct registration *wish)
+{
+    bool inhibit_login = false;
+    TRY(cs_body_bool(request, LIT("inhibit_login"), false, &inhibit_login));
+    wish->kind = inhibit_login ? REGISTRATION_ALONE : REGISTRATION_WITH_SESSION;
+    return cs_read_sign_in(request, &wish->session);
+}
 
+/* What a registration asks for, checked before anybody has to prove anything. */
 static struct err read_wish(struct hs *hs, struct ctx *ctx, const struct http_request *request,
-                            struct wish *wish_out)
+                            struct registration *wish_out)
 {
     struct slice username;
-    *wish_out = (struct wish){0};
+    *wish_out = (struct registration){0};
     TRY(cs_body_string(request, LIT("username"), &username));
     TRY(cs_body_string(request, LIT("password"), &wish_out->draft.password));
-    TRY(cs_body_bool(request, LIT("inhibit_login"), false, &wish_out->inhibit_login));
+    TRY(read_session(request, wish_out));
     if (wish_out->draft.password.ptr) {
         TRY(cs_check_new_password(hs, wish_out->draft.password));
     }
     return choose_user_id(hs, ctx, username, &wish_out->draft.user_id);
 }
 
-static struct err finish(struct hs *hs, struct ctx *ctx, const struct http_request *request,
-                         struct http_reply *reply, const struct wish *wish)
-{
-    struct issued_tokens tokens;
-    struct cs_signed_in in = {.user_id = wish->draft.user_id};
-    uint64_t user = 0;
-    TRY(create(hs, ctx, &wish->draft, &user));
-    if (!wish->inhibit_login) {
-        TRY(cs_sign_in(hs, ctx, request, user, &tokens));
-        in.tokens = &tokens;
-    }
-    cs_reply_signed_in(hs, reply, &in);
-    return OK;
-}
-
 static struct err register_user(struct hs *hs, struct ctx *ctx, const struct http_request *request,
                                 struct http_reply *reply)
 {
-    struct wish wish;
+    struct registration wish;
     struct uia_result result;
-    bool used = true;
     struct uia_check check = {.request = request, .flow = registration_flow(hs->conf)};
     if (!hs->conf->registration_open) {
         return err_public(ERR_M_FORBIDDEN, "Registration is closed on this server.");
@@ -147,13 +135,8 @@ static struct err register_user(struct hs *hs, struct ctx *ctx, const struct htt
     if (!wish.draft.password.ptr) {
         return err_public(ERR_M_MISSING_PARAM, "password is missing.");
     }
-    if (result.registration_token.ptr) {
-        TRY(hs_registration_token_use(hs, ctx, result.registration_token, &used));
-    }
-    if (!used) {
-        return err_public(ERR_M_UNAUTHORIZED, "The registration token has been used up.");
-    }
-    return finish(hs, ctx, request, reply, &wish);
+    wish.token = result.registration_token;
+    return finish(hs, ctx, reply, &wish);
 }
 
 static struct err register_account(void *app, struct ctx *ctx, const struct http_request *request,
@@ -292,7 +275,7 @@ static struct err register_by_secret(void *app, struct ctx *ctx, const struct ht
 {
     struct hs *hs = app;
     struct secret_wish asked;
-    struct wish wish = {0};
+    struct registration wish = {0};
     TRY(check_secret(hs));
     TRY(read_secret_wish(request, &asked));
     if (!nonce_is_fresh(hs, ctx, asked.nonce)) {
@@ -303,17 +286,11 @@ static struct err register_by_secret(void *app, struct ctx *ctx, const struct ht
     }
     TRY(cs_check_new_password(hs, asked.password));
     TRY(choose_user_id(hs, ctx, asked.username, &wish.draft.user_id));
-    TRY(cs_body_bool(request, LIT("inhibit_login"), false, &wish.inhibit_login));
+    TRY(read_session(request, &wish));
     wish.draft.password = asked.password;
+    wish.draft.display_name = asked.displayname;
     wish.draft.flags = asked.admin ? ACCOUNT_ADMIN : 0;
-    TRY(finish(hs, ctx, request, reply, &wish));
-    if (asked.displayname.ptr) {
-        uint64_t user = 0;
-        struct json name = json_string(asked.displayname);
-        TRY(hs_user_intern(hs, ctx, wish.draft.user_id, &user));
-        TRY(hs_profile_set(hs, ctx, user, LIT("displayname"), &name));
-    }
-    return OK;
+    return finish(hs, ctx, reply, &wish);
 }
 
 #define SECRET "/_synapse/admin/v1/register"

@@ -107,9 +107,25 @@ struct err hs_account_create(struct hs *hs, struct ctx *ctx, const struct accoun
     struct store_update *update = store_update_new(ctx, users_object(ctx, *user_out));
     store_expect(update, LIT("a"), (struct slice){0});
     store_put(update, LIT("a"), encode(ctx, &account));
+    if (draft->display_name.ptr) {
+        struct json name = json_string(draft->display_name);
+        store_put(update, users_row_key(ctx, USER_ROW_PROFILE, LIT("displayname")),
+                  json_canonical(ctx->arena, &name));
+    }
     struct err err = store_write(hs->store, ctx, &update, 1);
     forget_flags(hs, *user_out);
     return err.code == ERR_CONFLICT ? err_make(ERR_M_USER_IN_USE, "the account exists") : err;
+}
+
+struct err hs_account_withdraw(struct hs *hs, struct ctx *ctx, uint64_t user)
+{
+    struct store_update *update = store_update_new(ctx, users_object(ctx, user));
+    store_delete_range(update, LIT(""), LIT(""));
+    hs_user_lane_enter(hs, user);
+    struct err err = store_write(hs->store, ctx, &update, 1);
+    forget_flags(hs, user);
+    hs_user_lane_leave(hs, user);
+    return err;
 }
 
 /* Reads, lets `change` alter, and writes a record, in the account's lane. */
@@ -117,6 +133,7 @@ struct change_input {
     uint32_t mask, flags;
     struct slice password_hash; /* ptr NULL = stays */
     struct slice only_when;     /* ptr not NULL: only while this is the password's hash */
+    struct store_update *note;  /* written before the record; NULL = none */
 };
 
 static struct err change_in_lane(struct hs *hs, struct ctx *ctx, uint64_t user,
@@ -136,8 +153,13 @@ static struct err change_in_lane(struct hs *hs, struct ctx *ctx, uint64_t user,
         account.password_hash = change->password_hash;
     }
     struct store_update *update = store_update_new(ctx, users_object(ctx, user));
+    struct store_update *updates[] = {update, change->note};
     store_put(update, LIT("a"), encode(ctx, &account));
-    return store_write(hs->store, ctx, &update, 1);
+    if (change->note) {
+        updates[0] = change->note;
+        updates[1] = update;
+    }
+    return store_write(hs->store, ctx, updates, change->note ? 2 : 1);
 }
 
 static struct err change_account(struct hs *hs, struct ctx *ctx, uint64_t user,
@@ -185,32 +207,75 @@ struct err hs_account_set_flags(struct hs *hs, struct ctx *ctx, uint64_t user, u
     return change_account(hs, ctx, user, &(struct change_input){.mask = mask, .flags = flags});
 }
 
+/* --- the end of an account --- */
+
+/* be64 user -> nothing, until the account is ended whole. */
+static const struct store_object deactivations = {STORE_SERVER, {"deactivations", 13}};
+
 static struct err forget_profile(struct hs *hs, struct ctx *ctx, uint64_t user)
 {
     struct store_update *update = store_update_new(ctx, users_object(ctx, user));
+    struct store_update *done = store_update_new(ctx, deactivations);
+    struct store_update *updates[] = {update, done};
     store_delete_range(update, LIT("p"), LIT("q"));
-    return store_write(hs->store, ctx, &update, 1);
+    store_delete(done, store_id_u64(ctx->arena, user));
+    hs_user_lane_enter(hs, user);
+    struct err err = store_write(hs->store, ctx, updates, COUNT_OF(updates));
+    hs_user_lane_leave(hs, user);
+    return err;
+}
+
+/* What goes with an account that is marked already. Each part may be repeated. */
+static struct err clear_out(struct hs *hs, struct ctx *ctx, uint64_t user)
+{
+    struct slice user_id;
+    TRY(hs_user_id_of(hs, ctx, user, &user_id));
+    TRY(hs_devices_delete_others(hs, ctx, user, (struct slice){0}));
+    for (size_t i = 0; i < HOOKS_MAX && hs->users->on_deactivated[i]; i++) {
+        TRY(hs->users->on_deactivated[i](hs, ctx, user, user_id));
+    }
+    return forget_profile(hs, ctx, user);
 }
 
 struct err hs_account_deactivate(struct hs *hs, struct ctx *ctx, uint64_t user,
                                  enum account_erasure erasure)
 {
-    struct slice user_id;
     struct change_input change = {
         .mask = ACCOUNT_DEACTIVATED | ACCOUNT_ADMIN | ACCOUNT_ERASED,
         .flags = ACCOUNT_DEACTIVATED | (erasure == ACCOUNT_ERASE ? ACCOUNT_ERASED : 0),
         .password_hash = LIT(""),
+        .note = store_update_new(ctx, deactivations),
     };
-    TRY(hs_user_id_of(hs, ctx, user, &user_id));
+    store_put(change.note, store_id_u64(ctx->arena, user), (struct slice){0});
     TRY(change_account(hs, ctx, user, &change));
-    TRY(hs_devices_delete_others(hs, ctx, user, (struct slice){0}));
-    for (size_t i = 0; i < HOOKS_MAX && hs->users->on_deactivated[i]; i++) {
-        TRY(hs->users->on_deactivated[i](hs, ctx, user, user_id));
+    return clear_out(hs, ctx, user);
+}
+
+/* A note without a mark on the account: the server stopped between the two. */
+static struct err drop_note(struct hs *hs, struct ctx *ctx, struct slice key)
+{
+    struct store_update *update = store_update_new(ctx, deactivations);
+    store_delete(update, key);
+    return store_write(hs->store, ctx, &update, 1);
+}
+
+struct err hs_deactivations_finish(struct hs *hs, struct ctx *ctx)
+{
+    struct store_rows rows;
+    TRY(store_read_range(hs->store, ctx, deactivations, (struct store_range){0}, &rows));
+    for (size_t i = 0; i < rows.count; i++) {
+        struct account account;
+        struct unpack key = unpack_of(rows.rows[i].key);
+        bool found = false;
+        TRY(load(hs, ctx, unpack_be64(&key), &account, &found));
+        if (!found || !(account.flags & ACCOUNT_DEACTIVATED)) {
+            TRY(drop_note(hs, ctx, rows.rows[i].key));
+            continue;
+        }
+        TRY(clear_out(hs, ctx, account.user));
+        log_info(hs->log, "deactivation_finished", .user = account.user_id);
     }
-    hs_user_lane_enter(hs, user);
-    struct err err = forget_profile(hs, ctx, user);
-    hs_user_lane_leave(hs, user);
-    return err;
+    return OK;
 }
 
 void hs_on_deactivated(struct hs *hs, hs_deactivated_fn fn)

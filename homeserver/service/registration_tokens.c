@@ -69,22 +69,46 @@ struct err hs_registration_token_check(struct hs *hs, struct ctx *ctx, struct sl
     return load(hs, ctx, token, &row, &value, valid_out);
 }
 
+/* Writes the row if it still is what was read; ERR_CONFLICT when another use came in between. */
+static struct err replace(struct hs *hs, struct ctx *ctx, const struct registration_token *row,
+                          struct slice older)
+{
+    struct store_update *update = store_update_new(ctx, tokens_object());
+    store_expect(update, row->token, older);
+    store_put(update, row->token, encode(ctx, row));
+    return store_write(hs->store, ctx, &update, 1);
+}
+
 struct err hs_registration_token_use(struct hs *hs, struct ctx *ctx, struct slice token,
                                      bool *used_out)
 {
     struct registration_token row;
     struct slice value;
     struct err err = err_make(ERR_CONFLICT, "not tried yet");
-    while (err.code == ERR_CONFLICT) { /* another use came in between */
+    while (err.code == ERR_CONFLICT) {
         TRY(load(hs, ctx, token, &row, &value, used_out));
         if (!*used_out) {
             return OK;
         }
-        struct store_update *update = store_update_new(ctx, tokens_object());
         row.uses++;
-        store_expect(update, token, value);
-        store_put(update, token, encode(ctx, &row));
-        err = store_write(hs->store, ctx, &update, 1);
+        err = replace(hs, ctx, &row, value);
+    }
+    return err;
+}
+
+struct err hs_registration_token_give_back(struct hs *hs, struct ctx *ctx, struct slice token)
+{
+    struct registration_token row;
+    struct slice value = {0};
+    bool usable = false;
+    struct err err = err_make(ERR_CONFLICT, "not tried yet");
+    while (err.code == ERR_CONFLICT) {
+        TRY(load(hs, ctx, token, &row, &value, &usable));
+        if (row.uses == 0) { /* it is gone, or was made anew */
+            return OK;
+        }
+        row.uses--;
+        err = replace(hs, ctx, &row, value);
     }
     return err;
 }

@@ -21,6 +21,9 @@ struct err hs_registration_token_check(struct hs *hs, struct ctx *ctx, struct sl
 /* Counts one use; used_out false when it cannot be used (any more). */
 struct err hs_registration_token_use(struct hs *hs, struct ctx *ctx, struct slice token,
                                      bool *used_out) MUST_USE;
+/* Takes one use back: nobody was registered by it. A token that is gone stays gone. */
+struct err hs_registration_token_give_back(struct hs *hs, struct ctx *ctx,
+                                           struct slice token) MUST_USE;
 struct err hs_registration_token_list(struct hs *hs, struct ctx *ctx,
                                       struct registration_tokens *tokens_out) MUST_USE;
 /* Creates or changes a token. M_INVALID_PARAM when the name breaks the grammar. */

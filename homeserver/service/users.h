@@ -48,14 +48,17 @@ struct err hs_account_flags(struct hs *hs, struct ctx *ctx, uint64_t user, uint3
                             bool *found_out) MUST_USE;
 
 struct account_draft {
-    struct slice user_id;  /* valid and local */
-    struct slice password; /* ptr NULL = none */
+    struct slice user_id;      /* valid and local */
+    struct slice password;     /* ptr NULL = none */
+    struct slice display_name; /* ptr NULL = none */
     uint32_t flags;
     struct slice appservice;
 };
 /* M_USER_IN_USE when the account exists (a deactivated one still does). */
 struct err hs_account_create(struct hs *hs, struct ctx *ctx, const struct account_draft *draft,
                              uint64_t *user_out) MUST_USE;
+/* Takes back an account that was made just now and that nobody can have used. */
+struct err hs_account_withdraw(struct hs *hs, struct ctx *ctx, uint64_t user) MUST_USE;
 /* Whether the password is right; takes as long for accounts that do not exist. ERR_UNAVAILABLE
  * when too many checks are running. */
 struct err hs_account_check_password(struct hs *hs, struct ctx *ctx, uint64_t user,
@@ -65,10 +68,14 @@ struct err hs_account_set_password(struct hs *hs, struct ctx *ctx, uint64_t user
 /* Sets the flags of `mask` to those of `flags`. */
 struct err hs_account_set_flags(struct hs *hs, struct ctx *ctx, uint64_t user, uint32_t mask,
                                 uint32_t flags) MUST_USE;
-/* Ends the account: no password, no devices, no profile; then the hooks (leaving rooms). */
+/* Ends the account: no password, no devices, no profile, and what the hooks do (leaving rooms).
+ * What has begun is noted in (STORE_SERVER, "deactivations") and finished at the next start, or by
+ * another call, when it did not come to an end. */
 enum account_erasure { ACCOUNT_KEEP_CONTENT, ACCOUNT_ERASE };
 struct err hs_account_deactivate(struct hs *hs, struct ctx *ctx, uint64_t user,
                                  enum account_erasure erasure) MUST_USE;
+/* Finishes what was interrupted; before requests arrive. */
+struct err hs_deactivations_finish(struct hs *hs, struct ctx *ctx) MUST_USE;
 
 /* Called after an account was deactivated, in no lane. Register before requests arrive. */
 typedef struct err (*hs_deactivated_fn)(struct hs *hs, struct ctx *ctx, uint64_t user,
