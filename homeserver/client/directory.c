@@ -83,7 +83,7 @@ static struct err has_power(struct cs_room_call *call, struct slice type, bool *
     return OK;
 }
 
-/* The room no longer names an alias that is gone; whoever may delete but not write this state
+/* The room no longer names an alias that goes; whoever may delete but not write this state
  * leaves it as it is. */
 static struct err drop_from_canonical(struct cs_room_call *call, struct slice alias)
 {
@@ -146,8 +146,9 @@ static struct err delete_alias(void *app, struct ctx *ctx, const struct http_req
                           "Only who made the alias, or may change the room's main alias, may "
                           "delete it.");
     }
-    TRY(hs_alias_delete(call.hs, ctx, request->params[0]));
+    /* The alias goes last: when something fails before, it is still there to be deleted. */
     TRY(drop_from_canonical(&call, request->params[0]));
+    TRY(hs_alias_delete(call.hs, ctx, request->params[0]));
     http_reply_empty(reply);
     return OK;
 }

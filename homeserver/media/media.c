@@ -202,6 +202,16 @@ static struct err write_record(struct hs *hs, struct ctx *ctx, const struct medi
     return store_write(hs->store, ctx, updates, COUNT_OF(updates));
 }
 
+/* Nobody knows the name of a file without a record. One under an announced name stays: whoever
+ * announced it fills it again, or has done so meanwhile. */
+static void drop_file(struct hs *hs, struct slice media_id)
+{
+    struct err err = store_blob_delete(hs->store, media_id);
+    if (err.code != 0) {
+        log_warn(hs->log, "media_file_left_over", .err = slice_of(err.text));
+    }
+}
+
 struct err media_upload_finish(struct hs *hs, struct ctx *ctx, struct media_upload *upload,
                                const struct media *draft, struct media *media_out)
 {
@@ -220,7 +230,11 @@ struct err media_upload_finish(struct hs *hs, struct ctx *ctx, struct media_uplo
         return err;
     }
     TRY(store_blob_commit(&upload->writer, media_out->media_id));
-    TRY(write_record(hs, ctx, media_out));
+    err = write_record(hs, ctx, media_out);
+    if (err.code != 0 && draft->media_id.len == 0) {
+        drop_file(hs, media_out->media_id);
+    }
+    TRY(err);
     media_waits_wake(hs->media_waits, media_out->media_id);
     return OK;
 }

@@ -202,8 +202,8 @@ struct err hs_member_set(struct hs *hs, struct ctx *ctx, struct room *room,
     struct err err = change_in_lane(&changing, sent_out);
     workers_lane_leave(hs->workers, lane);
     TRY(err);
-    bool joined = change->membership == MEMBERSHIP_JOIN && !sent_out->replayed;
-    return joined ? hs_succession_carry(hs, ctx, room, actor) : OK;
+    /* Also for who was in the room already: the first attempt may have stopped right here. */
+    return change->membership == MEMBERSHIP_JOIN ? hs_succession_carry(hs, ctx, room, actor) : OK;
 }
 
 /* --- kick, unban, forget --- */
@@ -334,6 +334,9 @@ static struct err on_profile_change(struct hs *hs, struct ctx *ctx, uint64_t use
         workers_lane_enter(hs->workers, lane);
         struct err err = renew_member(hs, ctx, room, &actor);
         workers_lane_leave(hs->workers, lane);
+        if (err.code != 0 && err.code < ERR_MATRIX_FIRST) {
+            return err;
+        }
         if (err.code != 0) {
             log_warn(hs->log, "profile_not_carried", .user = actor.user_id,
                      .err = slice_of(err.text));
@@ -357,6 +360,9 @@ static struct err on_deactivated(struct hs *hs, struct ctx *ctx, uint64_t user,
         }
         TRY(hs_room_get(hs, ctx, rooms.items[i].room, &room));
         struct err err = set_left(hs, ctx, room, &actor, user_id, (struct slice){0});
+        if (err.code != 0 && err.code < ERR_MATRIX_FIRST) {
+            return err;
+        }
         if (err.code != 0) {
             log_warn(hs->log, "deactivated_user_stays", .user = user_id, .err = slice_of(err.text));
         }

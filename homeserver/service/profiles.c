@@ -94,13 +94,12 @@ struct err hs_profile_names(struct hs *hs, struct ctx *ctx, uint64_t user,
 }
 
 static struct err set_in_lane(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice field,
-                              const struct json *value, bool *changed_out)
+                              const struct json *value)
 {
     struct json profile;
     TRY(load_local(hs, ctx, user, &profile));
     const struct json *before = json_get(&profile, field);
-    *changed_out = value ? !before || !json_eq(before, value) : before != NULL;
-    if (!*changed_out) {
+    if (value ? before && json_eq(before, value) : before == NULL) {
         return OK;
     }
     struct store_update *update = store_update_new(ctx, users_object(ctx, user));
@@ -120,17 +119,17 @@ static struct err set_in_lane(struct hs *hs, struct ctx *ctx, uint64_t user, str
 struct err hs_profile_set(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice field,
                           const struct json *value)
 {
-    bool changed = false;
     TRY(check_field(field, value));
     /* Clients take an empty name or picture for "none". */
     if (value && value->type == JSON_STRING && value->text.len == 0 && is_name_field(field)) {
         value = NULL;
     }
     hs_user_lane_enter(hs, user);
-    struct err err = set_in_lane(hs, ctx, user, field, value, &changed);
+    struct err err = set_in_lane(hs, ctx, user, field, value);
     hs_user_lane_leave(hs, user);
     TRY(err);
-    for (size_t i = 0; changed && i < HOOKS_MAX && hs->users->on_profile_change[i]; i++) {
+    /* Also when the field had this value: the first attempt may have stopped half-way. */
+    for (size_t i = 0; i < HOOKS_MAX && hs->users->on_profile_change[i]; i++) {
         TRY(hs->users->on_profile_change[i](hs, ctx, user, field));
     }
     return OK;

@@ -13,12 +13,13 @@ struct err hs_profile_get(struct hs *hs, struct ctx *ctx, struct slice user_id,
 /* displayname and avatar_url of a local user for member events; ptr NULL = not set. */
 struct err hs_profile_names(struct hs *hs, struct ctx *ctx, uint64_t user,
                             struct slice *displayname_out, struct slice *avatar_url_out) MUST_USE;
-/* Sets (value NULL: removes) a field and calls the hooks when that changed something.
- * M_INVALID_PARAM, M_KEY_TOO_LARGE, M_PROFILE_TOO_LARGE. */
+/* Sets (value NULL: removes) a field and calls the hooks, also when it had that value already: an
+ * earlier attempt may have stopped before them. M_INVALID_PARAM, M_KEY_TOO_LARGE,
+ * M_PROFILE_TOO_LARGE. */
 struct err hs_profile_set(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice field,
                           const struct json *value) MUST_USE;
 
-/* Called after a field changed, in no lane; rooms update member events here. */
+/* Called after a field was set, in no lane; rooms update member events here. */
 typedef struct err (*hs_profile_fn)(struct hs *hs, struct ctx *ctx, uint64_t user,
                                     struct slice field);
 void hs_on_profile_change(struct hs *hs, hs_profile_fn fn);

@@ -1,16 +1,14 @@
 #include "homeserver/service/to_device.h"
 
+#include "crypto/sha256.h"
 #include "homeserver/base/map.h"
 #include "homeserver/base/mem.h"
 #include "homeserver/service/devices.h"
+#include "homeserver/service/inbox_rows.h"
 #include "homeserver/service/users.h"
 
 #include <pthread.h>
 #include <string.h>
-
-/* Rows of an inbox: "m" position -> message; "t" type, transaction id -> time; "x" time, position
- * -> key of a "t" row. */
-enum { ROW_MESSAGE = 'm', ROW_TXN = 't', ROW_TXN_BY_TIME = 'x' };
 
 enum { STRIPES = 64, STRIPE_MAX = 8192, ROW_BYTES_MAX = 1024, TXNS_DROPPED_MAX = 50 };
 #define TXN_KEPT_MS (INT64_C(24) * 3600 * 1000)
@@ -33,7 +31,7 @@ struct hs_inbox {
 
 /* --- keys --- */
 
-static struct store_object inbox_object(struct ctx *ctx, uint64_t user, struct slice device_id)
+struct store_object inbox_object(struct ctx *ctx, uint64_t user, struct slice device_id)
 {
     return (struct store_object){
         .kind = STORE_INBOX,
@@ -46,10 +44,17 @@ static bool has_inbox(struct slice device_id)
     return device_id.len > 0 && device_id.len <= STORE_ID_BYTES_MAX - 8;
 }
 
-static struct slice number_key(struct ctx *ctx, char row, uint64_t number)
+static struct slice number_key(struct ctx *ctx, enum inbox_row row, uint64_t number)
 {
-    char letter[] = {row};
+    char letter[] = {(char)row};
     return arena_concat(ctx->arena, (struct slice){letter, 1}, store_id_u64(ctx->arena, number));
+}
+
+struct slice inbox_txn_by_time(struct ctx *ctx, uint64_t time_ms, struct slice txn_key)
+{
+    struct sha256 hash = sha256_of(txn_key);
+    return arena_concat(ctx->arena, number_key(ctx, INBOX_ROW_TXN_BY_TIME, time_ms),
+                        slice_sub(sha256_slice(&hash), 0, 8));
 }
 
 /* --- marks --- */
@@ -179,8 +184,8 @@ struct err hs_inbox_read(struct hs *hs, struct ctx *ctx, uint64_t user, struct s
     if (mark.newest <= wanted.since) {
         return OK;
     }
-    struct store_range range = {.from = number_key(ctx, ROW_MESSAGE, wanted.since + 1),
-                                .to = number_key(ctx, ROW_MESSAGE, wanted.upto + 1),
+    struct store_range range = {.from = number_key(ctx, INBOX_ROW_MESSAGE, wanted.since + 1),
+                                .to = number_key(ctx, INBOX_ROW_MESSAGE, wanted.upto + 1),
                                 .limit = wanted.limit};
     TRY(store_read_range(hs->store, ctx, object, range, &rows));
     messages_out->items = arena_array(ctx->arena, rows.count + 1, sizeof *messages_out->items);
@@ -221,8 +226,8 @@ struct err hs_inbox_acknowledge(struct hs *hs, struct ctx *ctx, uint64_t user,
     }
     uint64_t ticket = ctx->write_ticket;
     struct store_update *update = store_update_new(ctx, object);
-    store_delete_range(update, number_key(ctx, ROW_MESSAGE, 0),
-                       number_key(ctx, ROW_MESSAGE, upto + 1));
+    store_delete_range(update, number_key(ctx, INBOX_ROW_MESSAGE, 0),
+                       number_key(ctx, INBOX_ROW_MESSAGE, upto + 1));
     struct err err = store_write(hs->store, ctx, &update, 1);
     ctx->write_ticket = ticket;
     if (err.code == 0) {
@@ -274,7 +279,7 @@ static void deliver(struct sending *s, uint64_t user, struct slice device_id, st
     memcpy(change->device_id, device_id.ptr, len);
     raise_mark(s->hs, object.id, change->pos);
     s->updates[s->count] = store_update_new(s->ctx, object);
-    store_put(s->updates[s->count], number_key(s->ctx, ROW_MESSAGE, change->pos), json);
+    store_put(s->updates[s->count], number_key(s->ctx, INBOX_ROW_MESSAGE, change->pos), json);
     s->count++;
 }
 
@@ -327,7 +332,7 @@ static struct slice txn_key(struct ctx *ctx, const struct to_device_send *send)
 {
     struct buf key;
     buf_init_arena(&key, ctx->arena, STORE_KEY_BYTES_MAX);
-    buf_add_byte(&key, ROW_TXN);
+    buf_add_byte(&key, INBOX_ROW_TXN);
     pack_bytes(&key, send->type);
     buf_add(&key, send->txn_id);
     return buf_slice(&key);
@@ -338,8 +343,8 @@ static struct err drop_old_txns(struct sending *s, struct store_update *update)
     struct store_rows rows;
     int64_t before = now_wall_ms(s->ctx->now) - TXN_KEPT_MS;
     struct store_range range = {
-        .from = number_key(s->ctx, ROW_TXN_BY_TIME, 0),
-        .to = number_key(s->ctx, ROW_TXN_BY_TIME, before > 0 ? (uint64_t)before : 0),
+        .from = number_key(s->ctx, INBOX_ROW_TXN_BY_TIME, 0),
+        .to = number_key(s->ctx, INBOX_ROW_TXN_BY_TIME, before > 0 ? (uint64_t)before : 0),
         .limit = TXNS_DROPPED_MAX};
     TRY(store_read_range(s->hs->store, s->ctx,
                          inbox_object(s->ctx, s->send->user, s->send->device_id), range, &rows));
@@ -359,10 +364,7 @@ static struct err txn_update(struct sending *s, struct store_update **update_out
         store_update_new(ctx, inbox_object(ctx, s->send->user, s->send->device_id));
     TRY(drop_old_txns(s, update));
     store_put(update, key, store_id_u64(ctx->arena, now));
-    store_put(update,
-              arena_concat(ctx->arena, number_key(ctx, ROW_TXN_BY_TIME, now),
-                           store_id_u64(ctx->arena, positions_newest(s->hs->positions))),
-              key);
+    store_put(update, inbox_txn_by_time(ctx, now, key), key);
     *update_out = update;
     return OK;
 }

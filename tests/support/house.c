@@ -4,6 +4,7 @@
 #include "homeserver/service/device_keys.h"
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/prefs.h"
+#include "homeserver/service/pushers.h"
 #include "homeserver/service/room_create.h"
 #include "homeserver/service/to_device.h"
 #include "homeserver/service/tokens.h"
@@ -68,6 +69,8 @@ void house_open(struct house *house)
     hs->inbox = hs_inbox_new(hs);
     hs->ephemeral = hs_ephemeral_new(hs);
     hs->prefs = hs_prefs_new(hs);
+    hs_memberships_hook(hs);
+    hs_pushers_hook(hs);
     hs->sync = sync_new(hs);
 }
 

@@ -62,7 +62,7 @@ static void fields_are_set_changed_and_removed(void **state)
     assert_int_equal(set("displayname", "\"Ann\""), 0);
     assert_int_equal(set("m.tz", "\"Europe/Berlin\""), 0);
     assert_int_equal(set("org.example.pets", "[{\"cat\":1}]"), 0);
-    assert_int_equal(changes, 3);
+    assert_int_equal(changes, 4); /* one more to finish what may have stopped */
     assert_true(slice_eq(profile(), LIT("{\"displayname\":\"Ann\",\"m.tz\":\"Europe/Berlin\","
                                         "\"org.example.pets\":[{\"cat\":1}]}")));
     assert_int_equal(hs_profile_names(&w.hs, &w.ctx, ann, &name, &avatar).code, 0);
@@ -71,7 +71,7 @@ static void fields_are_set_changed_and_removed(void **state)
     assert_int_equal(set("displayname", "\"\""), 0);
     assert_int_equal(hs_profile_set(&w.hs, &w.ctx, ann, LIT("m.tz"), NULL).code, 0);
     assert_int_equal(hs_profile_set(&w.hs, &w.ctx, ann, LIT("m.tz"), NULL).code, 0);
-    assert_int_equal(changes, 5);
+    assert_int_equal(changes, 7);
     assert_true(slice_eq(profile(), LIT("{\"org.example.pets\":[{\"cat\":1}]}")));
 }
 
