@@ -3,6 +3,7 @@
 
 #include "homeserver/base/mem.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -186,6 +187,51 @@ struct err store_blob_delete(struct store *store, struct slice name)
     TRY(blob_path(store, name, folder, path));
     if (unlink(path) != 0 && errno != ENOENT) {
         return err_make(ERR_IO, "a media file cannot be deleted");
+    }
+    return OK;
+}
+
+/* --- all of them --- */
+
+static struct err visit_file(const char *folder, const char *file, store_blob_fn visit, void *arg)
+{
+    char path[PATH_BYTES_MAX];
+    struct stat info;
+    struct store_blob blob = {.name = slice_of(file)};
+    int len = snprintf(path, sizeof path, "%s/%s", folder, file);
+    if (!is_name(blob.name) || len < 0 || (size_t)len >= sizeof path || stat(path, &info) != 0 ||
+        !S_ISREG(info.st_mode)) { /* none of ours, or gone meanwhile */
+        return OK;
+    }
+    blob.bytes = info.st_size;
+    blob.modified_ms = (int64_t)info.st_mtim.tv_sec * 1000 + info.st_mtim.tv_nsec / 1000000;
+    return visit(arg, &blob);
+}
+
+static struct err visit_folder(const char *folder, unsigned digits, store_blob_fn visit, void *arg)
+{
+    struct err err = OK;
+    DIR *dir = opendir(folder);
+    if (!dir) {
+        return errno == ENOENT ? OK : err_make(ERR_IO, "a media folder cannot be read");
+    }
+    for (struct dirent *entry = readdir(dir); entry && err.code == 0; entry = readdir(dir)) {
+        if (name_digits(slice_of(entry->d_name)) == digits) {
+            err = visit_file(folder, entry->d_name, visit, arg);
+        }
+    }
+    closedir(dir);
+    return err;
+}
+
+struct err store_each_blob(struct store *store, store_blob_fn visit, void *arg)
+{
+    char folder[PATH_BYTES_MAX];
+    const char *media = NULL;
+    TRY(media_folder(store, &media));
+    for (unsigned digits = 0; digits < 256; digits++) {
+        snprintf(folder, sizeof folder, "%s/%02x", media, digits);
+        TRY(visit_folder(folder, digits, visit, arg));
     }
     return OK;
 }

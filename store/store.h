@@ -132,6 +132,15 @@ void store_blob_abort(struct store_blob_writer **writer);
 struct err store_blob_open(struct store *store, struct slice name, int *fd_out, int64_t *bytes_out,
                            bool *found_out) MUST_USE;
 struct err store_blob_delete(struct store *store, struct slice name) MUST_USE;
+struct store_blob {
+    struct slice name; /* during the visit */
+    int64_t bytes;
+    int64_t modified_ms; /* wall clock of the file system */
+};
+/* Calls visit for each published blob, in no order; it may delete the one at hand. Stops with the
+ * first error. For check and rebuild; slow. */
+typedef struct err (*store_blob_fn)(void *arg, const struct store_blob *blob);
+struct err store_each_blob(struct store *store, store_blob_fn visit, void *arg) MUST_USE;
 
 /* --- figures --- */
 struct store_stats {

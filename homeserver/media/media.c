@@ -4,9 +4,7 @@
 
 #include <ctype.h>
 
-enum { ID_LETTERS = 24, RECORD_VERSION = 1, LAPSED_MAX = 100 };
-
-static const struct slice record_key = LIT("r");
+enum { ID_LETTERS = 24, LAPSED_MAX = 100 };
 
 bool media_id_is_valid(struct slice media_id)
 {
@@ -18,48 +16,6 @@ bool media_id_is_valid(struct slice media_id)
     return good;
 }
 
-static struct store_object object_of(struct slice media_id)
-{
-    return (struct store_object){STORE_MEDIA, media_id};
-}
-
-/* `@` is no character of a media id. */
-static struct store_object pending_object(struct ctx *ctx, uint64_t user)
-{
-    return (struct store_object){
-        STORE_MEDIA, arena_concat(ctx->arena, LIT("@"), store_id_u64(ctx->arena, user))};
-}
-
-static struct slice encode(struct ctx *ctx, const struct media *media)
-{
-    struct buf out;
-    buf_init_arena(&out, ctx->arena, 65536);
-    pack_u64(&out, RECORD_VERSION);
-    pack_u64(&out, media->uploader);
-    pack_bytes(&out, media->content_type);
-    pack_bytes(&out, media->file_name);
-    pack_i64(&out, media->bytes);
-    pack_i64(&out, media->created_ms);
-    pack_i64(&out, media->expires_ms);
-    pack_u64(&out, media->is_ready);
-    return buf_slice(&out);
-}
-
-static struct err decode(struct slice row, struct slice media_id, struct media *media_out)
-{
-    struct unpack in = unpack_of(row);
-    uint64_t version = unpack_u64(&in);
-    *media_out = (struct media){.media_id = media_id, .uploader = unpack_u64(&in)};
-    media_out->content_type = unpack_bytes(&in);
-    media_out->file_name = unpack_bytes(&in);
-    media_out->bytes = unpack_i64(&in);
-    media_out->created_ms = unpack_i64(&in);
-    media_out->expires_ms = unpack_i64(&in);
-    media_out->is_ready = unpack_u64(&in) != 0;
-    TRY(unpack_check(&in));
-    return version == RECORD_VERSION ? OK : err_make(ERR_CORRUPT, "media record of another form");
-}
-
 struct err media_find(struct hs *hs, struct ctx *ctx, struct slice media_id,
                       struct media *media_out, bool *found_out)
 {
@@ -68,11 +24,12 @@ struct err media_find(struct hs *hs, struct ctx *ctx, struct slice media_id,
     if (!media_id_is_valid(media_id)) {
         return OK;
     }
-    TRY(store_get(hs->store, ctx, object_of(media_id), record_key, &row, found_out));
+    TRY(store_get(hs->store, ctx, hs_media_object(media_id), hs_media_record_key(), &row,
+                  found_out));
     if (!*found_out) {
         return OK;
     }
-    TRY(decode(row, media_id, media_out));
+    TRY(hs_media_decode(row, media_id, media_out));
     *found_out = media_out->is_ready || media_out->expires_ms > now_wall_ms(ctx->now);
     return OK;
 }
@@ -100,8 +57,8 @@ static struct err drop_lapsed(struct hs *hs, struct ctx *ctx, struct slice media
     TRY(media_find(hs, ctx, media_id, &media, &found));
     store_delete(announcement->pending, media_id);
     if (!found) {
-        struct store_update *record = store_update_new(ctx, object_of(media_id));
-        store_delete(record, record_key);
+        struct store_update *record = store_update_new(ctx, hs_media_object(media_id));
+        store_delete(record, hs_media_record_key());
         announcement->updates[announcement->count++] = record;
     }
     return OK;
@@ -111,8 +68,8 @@ static struct err count_pending(struct hs *hs, struct ctx *ctx, uint64_t user,
                                 struct announcement *announcement)
 {
     struct store_rows rows;
-    TRY(store_read_range(hs->store, ctx, pending_object(ctx, user), (struct store_range){0},
-                         &rows));
+    TRY(store_read_range(hs->store, ctx, hs_media_pending_object(ctx, user),
+                         (struct store_range){0}, &rows));
     for (size_t i = 0; i < rows.count; i++) {
         struct unpack in = unpack_of(rows.rows[i].value);
         if (unpack_i64(&in) > now_wall_ms(ctx->now)) {
@@ -132,7 +89,8 @@ static struct slice new_id(struct ctx *ctx)
 struct err media_announce(struct hs *hs, struct ctx *ctx, uint64_t user, struct media *media_out)
 {
     int64_t now_ms = now_wall_ms(ctx->now);
-    struct announcement made = {.pending = store_update_new(ctx, pending_object(ctx, user))};
+    struct announcement made = {.pending =
+                                    store_update_new(ctx, hs_media_pending_object(ctx, user))};
     made.updates[made.count++] = made.pending;
     TRY(count_pending(hs, ctx, user, &made));
     if (hs->conf->rate_limits_enabled && made.open >= hs->conf->media_pending_per_user) {
@@ -142,12 +100,10 @@ struct err media_announce(struct hs *hs, struct ctx *ctx, uint64_t user, struct 
                                 .uploader = user,
                                 .created_ms = now_ms,
                                 .expires_ms = now_ms + hs->conf->media_pending_life};
-    struct buf expires;
-    buf_init_arena(&expires, ctx->arena, 64);
-    pack_i64(&expires, media_out->expires_ms);
-    store_put(made.pending, media_out->media_id, buf_slice(&expires));
-    struct store_update *record = store_update_new(ctx, object_of(media_out->media_id));
-    store_put(record, record_key, encode(ctx, media_out));
+    store_put(made.pending, media_out->media_id,
+              hs_media_encode_pending(ctx, media_out->expires_ms));
+    struct store_update *record = store_update_new(ctx, hs_media_object(media_out->media_id));
+    store_put(record, hs_media_record_key(), hs_media_encode(ctx, media_out));
     made.updates[made.count++] = record;
     return store_write(hs->store, ctx, made.updates, made.count);
 }
@@ -194,10 +150,11 @@ void media_upload_abort(struct media_upload *upload)
 /* The record and the end of the announcement, after the bytes are on the disk. */
 static struct err write_record(struct hs *hs, struct ctx *ctx, const struct media *media)
 {
-    struct store_update *record = store_update_new(ctx, object_of(media->media_id));
-    struct store_update *pending = store_update_new(ctx, pending_object(ctx, media->uploader));
+    struct store_update *record = store_update_new(ctx, hs_media_object(media->media_id));
+    struct store_update *pending =
+        store_update_new(ctx, hs_media_pending_object(ctx, media->uploader));
     struct store_update *updates[] = {record, pending};
-    store_put(record, record_key, encode(ctx, media));
+    store_put(record, hs_media_record_key(), hs_media_encode(ctx, media));
     store_delete(pending, media->media_id);
     return store_write(hs->store, ctx, updates, COUNT_OF(updates));
 }

@@ -1,23 +1,11 @@
 /* The content repository: what this server knows of each uploaded file, and the files themselves as
  * blobs of the store, streamed both ways. A file may be announced first and filled later; who asks
- * meanwhile waits. Rows live in (STORE_MEDIA, media id) and (STORE_MEDIA, "@" user number), the
- * latter holding a user's announced ids. Spec: client-server, "Content repository". */
+ * meanwhile waits. Spec: client-server, "Content repository". */
 #pragma once
 #include "homeserver/http/http.h"
-#include "homeserver/service/hs.h"
+#include "homeserver/service/media_rows.h"
 
 enum { MEDIA_ID_BYTES_MAX = 255, MEDIA_NAME_BYTES_MAX = 255, MEDIA_TYPE_BYTES_MAX = 255 };
-
-struct media {
-    struct slice media_id;
-    uint64_t uploader;
-    struct slice content_type;
-    struct slice file_name; /* empty = none was given */
-    int64_t bytes;
-    int64_t created_ms;
-    int64_t expires_ms; /* of an announced file: when the announcement lapses */
-    bool is_ready;      /* the content is here */
-};
 
 /* Those who wait for announced files. */
 struct media_waits;

@@ -151,6 +151,11 @@ static const char *wrong_position(struct check_used *used, uint64_t pos)
     return twice ? "has a position that is used twice" : NULL;
 }
 
+uint64_t check_counter(const struct checker *c)
+{
+    return c->used->counter;
+}
+
 struct err check_position(struct checker *c, uint64_t pos)
 {
     const char *what = wrong_position(c->used, pos);
@@ -228,6 +233,11 @@ static struct err check_all(struct checker *c)
     c->at = NULL;
     TRY(check_event_ids(c));
     TRY(check_users(c));
+    TRY(check_pushers(c));
+    TRY(check_keys(c));
+    TRY(check_device_lists(c));
+    TRY(check_inboxes(c));
+    TRY(check_media(c));
     return c->mode == CHECK_REBUILD ? store_wait_durable(c->hs->store, c->page.write_ticket) : OK;
 }
 

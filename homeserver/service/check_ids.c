@@ -216,6 +216,7 @@ static struct err visit_user(void *arg, struct slice id)
                                      .index_letter = USER_ROW_DATA_BY_POS};
     TRY(check_by_position(c, &data));
     TRY(check_device_tokens(c, data.object));
+    TRY(check_account(c, data.object));
     return check_each_row(c, data.object, USER_ROW_ROOM, visit_user_room, &data.object);
 }
 

@@ -55,6 +55,8 @@ struct err check_each_row(struct checker *c, struct store_object object, char pr
                           check_visit_fn visit, void *arg) MUST_USE;
 /* A place of the counter: whether it is new and in range. */
 struct err check_position(struct checker *c, uint64_t pos) MUST_USE;
+/* The newest position that there may be. */
+uint64_t check_counter(const struct checker *c);
 /* Whether the error says that stored data are damaged: then it is a difference. */
 bool check_is_damage(struct err err);
 const struct check_room *check_room_find(const struct checker *c, uint64_t number);
@@ -72,6 +74,19 @@ struct err check_rooms_load(struct checker *c) MUST_USE;
 struct err check_aliases(struct checker *c) MUST_USE;
 struct err check_event_ids(struct checker *c) MUST_USE;
 struct err check_users(struct checker *c) MUST_USE;
+
+/* check_accounts.c */
+struct err check_user_known(struct checker *c, uint64_t user, bool *known_out) MUST_USE;
+struct err check_device_known(struct checker *c, uint64_t user, struct slice device_id,
+                              bool *known_out) MUST_USE;
+struct err check_account(struct checker *c, struct store_object user) MUST_USE;
+struct err check_pushers(struct checker *c) MUST_USE;
+
+/* check_keys.c, check_lists.c, check_media.c */
+struct err check_keys(struct checker *c) MUST_USE;
+struct err check_device_lists(struct checker *c) MUST_USE;
+struct err check_inboxes(struct checker *c) MUST_USE;
+struct err check_media(struct checker *c) MUST_USE;
 
 /* check_tokens.c */
 struct err check_device_tokens(struct checker *c, struct store_object user) MUST_USE;

@@ -6,9 +6,6 @@
 
 #include <stdlib.h>
 
-/* In the stream's object: "p" position -> user, viewer; "u" user, viewer -> position. */
-enum { ROW_BY_POS = 'p', ROW_BY_USER = 'u' };
-
 /* --- the newest ones in memory --- */
 
 void recent_init(struct recent_changes *recent, uint64_t floor)
@@ -96,33 +93,53 @@ struct store_object lists_object(struct ctx *ctx)
     return (struct store_object){.kind = STORE_DEVICE_CHANGES, .id = store_id_u64(ctx->arena, 0)};
 }
 
-static struct slice key_of(struct ctx *ctx, char row, uint64_t a, uint64_t b)
+struct slice lists_key_pos(struct ctx *ctx, uint64_t pos)
 {
     struct buf key;
     buf_init_arena(&key, ctx->arena, 32);
-    buf_add_byte(&key, row);
-    pack_be64(&key, a);
-    if (row == ROW_BY_USER) {
-        pack_be64(&key, b);
-    }
+    buf_add_byte(&key, LISTS_ROW_BY_POS);
+    pack_be64(&key, pos);
     return buf_slice(&key);
+}
+
+struct slice lists_key_user(struct ctx *ctx, struct list_change change)
+{
+    struct buf key;
+    buf_init_arena(&key, ctx->arena, 32);
+    buf_add_byte(&key, LISTS_ROW_BY_USER);
+    pack_be64(&key, change.user);
+    pack_be64(&key, change.viewer);
+    return buf_slice(&key);
+}
+
+struct slice lists_encode(struct ctx *ctx, struct list_change change)
+{
+    struct buf value;
+    buf_init_arena(&value, ctx->arena, 32);
+    pack_u64(&value, change.user);
+    pack_u64(&value, change.viewer);
+    return buf_slice(&value);
+}
+
+struct err lists_decode(struct slice row, struct list_change *change_out)
+{
+    struct unpack in = unpack_of(row);
+    change_out->user = unpack_u64(&in);
+    change_out->viewer = unpack_u64(&in);
+    return unpack_check(&in);
 }
 
 struct err lists_put(struct hs *hs, struct ctx *ctx, struct store_update *update,
                      struct recent_change change)
 {
-    struct slice by_user = key_of(ctx, ROW_BY_USER, change.change.user, change.change.viewer);
+    struct slice by_user = lists_key_user(ctx, change.change);
     struct slice older;
     bool found = false;
-    struct buf value;
     TRY(store_get(hs->store, ctx, lists_object(ctx), by_user, &older, &found));
     if (found) {
         store_delete(update, arena_concat(ctx->arena, LIT("p"), older));
     }
-    buf_init_arena(&value, ctx->arena, 32);
-    pack_u64(&value, change.change.user);
-    pack_u64(&value, change.change.viewer);
-    store_put(update, key_of(ctx, ROW_BY_POS, change.pos, 0), buf_slice(&value));
+    store_put(update, lists_key_pos(ctx, change.pos), lists_encode(ctx, change.change));
     store_put(update, by_user, store_id_u64(ctx->arena, change.pos));
     return OK;
 }
@@ -131,15 +148,13 @@ static struct err stored_read(struct hs *hs, struct ctx *ctx, struct change_wind
                               uint64_t **users_out, size_t *count_out)
 {
     struct store_rows rows;
-    struct store_range range = {.from = key_of(ctx, ROW_BY_POS, window.since + 1, 0),
-                                .to = key_of(ctx, ROW_BY_POS, window.upto + 1, 0)};
+    struct store_range range = {.from = lists_key_pos(ctx, window.since + 1),
+                                .to = lists_key_pos(ctx, window.upto + 1)};
     TRY(store_read_range(hs->store, ctx, lists_object(ctx), range, &rows));
     *users_out = arena_array(ctx->arena, rows.count + 1, sizeof **users_out);
     for (size_t i = 0; i < rows.count; i++) {
-        struct unpack in = unpack_of(rows.rows[i].value);
-        struct list_change change = {.user = unpack_u64(&in)};
-        change.viewer = unpack_u64(&in);
-        TRY(unpack_check(&in));
+        struct list_change change;
+        TRY(lists_decode(rows.rows[i].value, &change));
         if (is_for(change, window.viewer)) {
             (*users_out)[(*count_out)++] = change.user;
         }

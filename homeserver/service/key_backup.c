@@ -31,18 +31,24 @@ static struct slice scope_prefix(struct ctx *ctx, const struct backup_scope *sco
     return buf_slice(&key);
 }
 
-static void put_version(struct keys_write *write, const struct key_backup *backup)
+struct slice backup_encode(struct ctx *ctx, const struct key_backup *backup)
 {
     struct buf out;
-    buf_init_arena(&out, write->ctx->arena, SIZE_MAX / 2);
+    buf_init_arena(&out, ctx->arena, SIZE_MAX / 2);
     pack_bytes(&out, backup->algorithm);
     pack_bytes(&out, backup->auth_data);
     pack_u64(&out, backup->etag);
     pack_u64(&out, backup->count);
-    store_put(write->update, version_row(write->ctx, backup->version), buf_slice(&out));
+    return buf_slice(&out);
 }
 
-static struct err decode_version(const struct store_row *row, struct key_backup *backup_out)
+static void put_version(struct keys_write *write, const struct key_backup *backup)
+{
+    store_put(write->update, version_row(write->ctx, backup->version),
+              backup_encode(write->ctx, backup));
+}
+
+struct err backup_decode(const struct store_row *row, struct key_backup *backup_out)
 {
     struct unpack key = unpack_of(slice_from(row->key, 1));
     struct unpack in = unpack_of(row->value);
@@ -68,7 +74,7 @@ struct err hs_key_backup_get(struct hs *hs, struct ctx *ctx, uint64_t user, uint
     *backup_out = (struct key_backup){0};
     TRY(store_read_range(hs->store, ctx, keys_object(ctx, user), range, &rows));
     *found_out = rows.count > 0;
-    return *found_out ? decode_version(&rows.rows[0], backup_out) : OK;
+    return *found_out ? backup_decode(&rows.rows[0], backup_out) : OK;
 }
 
 static struct err no_such_version(void)

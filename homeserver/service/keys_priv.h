@@ -3,6 +3,7 @@
 #pragma once
 #include "homeserver/base/map.h"
 #include "homeserver/service/device_keys.h"
+#include "homeserver/service/key_backup.h"
 
 #include <pthread.h>
 
@@ -91,6 +92,18 @@ struct hs_keys {
 };
 void counts_init(struct hs_keys *keys);
 void counts_deinit(struct hs_keys *keys);
+/* Rows of the stream of list changes, object lists_object: "p" position -> user, viewer; "u" user,
+ * viewer -> position. */
+enum lists_row { LISTS_ROW_BY_POS = 'p', LISTS_ROW_BY_USER = 'u' };
+struct slice lists_key_pos(struct ctx *ctx, uint64_t pos);
+struct slice lists_key_user(struct ctx *ctx, struct list_change change);
+struct slice lists_encode(struct ctx *ctx, struct list_change change);
+struct err lists_decode(struct slice row, struct list_change *change_out) MUST_USE;
+
+/* The row of a backup. */
+struct slice backup_encode(struct ctx *ctx, const struct key_backup *backup);
+struct err backup_decode(const struct store_row *row, struct key_backup *backup_out) MUST_USE;
+
 /* Deletes the one-time and fallback keys of a device. */
 void one_time_drop(struct keys_write *write, struct slice device_id);
 /* --- uploads of one-time and fallback keys --- */

@@ -2,10 +2,13 @@
 
 #include "homeserver/service/directory.h"
 #include "homeserver/service/ephemeral.h"
+#include "homeserver/service/inbox_rows.h"
+#include "homeserver/service/keys_priv.h"
+#include "homeserver/service/media_rows.h"
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/room_priv.h"
 #include "homeserver/service/users.h"
-#include "tests/support/house.h"
+#include "tests/support/private_rows.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -80,6 +83,7 @@ static void furnish(void)
     assert_int_equal(
         hs_account_data_put(&h.hs, &h.ctx, ann.actor.user, room, LIT("m.tag"), LIT("{}")).code, 0);
     house_room(&h, &bob, "{\"preset\":\"private_chat\",\"room_version\":\"6\"}");
+    house_private_rows(&h, &ann, &bob);
 }
 
 static int open_house(void **state)
@@ -162,7 +166,7 @@ enum damage { LOSE, CHANGE, INVENT };
 struct corruption {
     enum check_index index;
     enum store_kind kind;
-    const char *id; /* of the object; NULL = the room, "u" = the user ann */
+    const char *id; /* of the object; NULL = the room, "u" = the user ann, else see object_of */
     char prefix;    /* of the rows; 0 = any */
     enum damage damage;
 };
@@ -203,6 +207,31 @@ static const struct corruption corruptions[] = {
     {CHECK_ACCOUNT_DATA, STORE_USER, "u", USER_ROW_DATA_BY_POS, INVENT},
     {CHECK_TOKENS, STORE_TOKENS, "t", 0, LOSE},
     {CHECK_TOKENS, STORE_TOKENS, "t", 0, CHANGE},
+    {CHECK_DEVICES, STORE_USER, "u", USER_ROW_DEVICE_SEEN, INVENT},
+    {CHECK_PUSHERS, STORE_SERVER, "pushers", 0, LOSE},
+    {CHECK_PUSHERS, STORE_SERVER, "pushers", 0, INVENT},
+    {CHECK_DEVICE_KEYS, STORE_USER_KEYS, "k", KEYS_ROW_DEVICE, INVENT},
+    {CHECK_ONE_TIME_KEYS, STORE_USER_KEYS, "k", KEYS_ROW_KEY_ID, LOSE},
+    {CHECK_ONE_TIME_KEYS, STORE_USER_KEYS, "k", KEYS_ROW_KEY_ID, CHANGE},
+    {CHECK_ONE_TIME_KEYS, STORE_USER_KEYS, "k", KEYS_ROW_KEY_ID, INVENT},
+    {CHECK_ONE_TIME_KEYS, STORE_USER_KEYS, "k", KEYS_ROW_ONE_TIME, INVENT},
+    {CHECK_ONE_TIME_KEYS, STORE_USER_KEYS, "k", KEYS_ROW_CLAIMED, CHANGE},
+    {CHECK_ONE_TIME_KEYS, STORE_USER_KEYS, "k", KEYS_ROW_CLAIMED, INVENT},
+    {CHECK_KEY_COUNTS, STORE_USER_KEYS, "k", KEYS_ROW_COUNTED, INVENT},
+    {CHECK_DEVICE_LISTS, STORE_DEVICE_CHANGES, "v", LISTS_ROW_BY_POS, LOSE},
+    {CHECK_DEVICE_LISTS, STORE_DEVICE_CHANGES, "v", LISTS_ROW_BY_POS, CHANGE},
+    {CHECK_DEVICE_LISTS, STORE_DEVICE_CHANGES, "v", LISTS_ROW_BY_POS, INVENT},
+    {CHECK_DEVICE_LISTS, STORE_DEVICE_CHANGES, "v", LISTS_ROW_BY_USER, LOSE},
+    {CHECK_DEVICE_LISTS, STORE_DEVICE_CHANGES, "v", LISTS_ROW_BY_USER, CHANGE},
+    {CHECK_DEVICE_LISTS, STORE_DEVICE_CHANGES, "v", LISTS_ROW_BY_USER, INVENT},
+    {CHECK_CROSS_SIGNING, STORE_USER_KEYS, "k", KEYS_ROW_SIGNED, INVENT},
+    {CHECK_KEY_BACKUPS, STORE_USER_KEYS, "k", KEYS_ROW_BACKUP_LAST, LOSE},
+    {CHECK_INBOXES, STORE_INBOX, "b", INBOX_ROW_TXN_BY_TIME, LOSE},
+    {CHECK_INBOXES, STORE_INBOX, "b", INBOX_ROW_TXN_BY_TIME, CHANGE},
+    {CHECK_INBOXES, STORE_INBOX, "b", INBOX_ROW_TXN_BY_TIME, INVENT},
+    {CHECK_MEDIA, STORE_MEDIA, "@", 0, LOSE},
+    {CHECK_MEDIA, STORE_MEDIA, "@", 0, CHANGE},
+    {CHECK_MEDIA, STORE_MEDIA, "@", 0, INVENT},
 };
 
 static struct err note_token(void *arg, struct slice id)
@@ -226,13 +255,23 @@ static struct store_object object_of(const struct corruption *corruption)
     if (!corruption->id) {
         return (struct store_object){corruption->kind, store_id_u64(h.ctx.arena, room)};
     }
-    if (strcmp(corruption->id, "u") == 0) {
+    if (strlen(corruption->id) != 1) {
+        return (struct store_object){corruption->kind, slice_of(corruption->id)};
+    }
+    switch (corruption->id[0]) {
+    case 'u':
         return user_object(&h.ctx, ann.actor.user);
-    }
-    if (strcmp(corruption->id, "t") == 0) {
+    case 't':
         return token_object();
+    case 'k':
+        return keys_object(&h.ctx, ann.actor.user);
+    case 'v':
+        return lists_object(&h.ctx);
+    case 'b':
+        return inbox_object(&h.ctx, ann.actor.user, ann.device_id);
+    default:
+        return hs_media_pending_object(&h.ctx, ann.actor.user);
     }
-    return (struct store_object){corruption->kind, slice_of(corruption->id)};
 }
 
 /* The last row of the prefix is lost, gets another last byte, or a sister with another key. */

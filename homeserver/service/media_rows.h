@@ -1,0 +1,26 @@
+/* Rows of media: (STORE_MEDIA, media id) holds the record "r"; (STORE_MEDIA, "@" be64 user) the ids
+ * that the user has announced and not filled yet -> when the announcement lapses (packed). A file
+ * is the blob of its media id's name. The records themselves are the business of media/. */
+#pragma once
+#include "homeserver/service/hs.h"
+
+struct media {
+    struct slice media_id;
+    uint64_t uploader;
+    struct slice content_type;
+    struct slice file_name; /* empty = none was given */
+    int64_t bytes;
+    int64_t created_ms;
+    int64_t expires_ms; /* of an announced file: when the announcement lapses */
+    bool is_ready;      /* the content is here */
+};
+
+struct store_object hs_media_object(struct slice media_id);
+struct store_object hs_media_pending_object(struct ctx *ctx, uint64_t user);
+struct slice hs_media_record_key(void);
+struct slice hs_media_encode(struct ctx *ctx, const struct media *media);
+/* Borrows from the row. */
+struct err hs_media_decode(struct slice row, struct slice media_id,
+                           struct media *media_out) MUST_USE;
+/* The row of an announcement. */
+struct slice hs_media_encode_pending(struct ctx *ctx, int64_t expires_ms);
