@@ -287,6 +287,17 @@ static void draining_answers_what_runs_and_what_is_parked(void **state)
     close(idle);
 }
 
+static void a_job_that_waits_for_the_network_runs_again(void **state)
+{
+    struct harness *harness = *state;
+    int status = harness_ask(harness, LIT("GET /waits HTTP/1.1\r\n" HEAD "\r\n"), &reply);
+    assert_int_equal(status, 200);
+    assert_string_equal(reply.body, "{\"run\":2}");
+    assert_non_null(strstr(reply.head, "X-Run: second"));
+    assert_null(strstr(reply.head, "X-Run: first"));
+    assert_int_equal(harness->handled, 2);
+}
+
 int main(void)
 {
 #define HTTP_TEST(name) cmocka_unit_test_setup_teardown(name, harness_start, harness_stop)
@@ -298,6 +309,7 @@ int main(void)
         HTTP_TEST(slow_bodies_get_408_and_idle_connections_end),
         HTTP_TEST(bodies_stream_in_constant_memory),
         HTTP_TEST(chunked_bodies_wait_for_their_pieces),
+        HTTP_TEST(a_job_that_waits_for_the_network_runs_again),
         HTTP_TEST(a_parked_request_is_answered_once_by_unpark),
         HTTP_TEST(a_parked_request_ends_with_its_time_or_its_client),
         HTTP_TEST(a_gate_opens_when_the_reply_is_on_its_way),

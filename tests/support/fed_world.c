@@ -1,5 +1,6 @@
 #include "tests/support/fed_world.h"
 
+#include "crypto/base64.h"
 #include "crypto/signing_key.h"
 
 #include <setjmp.h>
@@ -51,6 +52,11 @@ void fed_world_close(struct fed_world *fw)
     fed_free(&fw->fed);
     signing_key_free(&fw->world.hs.signing_key);
     world_close(&fw->world);
+}
+
+struct slice fed_world_base64(struct fed_world *fw, const void *bytes, size_t len)
+{
+    return base64_encode(fw->world.ctx.arena, (struct slice){bytes, len}, BASE64_STANDARD);
 }
 
 struct http_fetch_reply fed_world_reply(struct fed_world *fw, int status, const char *body,

@@ -17,6 +17,8 @@ struct fed_world {
 
 void fed_world_open(struct fed_world *fw);
 void fed_world_close(struct fed_world *fw);
+/* Unpadded base64 in the arena of the job. */
+struct slice fed_world_base64(struct fed_world *fw, const void *bytes, size_t len);
 /* A reply with this body and "Name: value" lines. */
 struct http_fetch_reply fed_world_reply(struct fed_world *fw, int status, const char *body,
                                         const char *headers);

@@ -112,6 +112,23 @@ static struct err do_slow(void *app, struct ctx *ctx, const struct http_request 
     return OK;
 }
 
+/* Asks for the network in the middle of its reply; the second run must find a clean one. */
+static struct err do_waits(void *app, struct ctx *ctx, const struct http_request *request,
+                           struct http_reply *reply)
+{
+    struct harness *harness = app;
+    (void)request;
+    harness->handled++;
+    buf_add(&reply->body, LIT("{\"run\":"));
+    http_reply_header(reply, LIT("X-Run"), ctx->may_wait ? LIT("second") : LIT("first"));
+    if (!ctx->may_wait) {
+        reply->status = 202;
+        return err_make(ERR_WAITS, "the network is needed");
+    }
+    buf_printf(&reply->body, "%d}", (int)harness->handled);
+    return OK;
+}
+
 static struct err do_big(void *app, struct ctx *ctx, const struct http_request *request,
                          struct http_reply *reply)
 {
@@ -216,6 +233,7 @@ static const struct http_route routes[] = {
      .stream = &stream_hooks},
     {.method = HTTP_GET, .path = "/ws", .handler = do_ws, .flags = HTTP_WEBSOCKET},
     {.method = HTTP_GET, .path = "/slow", .handler = do_slow},
+    {.method = HTTP_GET, .path = "/waits", .handler = do_waits},
     {.method = HTTP_GET, .path = "/big", .handler = do_big},
     {.method = HTTP_GET, .path = "/gated", .handler = do_gated},
 };
@@ -242,6 +260,7 @@ int harness_start(void **state)
     assert_int_equal(err.code, 0);
     harness->now = now_system();
     harness->workers = workers_new("work", 4, 1000);
+    harness->waiters = workers_new("wait", 2, 1000);
     harness->log = log_new(getenv("HARNESS_DEBUG") ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR, 2);
     const struct http_server_config config = {
         .listeners = listeners,
@@ -259,6 +278,7 @@ int harness_start(void **state)
         .app = harness,
         .when_durable = durable_at_once,
         .workers = harness->workers,
+        .waiters = harness->waiters,
         .now = &harness->now,
         .log = harness->log,
     };
@@ -274,6 +294,7 @@ int harness_stop(void **state)
 {
     struct harness *harness = *state;
     http_server_stop(harness->server, 3000);
+    workers_free(&harness->waiters);
     workers_free(&harness->workers);
     http_server_free(&harness->server);
     log_free(&harness->log);

@@ -10,7 +10,7 @@ enum { HARNESS_PLAIN, HARNESS_ADMIN, HARNESS_TLS, HARNESS_LISTENERS };
 
 struct harness {
     struct http_server *server;
-    struct workers *workers;
+    struct workers *workers, *waiters;
     struct now now;
     struct log *log;
     char folder[64], certificate[80], key[80];
