@@ -3,16 +3,22 @@
 #include "homeserver/base/err.h"
 #include "homeserver/base/mem.h"
 
+#include <errno.h>
 #include <stdatomic.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 #include <uv.h>
 
 struct loop {
     uv_loop_t uv;
-    uv_async_t wake;
+    uv_poll_t wake;
+    int wake_fd;
     uv_prepare_t prepare;
     void (*before_sleep)(void *arg);
     void *before_sleep_arg;
     _Atomic(struct loop_task *) posted; /* newest first */
+    _Atomic bool
+        sleeping; /* or about to: who posts must wake it. Otherwise it looks before it does */
     _Atomic bool stopping;
 };
 
@@ -46,20 +52,40 @@ static void run_posted(struct loop *loop)
     }
 }
 
-static void on_wake(uv_async_t *wake)
+/* libuv has a wake-up of its own, in which the loop spins until the waking thread has gone on. */
+static void wake(struct loop *loop)
 {
-    struct loop *loop = wake->data;
-    run_posted(loop);
+    uint64_t one = 1;
+    while (write(loop->wake_fd, &one, sizeof one) < 0 && errno == EINTR) {
+    }
+}
+
+static void on_wake(uv_poll_t *poll, int status, int events)
+{
+    struct loop *loop = poll->data;
+    uint64_t count = 0;
+    (void)status;
+    (void)events;
+    atomic_store_explicit(&loop->sleeping, false, memory_order_relaxed);
+    while (read(loop->wake_fd, &count, sizeof count) < 0 && errno == EINTR) {
+    }
     if (atomic_load(&loop->stopping)) {
         uv_stop(&loop->uv);
     }
 }
 
+/* What is posted from here on wakes the loop; what was posted before is looked at once more. */
 static void on_prepare(uv_prepare_t *prepare)
 {
     struct loop *loop = prepare->data;
+    run_posted(loop);
     if (loop->before_sleep) {
         loop->before_sleep(loop->before_sleep_arg);
+    }
+    atomic_store(&loop->sleeping, true);
+    bool late = atomic_load(&loop->posted) || atomic_load(&loop->stopping);
+    if (late && atomic_exchange(&loop->sleeping, false)) {
+        wake(loop);
     }
 }
 
@@ -68,9 +94,13 @@ struct loop *loop_new(void)
     struct loop *loop = mem_alloc(sizeof *loop);
     int failed = uv_loop_init(&loop->uv);
     ASSERT(failed == 0);
-    failed = uv_async_init(&loop->uv, &loop->wake, on_wake);
+    loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    ASSERT(loop->wake_fd >= 0);
+    failed = uv_poll_init(&loop->uv, &loop->wake, loop->wake_fd);
     ASSERT(failed == 0);
     loop->wake.data = loop;
+    loop->uv.data = loop;
+    uv_poll_start(&loop->wake, UV_READABLE, on_wake);
     uv_prepare_init(&loop->uv, &loop->prepare);
     loop->prepare.data = loop;
     uv_prepare_start(&loop->prepare, on_prepare);
@@ -88,6 +118,7 @@ void loop_free(struct loop **pointer)
     uv_run(&loop->uv, UV_RUN_DEFAULT); /* lets closed watches and timers free themselves */
     int busy = uv_loop_close(&loop->uv);
     ASSERT(busy == 0);
+    close(loop->wake_fd);
     mem_free(loop);
     *pointer = NULL;
 }
@@ -103,7 +134,7 @@ void loop_run(struct loop *loop)
 void loop_stop(struct loop *loop)
 {
     atomic_store(&loop->stopping, true);
-    uv_async_send(&loop->wake);
+    wake(loop);
 }
 
 void loop_post(struct loop *loop, struct loop_task *task)
@@ -111,10 +142,9 @@ void loop_post(struct loop *loop, struct loop_task *task)
     struct loop_task *old = atomic_load_explicit(&loop->posted, memory_order_relaxed);
     do {
         task->next = old;
-    } while (!atomic_compare_exchange_weak_explicit(&loop->posted, &old, task, memory_order_release,
-                                                    memory_order_relaxed));
-    if (!old) { /* whoever made the list non-empty has woken the loop already */
-        uv_async_send(&loop->wake);
+    } while (!atomic_compare_exchange_weak(&loop->posted, &old, task));
+    if (atomic_load(&loop->sleeping) && atomic_exchange(&loop->sleeping, false)) {
+        wake(loop);
     }
 }
 
@@ -132,6 +162,8 @@ int64_t loop_mono_ms(const struct loop *loop)
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
     struct loop_watch *watch = poll->data;
+    struct loop *loop = poll->loop->data;
+    atomic_store_explicit(&loop->sleeping, false, memory_order_relaxed);
     unsigned seen = status < 0 ? watch->events : 0; /* a broken descriptor shows on use */
     seen |= events & (UV_READABLE | UV_DISCONNECT) ? LOOP_READ : 0;
     seen |= events & UV_WRITABLE ? LOOP_WRITE : 0;
@@ -180,6 +212,8 @@ void loop_watch_free(struct loop_watch **watch)
 static void on_timer(uv_timer_t *timer)
 {
     struct loop_timer *self = timer->data;
+    struct loop *loop = timer->loop->data;
+    atomic_store_explicit(&loop->sleeping, false, memory_order_relaxed);
     self->fn(self->arg);
 }
 

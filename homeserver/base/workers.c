@@ -22,8 +22,9 @@ struct waiter {
     bool has_lane;
 };
 
-/* A thread without work; lives on that thread's stack. The one that slept shortest wakes first: its
- * caches are warm. */
+/* A thread, and whether it is without work. The one that slept shortest wakes first: its caches are
+ * warm. Lives as long as the pool, so that it may be signalled without the mutex: whom a signal
+ * wakes wants the mutex at once. */
 struct sleeper {
     struct sleeper *next;
     pthread_cond_t woken;
@@ -55,8 +56,11 @@ struct workers {
     size_t awake, awake_max; /* threads that neither sleep nor wait; those being woken count */
     bool lane_turn;          /* lanes and free jobs take turns */
     bool stopping;
+    struct sleeper *to_signal; /* by whoever has the mutex, after giving it back */
     size_t thread_count;
     pthread_t *threads;
+    struct sleeper *sleeping; /* of each thread */
+    size_t started;
 };
 
 /* The lane this thread holds: lanes belong to threads, so this is state of the thread. */
@@ -117,7 +121,30 @@ static void wake_one(struct workers *workers)
         workers->sleepers = sleeper->next;
         workers->awake++;
         sleeper->wake = true;
+        if (workers->to_signal) {
+            pthread_cond_signal(&sleeper->woken);
+        } else {
+            workers->to_signal = sleeper;
+        }
+    }
+}
+
+static void unlock(struct workers *workers)
+{
+    struct sleeper *sleeper = workers->to_signal;
+    workers->to_signal = NULL;
+    pthread_mutex_unlock(&workers->mutex);
+    if (sleeper) {
         pthread_cond_signal(&sleeper->woken);
+    }
+}
+
+/* Before the mutex is given back by waiting. */
+static void signal_now(struct workers *workers)
+{
+    if (workers->to_signal) {
+        pthread_cond_signal(&workers->to_signal->woken);
+        workers->to_signal = NULL;
     }
 }
 
@@ -138,16 +165,16 @@ static void step_aside(struct workers *workers)
     }
 }
 
-static void sleep_until_woken(struct workers *workers)
+static void sleep_until_woken(struct workers *workers, struct sleeper *self)
 {
-    struct sleeper self = {.next = workers->sleepers};
-    pthread_cond_init(&self.woken, NULL);
-    workers->sleepers = &self;
+    self->next = workers->sleepers;
+    self->wake = false;
+    workers->sleepers = self;
     workers->awake--;
-    while (!self.wake) {
-        pthread_cond_wait(&self.woken, &workers->mutex);
+    signal_now(workers);
+    while (!self->wake) {
+        pthread_cond_wait(&self->woken, &workers->mutex);
     }
-    pthread_cond_destroy(&self.woken);
 }
 
 static void lane_make_ready(struct workers *workers, struct lane *lane)
@@ -238,7 +265,7 @@ static void run_job(struct workers *workers, struct job *job)
     void *arg = job->arg;
     workers->queued--;
     spare_job(workers, job);
-    pthread_mutex_unlock(&workers->mutex);
+    unlock(workers);
     if (lane) {
         held.workers = workers;
         held.key = lane->key;
@@ -258,6 +285,7 @@ static void *run_thread(void *arg)
     struct workers *workers = arg;
     held.own = workers;
     pthread_mutex_lock(&workers->mutex);
+    struct sleeper *self = &workers->sleeping[workers->started++];
     for (;;) {
         struct job *job = workers->awake > workers->awake_max ? NULL : take_job(workers);
         if (job) {
@@ -265,11 +293,11 @@ static void *run_thread(void *arg)
         } else if (workers->stopping && workers->queued == 0) {
             break;
         } else {
-            sleep_until_woken(workers);
+            sleep_until_woken(workers, self);
         }
     }
     wake_all(workers); /* the last job is done: the others may go too */
-    pthread_mutex_unlock(&workers->mutex);
+    unlock(workers);
     return NULL;
 }
 
@@ -283,6 +311,10 @@ struct workers *workers_new(const char *name, size_t thread_count, size_t queue_
     workers->queue_max = queue_max;
     workers->thread_count = thread_count;
     workers->threads = mem_alloc(thread_count * sizeof *workers->threads);
+    workers->sleeping = mem_alloc(thread_count * sizeof *workers->sleeping);
+    for (size_t i = 0; i < thread_count; i++) {
+        pthread_cond_init(&workers->sleeping[i].woken, NULL);
+    }
     for (size_t i = 0; i < thread_count; i++) {
         char title[16];
         int failed = pthread_create(&workers->threads[i], NULL, run_thread, workers);
@@ -302,7 +334,7 @@ void workers_free(struct workers **pool)
     pthread_mutex_lock(&workers->mutex);
     workers->stopping = true;
     wake_all(workers);
-    pthread_mutex_unlock(&workers->mutex);
+    unlock(workers);
     for (size_t i = 0; i < workers->thread_count; i++) {
         pthread_join(workers->threads[i], NULL);
     }
@@ -311,7 +343,11 @@ void workers_free(struct workers **pool)
         mem_free(workers->spare);
         workers->spare = next;
     }
+    for (size_t i = 0; i < workers->thread_count; i++) {
+        pthread_cond_destroy(&workers->sleeping[i].woken);
+    }
     pthread_mutex_destroy(&workers->mutex);
+    mem_free(workers->sleeping);
     mem_free(workers->threads);
     mem_free(workers);
     *pool = NULL;
@@ -357,7 +393,7 @@ bool workers_submit(struct workers *workers, uint64_t lane, job_fn fn, void *arg
         workers->queued++;
         append_job(workers, job, lane);
     }
-    pthread_mutex_unlock(&workers->mutex);
+    unlock(workers);
     return room;
 }
 
@@ -375,6 +411,7 @@ static void wait_for_lane(struct workers *workers, struct lane *lane)
     if (own) {
         step_aside(workers);
     }
+    signal_now(workers);
     while (!self.has_lane) {
         pthread_cond_wait(&self.granted, &workers->mutex);
     }
@@ -399,7 +436,7 @@ void workers_lane_enter(struct workers *workers, uint64_t key)
         wait_for_lane(workers, lane);
     }
     lane->held = true;
-    pthread_mutex_unlock(&workers->mutex);
+    unlock(workers);
     held.workers = workers;
     held.key = key;
     held.depth = 1;
@@ -413,7 +450,7 @@ void workers_lane_leave(struct workers *workers, uint64_t key)
     if (--held.depth == 0) {
         pthread_mutex_lock(&workers->mutex);
         lane_release(workers, lane_get(workers, key));
-        pthread_mutex_unlock(&workers->mutex);
+        unlock(workers);
     }
 }
 
@@ -422,7 +459,7 @@ void workers_limit_awake(struct workers *workers, size_t awake_max)
     ASSERT(awake_max > 0);
     pthread_mutex_lock(&workers->mutex);
     workers->awake_max = awake_max;
-    pthread_mutex_unlock(&workers->mutex);
+    unlock(workers);
 }
 
 void workers_pause(void)
@@ -430,7 +467,7 @@ void workers_pause(void)
     if (held.own) {
         pthread_mutex_lock(&held.own->mutex);
         step_aside(held.own);
-        pthread_mutex_unlock(&held.own->mutex);
+        unlock(held.own);
     }
 }
 
@@ -439,7 +476,7 @@ void workers_resume(void)
     if (held.own) {
         pthread_mutex_lock(&held.own->mutex);
         held.own->awake++;
-        pthread_mutex_unlock(&held.own->mutex);
+        unlock(held.own);
     }
 }
 
@@ -447,6 +484,6 @@ size_t workers_queued(struct workers *workers)
 {
     pthread_mutex_lock(&workers->mutex);
     size_t queued = workers->queued;
-    pthread_mutex_unlock(&workers->mutex);
+    unlock(workers);
     return queued;
 }
