@@ -1,7 +1,9 @@
 #include "federation/fed_priv.h"
 
+#include "federation/out_query.h"
 #include "federation/remote.h"
 #include "homeserver/base/mem.h"
+#include "homeserver/service/profiles.h"
 
 static struct err fetch(void *arg, struct ctx *ctx, const struct http_fetch_request *request,
                         struct http_fetch_reply *reply_out)
@@ -23,9 +25,11 @@ struct err fed_new(struct hs *hs, struct fed **fed_out)
     fed->destinations = fed_destinations_new();
     fed->peers = fed_peers_new();
     fed->keys = fed_keys_new();
+    fed->answers = fed_answers_new();
     hs->fed = fed;
     if (hs->conf->federation_enabled) {
         hs->remote = &fed_remote;
+        hs_profile_set_remote(hs, fed_profile);
         hs->authenticate_server = fed_authenticate;
     }
     *fed_out = fed;
@@ -52,6 +56,7 @@ void fed_free(struct fed **pointer)
     fed->hs->fed = NULL;
     fed->hs->remote = NULL;
     fed->hs->authenticate_server = NULL;
+    fed_answers_free(&fed->answers);
     fed_keys_free(&fed->keys);
     fed_peers_free(&fed->peers);
     fed_destinations_free(&fed->destinations);

@@ -10,6 +10,7 @@
 struct fed_destinations;
 struct fed_peers;
 struct fed_keys;
+struct fed_answers;
 
 /* The network as federation sees it. */
 struct fed_net {
@@ -26,6 +27,7 @@ struct fed {
     struct fed_destinations *destinations;
     struct fed_peers *peers;
     struct fed_keys *keys;
+    struct fed_answers *answers;
 };
 
 /* --- call.c --- */
