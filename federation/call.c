@@ -131,6 +131,7 @@ static void read_answer(struct ctx *ctx, const struct http_fetch_reply *reply,
         .body = reply->body,
         .content_type = reply->content_type,
         .location = http_fetch_header(reply, LIT("Location")),
+        .disposition = http_fetch_header(reply, LIT("Content-Disposition")),
     };
     if (reply->status / 100 == 2 && reply->body.len) {
         struct err err = json_parse(ctx->arena, reply->body, &answer->json);
@@ -146,6 +147,16 @@ static bool is_failure(struct err err)
     return err.code == ERR_UNAVAILABLE || err.code == ERR_TIMEOUT;
 }
 
+/* A proxy that does not reach its server; the server itself gives a reason (504 for media that is
+ * not uploaded yet). */
+static bool is_overloaded(struct ctx *ctx, const struct http_fetch_reply *reply)
+{
+    struct json body;
+    return (reply->status == 502 || reply->status == 503 || reply->status == 504) &&
+           (json_parse(ctx->arena, reply->body, &body).code != 0 ||
+            !json_get_string(&body, LIT("errcode")).len);
+}
+
 struct err fed_call(struct fed *fed, struct ctx *ctx, const struct fed_call *call,
                     struct fed_answer *answer_out)
 {
@@ -157,8 +168,7 @@ struct err fed_call(struct fed *fed, struct ctx *ctx, const struct fed_call *cal
         out.request.body = LIT("");
     }
     struct err err = send(fed, ctx, &out, &reply);
-    bool overloaded =
-        !err.code && (reply.status == 502 || reply.status == 503 || reply.status == 504);
+    bool overloaded = !err.code && is_overloaded(ctx, &reply);
     if (err.code != ERR_CANCELLED) {
         fed_peer_note(fed, ctx, call->destination,
                       is_failure(err) || overloaded ? FED_PEER_FAILED : FED_PEER_ANSWERED);

@@ -1,5 +1,6 @@
 #include "federation/fed_priv.h"
 
+#include "federation/out_media.h"
 #include "federation/out_query.h"
 #include "federation/remote.h"
 #include "homeserver/base/mem.h"
@@ -26,6 +27,7 @@ struct err fed_new(struct hs *hs, struct fed **fed_out)
     fed->peers = fed_peers_new();
     fed->keys = fed_keys_new();
     fed->answers = fed_answers_new();
+    fed->media = fed_media_new();
     hs->fed = fed;
     if (hs->conf->federation_enabled) {
         hs->remote = &fed_remote;
@@ -56,6 +58,7 @@ void fed_free(struct fed **pointer)
     fed->hs->fed = NULL;
     fed->hs->remote = NULL;
     fed->hs->authenticate_server = NULL;
+    fed_media_free(&fed->media);
     fed_answers_free(&fed->answers);
     fed_keys_free(&fed->keys);
     fed_peers_free(&fed->peers);

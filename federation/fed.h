@@ -34,7 +34,7 @@ enum fed_call_flag {
 struct fed_answer {
     int status;
     struct slice body;
-    struct slice content_type, location;
+    struct slice content_type, location, disposition; /* headers; empty = absent */
     struct json json; /* of a 2xx answer that is a JSON object; else JSON_NULL */
 };
 /* ERR_WAITS outside the waiting pool; ERR_UNAVAILABLE when the server is not reached (or in

@@ -11,6 +11,7 @@ struct fed_destinations;
 struct fed_peers;
 struct fed_keys;
 struct fed_answers;
+struct fed_media;
 
 /* The network as federation sees it. */
 struct fed_net {
@@ -28,6 +29,7 @@ struct fed {
     struct fed_peers *peers;
     struct fed_keys *keys;
     struct fed_answers *answers;
+    struct fed_media *media;
 };
 
 /* --- call.c --- */

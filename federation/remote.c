@@ -1,10 +1,12 @@
 /* What the services may ask of other servers, by the files that do it. */
 #include "federation/remote.h"
 
+#include "federation/out_media.h"
 #include "federation/out_query.h"
 
 const struct hs_remote fed_remote = {
     .alias = fed_alias,
     .public_rooms = fed_public_rooms,
     .hierarchy = fed_hierarchy,
+    .media = fed_media,
 };

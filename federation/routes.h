@@ -11,3 +11,4 @@ size_t ss_routes_collect(struct http_route_table tables_out[SS_TABLES_MAX]);
 extern const struct http_route_table ss_keys_routes;
 extern const struct http_route_table ss_query_routes;
 extern const struct http_route_table ss_rooms_routes;
+extern const struct http_route_table ss_media_routes;

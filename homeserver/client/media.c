@@ -3,6 +3,7 @@
 #include "homeserver/base/mem.h"
 #include "homeserver/client/rooms_priv.h"
 #include "homeserver/media/media.h"
+#include "homeserver/service/remote.h"
 
 #include <ctype.h>
 
@@ -134,32 +135,58 @@ static struct err post_create(void *app, struct ctx *ctx, const struct http_requ
 
 /* --- downloading --- */
 
-static struct err find_view(struct hs *hs, const struct http_request *request)
+static struct err no_such_media(void)
 {
-    bool good = hs_is_local(hs, request->params[0]) && media_id_is_valid(request->params[1]);
-    return good ? OK : err_public(ERR_M_NOT_FOUND, "There is no media of this id.");
+    return err_public(ERR_M_NOT_FOUND, "There is no media of this id.");
+}
+
+struct asked_file {
+    struct slice server, media_id;
+    bool allow_remote;
+    int64_t timeout_ms;
+};
+
+/* Where the file is kept; a file of another server is fetched first when it is not here. */
+static struct err find_file(struct hs *hs, struct ctx *ctx, const struct asked_file *asked,
+                            struct slice *kept_id_out)
+{
+    struct media media;
+    bool found = false;
+    if (!media_id_is_valid(asked->media_id) || !ids_is_server_name(asked->server)) {
+        return no_such_media();
+    }
+    *kept_id_out = asked->media_id;
+    if (hs_is_local(hs, asked->server)) {
+        return media_id_is_remote(asked->media_id) ? no_such_media() : OK;
+    }
+    *kept_id_out = media_remote_id(ctx->arena, asked->server, asked->media_id);
+    TRY(media_find(hs, ctx, *kept_id_out, &media, &found));
+    if (found) {
+        return OK;
+    }
+    return asked->allow_remote && hs->remote
+               ? hs->remote->media(hs, ctx, asked->server, asked->media_id, asked->timeout_ms)
+               : no_such_media();
 }
 
 static struct err serve(void *app, struct ctx *ctx, const struct http_request *request,
                         struct http_reply *reply, struct media_view *view)
 {
-    int64_t timeout_ms = TIMEOUT_DEFAULT_MS;
     struct hs *hs = app;
-    bool allow_remote = true;
+    struct asked_file asked = {.server = request->params[0], .media_id = request->params[1]};
     bool is_old = request->requester == NULL;
     if (is_old && !hs->conf->media_legacy_paths) {
         return err_public(ERR_M_NOT_FOUND, "Media is served on the authenticated paths.");
     }
-    TRY(http_query_bool(ctx, request, LIT("allow_remote"), true, &allow_remote));
-    TRY(find_view(hs, request));
-    TRY(http_query_int(ctx, request, LIT("timeout_ms"), TIMEOUT_DEFAULT_MS, &timeout_ms));
-    view->media_id = request->params[1];
+    TRY(http_query_bool(ctx, request, LIT("allow_remote"), true, &asked.allow_remote));
+    TRY(http_query_int(ctx, request, LIT("timeout_ms"), TIMEOUT_DEFAULT_MS, &asked.timeout_ms));
+    asked.timeout_ms = asked.timeout_ms > TIMEOUT_MAX_MS ? TIMEOUT_MAX_MS : asked.timeout_ms;
+    TRY(find_file(hs, ctx, &asked, &view->media_id));
     view->if_none_match = request->if_none_match;
     if (request->method == HTTP_GET) {
         view->range = request->range;
     }
-    return media_serve(hs, ctx, request, reply, view,
-                       timeout_ms > TIMEOUT_MAX_MS ? TIMEOUT_MAX_MS : timeout_ms);
+    return media_serve(hs, ctx, request, reply, view, asked.timeout_ms);
 }
 
 static struct err get_download(void *app, struct ctx *ctx, const struct http_request *request,

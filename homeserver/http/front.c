@@ -163,10 +163,60 @@ static void add_headers(struct http_connection *connection, struct MHD_Response 
     }
 }
 
+/* A file between two texts, read as it is sent. */
+struct framed_file {
+    struct slice head, tail;
+    int fd;
+    int64_t offset, bytes;
+};
+
+static ssize_t read_framed(void *cls, uint64_t pos, char *to, size_t max)
+{
+    const struct framed_file *framed = cls;
+    uint64_t file_end = framed->head.len + (uint64_t)framed->bytes;
+    if (pos >= framed->head.len && pos < file_end) {
+        uint64_t at = pos - framed->head.len;
+        size_t left = (size_t)((uint64_t)framed->bytes - at);
+        ssize_t got = pread(framed->fd, to, left < max ? left : max, framed->offset + (off_t)at);
+        return got > 0 ? got : MHD_CONTENT_READER_END_WITH_ERROR;
+    }
+    struct slice text = pos < framed->head.len ? slice_from(framed->head, pos)
+                                               : slice_from(framed->tail, pos - file_end);
+    size_t count = text.len < max ? text.len : max;
+    memcpy(to, text.ptr, count);
+    return count ? (ssize_t)count : MHD_CONTENT_READER_END_OF_STREAM;
+}
+
+static void free_framed(void *cls)
+{
+    struct framed_file *framed = cls;
+    close(framed->fd);
+    mem_free(framed);
+}
+
+static struct MHD_Response *new_framed_response(struct http_reply *reply)
+{
+    enum { BLOCK_BYTES = 32768 };
+    struct framed_file *framed = mem_alloc(sizeof *framed);
+    *framed = (struct framed_file){reply->file_head, reply->file_tail, reply->file_fd,
+                                   reply->file_offset, reply->file_bytes};
+    reply->file_fd = -1; /* the response closes it */
+    uint64_t bytes = framed->head.len + (uint64_t)framed->bytes + framed->tail.len;
+    struct MHD_Response *response =
+        MHD_create_response_from_callback(bytes, BLOCK_BYTES, read_framed, framed, free_framed);
+    if (!response) {
+        free_framed(framed);
+    }
+    return response;
+}
+
 /* The bytes stay in the arena, which lives until the request is completed. */
 static struct MHD_Response *new_response(struct http_connection *connection)
 {
     struct http_reply *reply = &connection->job->reply;
+    if (reply->file_fd >= 0 && reply->file_head.len) {
+        return new_framed_response(reply);
+    }
     if (reply->file_fd >= 0) {
         int fd = reply->file_fd;
         reply->file_fd = -1; /* the response closes it */

@@ -100,7 +100,8 @@ struct http_reply {
     size_t header_count;
     int file_fd; /* >= 0: the body is this file (taken, closed after sending) */
     int64_t file_offset, file_bytes;
-    bool parked; /* set by http_park: no reply now */
+    struct slice file_head, file_tail; /* bytes before and behind the file, in the job's arena */
+    bool parked;                       /* set by http_park: no reply now */
 };
 
 void http_reply_header(struct http_reply *reply, struct slice name, struct slice value);

@@ -1,5 +1,6 @@
 #include "homeserver/media/media_priv.h"
 
+#include "crypto/base64.h"
 #include "crypto/token.h"
 
 #include <ctype.h>
@@ -14,6 +15,21 @@ bool media_id_is_valid(struct slice media_id)
         good = isalnum((unsigned char)c) || c == '_' || c == '-';
     }
     return good;
+}
+
+static const struct slice remote_prefix = LIT("remote-");
+
+struct slice media_remote_id(struct arena *arena, struct slice server, struct slice media_id)
+{
+    struct slice parts[] = {server, LIT("/"), media_id};
+    struct sha256 hash = sha256_of_parts(parts, COUNT_OF(parts));
+    return arena_concat(arena, remote_prefix,
+                        base64_encode(arena, sha256_slice(&hash), BASE64_URL));
+}
+
+bool media_id_is_remote(struct slice media_id)
+{
+    return slice_has_prefix(media_id, remote_prefix);
 }
 
 struct err media_find(struct hs *hs, struct ctx *ctx, struct slice media_id,
@@ -194,4 +210,17 @@ struct err media_upload_finish(struct hs *hs, struct ctx *ctx, struct media_uplo
     TRY(err);
     media_waits_wake(hs->media_waits, media_out->media_id);
     return OK;
+}
+
+struct err media_upload_finish_remote(struct hs *hs, struct ctx *ctx, struct media_upload *upload,
+                                      const struct media *draft)
+{
+    struct media media = *draft;
+    media.bytes = upload->bytes;
+    media.created_ms = now_wall_ms(ctx->now);
+    media.is_ready = true;
+    TRY(store_blob_commit(&upload->writer, media.media_id));
+    struct store_update *record = store_update_new(ctx, hs_media_object(media.media_id));
+    store_put(record, hs_media_record_key(), hs_media_encode(ctx, &media));
+    return store_write(hs->store, ctx, &record, 1);
 }

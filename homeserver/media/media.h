@@ -14,6 +14,10 @@ void media_waits_free(struct media_waits **waits);
 
 /* Letters, digits, `_` and `-` only, so that an id is a file name and nothing else. */
 bool media_id_is_valid(struct slice media_id);
+/* The name under which the file of another server is kept here; no client can ask for it as a file
+ * of this server. */
+struct slice media_remote_id(struct arena *arena, struct slice server, struct slice media_id);
+bool media_id_is_remote(struct slice media_id);
 /* An announcement without content that is too old counts as not found. */
 struct err media_find(struct hs *hs, struct ctx *ctx, struct slice media_id,
                       struct media *media_out, bool *found_out) MUST_USE;
@@ -40,12 +44,17 @@ void media_upload_abort(struct media_upload *upload);
 struct err media_upload_finish(struct hs *hs, struct ctx *ctx, struct media_upload *upload,
                                const struct media *draft, struct media *media_out) MUST_USE;
 
+/* Publishes the bytes of another server's file under draft->media_id, a remote id. In no lane. */
+struct err media_upload_finish_remote(struct hs *hs, struct ctx *ctx, struct media_upload *upload,
+                                      const struct media *draft) MUST_USE;
+
 /* How a download is to be answered; kept while its request waits. */
 struct media_view {
     struct slice media_id;
     struct slice file_name;            /* overrides the file's own; empty = none */
     struct slice range, if_none_match; /* headers; dropped when the request has to wait */
     bool is_thumbnail;
+    bool is_multipart; /* as other servers get it; no range */
 };
 /* Answers with the file, or waits up to timeout_ms for its content. M_NOT_FOUND,
  * M_NOT_YET_UPLOADED, and for thumbnails M_UNKNOWN when the file is no image. */

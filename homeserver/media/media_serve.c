@@ -1,4 +1,5 @@
 /* Answering downloads. Spec: client-server, "Content repository", "Serving inline content". */
+#include "crypto/token.h"
 #include "homeserver/media/media_priv.h"
 
 #include <ctype.h>
@@ -122,6 +123,26 @@ static void reply_outside(struct ctx *ctx, const struct media *media, struct htt
                       arena_printf(ctx->arena, "bytes */%lld", (long long)media->bytes));
 }
 
+/* Spec: server-server, "Content Repository": metadata that is always empty, then the file. */
+static void frame_parts(struct ctx *ctx, const struct media *media, const struct media_view *view,
+                        struct http_reply *reply)
+{
+    struct slice boundary = token_random_letters(ctx->arena, 32);
+    struct slice name = view->is_thumbnail ? LIT("thumbnail") : media->file_name;
+    struct slice disposition = media_disposition(ctx->arena, media->content_type, name);
+    struct slice type = media->content_type;
+    reply->content_type =
+        arena_printf(ctx->arena, "multipart/mixed; boundary=%.*s", (int)boundary.len, boundary.ptr);
+    reply->file_head =
+        arena_printf(ctx->arena,
+                     "--%.*s\r\nContent-Type: application/json\r\n\r\n{}\r\n"
+                     "--%.*s\r\nContent-Type: %.*s\r\nContent-Disposition: %.*s\r\n\r\n",
+                     (int)boundary.len, boundary.ptr, (int)boundary.len, boundary.ptr,
+                     (int)type.len, type.ptr, (int)disposition.len, disposition.ptr);
+    reply->file_tail =
+        arena_printf(ctx->arena, "\r\n--%.*s--\r\n", (int)boundary.len, boundary.ptr);
+}
+
 /* The whole file, or the part that was asked for. */
 static struct err reply_file(struct hs *hs, struct ctx *ctx, const struct media *media,
                              const struct media_view *view, struct http_reply *reply)
@@ -139,6 +160,13 @@ static struct err reply_file(struct hs *hs, struct ctx *ctx, const struct media 
     if (!found) {
         return err_public(ERR_M_NOT_FOUND, "The content of this media is gone.");
     }
+    reply->file_fd = fd;
+    reply->file_offset = part.offset;
+    reply->file_bytes = part.bytes;
+    if (view->is_multipart) {
+        frame_parts(ctx, media, view, reply);
+        return OK;
+    }
     add_headers(ctx, media, view, reply);
     add_caching(ctx, media, reply);
     if (range == MEDIA_RANGE_PART) {
@@ -148,9 +176,6 @@ static struct err reply_file(struct hs *hs, struct ctx *ctx, const struct media 
                                        (long long)(part.offset + part.bytes - 1),
                                        (long long)media->bytes));
     }
-    reply->file_fd = fd;
-    reply->file_offset = part.offset;
-    reply->file_bytes = part.bytes;
     return OK;
 }
 

@@ -47,6 +47,10 @@ struct hs_remote {
     /* The event of a room nearest to a time: event_id and origin_server_ts. */
     struct err (*timestamp_to_event)(struct hs *hs, struct ctx *ctx, struct room *room,
                                      int64_t ts_ms, bool forward, struct json *answer_out);
+    /* Fetches a file of another server and keeps it here under media_remote_id (media.h).
+     * M_NOT_FOUND, M_NOT_YET_UPLOADED, M_TOO_LARGE. Several that want one file fetch it once. */
+    struct err (*media)(struct hs *hs, struct ctx *ctx, struct slice server, struct slice media_id,
+                        int64_t timeout_ms);
     /* The policy server's signature on a sealed event of this server, when the room has one.
      * M_FORBIDDEN when it refuses. `event` is returned unchanged in rooms without one. */
     struct err (*policy_sign)(struct hs *hs, struct ctx *ctx, struct room *room,

@@ -122,10 +122,10 @@ static bool mark(struct endpoints *endpoints, const struct http_route *route)
 
 static size_t mark_all(struct endpoints *endpoints)
 {
-    struct http_route_table tables[CS_TABLES_MAX + 1];
+    struct http_route_table tables[CS_TABLES_MAX + SS_TABLES_MAX];
     size_t unknown = 0;
     size_t count = cs_routes_collect(tables);
-    tables[count++] = ss_keys_routes;
+    count += ss_routes_collect(tables + count);
     for (size_t i = 0; i < count; i++) {
         for (size_t j = 0; j < tables[i].count; j++) {
             const struct http_route *route = &tables[i].routes[j];
