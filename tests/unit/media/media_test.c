@@ -140,6 +140,54 @@ static void a_failed_write_leaves_no_half_file(void **state)
     }
 }
 
+static struct err count_blob(void *arg, const struct store_blob *blob)
+{
+    (void)blob;
+    (*(int *)arg)++;
+    return OK;
+}
+
+/* A file under a name that nobody was told goes when its record cannot be written. */
+static void a_failed_upload_leaves_no_file(void **state)
+{
+    int uploads = 0;
+    uint32_t code = ERR_IO;
+    (void)state;
+    for (int32_t at = 1; code != 0; at++) {
+        struct media_upload upload;
+        struct media draft = {.uploader = ann, .content_type = LIT("text/plain")};
+        struct media media;
+        int blobs = 0;
+        assert_int_equal(media_upload_begin(&w.hs, &upload).code, 0);
+        assert_int_equal(media_upload_append(&upload, LIT("hello")).code, 0);
+        store_fail_after(w.hs.store, at);
+        code = media_upload_finish(&w.hs, &w.ctx, &upload, &draft, &media).code;
+        store_fail_after(w.hs.store, 0);
+        uploads += code == 0 ? 1 : 0;
+        assert_int_equal(store_each_blob(w.hs.store, count_blob, &blobs).code, 0);
+        assert_int_equal(blobs, uploads);
+        assert_true(at < 20);
+    }
+}
+
+/* Announcing fails whole: nothing waits that has no record. */
+static void a_failed_announcement_leaves_nothing(void **state)
+{
+    uint32_t code = ERR_IO;
+    (void)state;
+    for (int32_t at = 1; code != 0; at++) {
+        struct media media;
+        int objects = 0;
+        store_fail_after(w.hs.store, at);
+        code = media_announce(&w.hs, &w.ctx, ann, &media).code;
+        store_fail_after(w.hs.store, 0);
+        struct err err = store_each_object(w.hs.store, &w.ctx, STORE_MEDIA, count_object, &objects);
+        assert_int_equal(err.code, 0);
+        assert_int_equal(objects, code == 0 ? 2 : 0);
+        assert_true(at < 20);
+    }
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_world, close_world)
@@ -150,6 +198,8 @@ int main(void)
         TEST(an_upload_over_the_limit_is_refused),
         TEST(ids_are_no_paths),
         TEST(a_failed_write_leaves_no_half_file),
+        TEST(a_failed_upload_leaves_no_file),
+        TEST(a_failed_announcement_leaves_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -349,6 +349,33 @@ static void each_damaged_index_is_found_and_healed(void **state)
     }
 }
 
+/* The rows of several indexes are damaged, and a call of the rebuild fails: another one heals what
+ * the first one left. */
+static void an_interrupted_rebuild_is_repeated(void **state)
+{
+    bool failed = true;
+    (void)state;
+    for (int k = 1; failed && k < 4000; k += 37) {
+        struct check_result result;
+        struct check_options options = {0};
+        for (size_t i = 0; i < COUNT_OF(corruptions); i += 3) {
+            if (corruptions[i].damage == LOSE && corruptions[i].index != CHECK_TOKENS) {
+                damage(&corruptions[i]);
+            }
+        }
+        state_forget(h.hs.states, room);
+        hs_users_free(&h.hs.users);
+        h.hs.users = hs_users_new(&h.hs);
+        store_fail_after(h.hs.store, k);
+        failed = hs_rebuild(&h.hs, &h.ctx, &options, &result).code != 0;
+        store_fail_after(h.hs.store, 0);
+        rebuild();
+        assert_int_equal(check().differences, 0);
+        house_next_job(&h);
+    }
+    assert_false(failed);
+}
+
 /* --- records and snapshots --- */
 
 typedef void (*record_fn)(struct room_record *record);
@@ -471,6 +498,30 @@ static void a_room_behind_its_log_is_healed_when_it_is_loaded(void **state)
     assert_true(slice_eq(before, dump(derived)));
 }
 
+/* The same with a store that fails while the room is loaded: it is loaded whole the next time. */
+static void a_room_whose_healing_fails_is_healed_later(void **state)
+{
+    bool failed = true;
+    (void)state;
+    for (int k = 1; failed && k < 4000; k += 29) {
+        struct room *where = NULL;
+        struct store_update *update = store_update_new(&h.ctx, room_derived_object(&h.ctx, room));
+        store_delete_range(update, (struct slice){0}, LIT("c"));
+        store_delete_range(update, LIT("d"), (struct slice){0});
+        assert_int_equal(store_write(h.hs.store, &h.ctx, &update, 1).code, 0);
+        house_next_job(&h);
+        hs_rooms_free(&h.hs.rooms);
+        h.hs.rooms = hs_rooms_new(&h.hs, 100);
+        store_fail_after(h.hs.store, k);
+        failed = hs_room_get(&h.hs, &h.ctx, room, &where).code != 0;
+        store_fail_after(h.hs.store, 0);
+        assert_int_equal(hs_room_get(&h.hs, &h.ctx, room, &where).code, 0);
+        house_settle(&h);
+        assert_int_equal(check().differences, 0);
+    }
+    assert_false(failed);
+}
+
 static void positions_are_unique_and_below_the_counter(void **state)
 {
     struct slice key;
@@ -494,6 +545,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_redacted_member_loses_its_names_everywhere, open_house,
                                         close_house),
         cmocka_unit_test_setup_teardown(each_damaged_index_is_found_and_healed, open_house,
+                                        close_house),
+        cmocka_unit_test_setup_teardown(an_interrupted_rebuild_is_repeated, open_house,
+                                        close_house),
+        cmocka_unit_test_setup_teardown(a_room_whose_healing_fails_is_healed_later, open_house,
                                         close_house),
         cmocka_unit_test_setup_teardown(records_that_lie_are_found_and_healed, open_house,
                                         close_house),
