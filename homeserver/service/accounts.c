@@ -272,8 +272,13 @@ struct err hs_deactivations_finish(struct hs *hs, struct ctx *ctx)
             TRY(drop_note(hs, ctx, rows.rows[i].key));
             continue;
         }
-        TRY(clear_out(hs, ctx, account.user));
-        log_info(hs->log, "deactivation_finished", .user = account.user_id);
+        struct err err = clear_out(hs, ctx, account.user);
+        if (err.code != 0) { /* the server starts all the same; the next start tries again */
+            log_warn(hs->log, "deactivation_not_finished", .user = account.user_id,
+                     .err = slice_of(err.text));
+        } else {
+            log_info(hs->log, "deactivation_finished", .user = account.user_id);
+        }
     }
     return OK;
 }

@@ -206,6 +206,11 @@ struct err hs_member_set(struct hs *hs, struct ctx *ctx, struct room *room,
     return change->membership == MEMBERSHIP_JOIN ? hs_succession_carry(hs, ctx, room, actor) : OK;
 }
 
+bool hs_member_is_refusal(struct err err)
+{
+    return err.code >= ERR_MATRIX_FIRST || err.code == ERR_TIMEOUT || err.code == ERR_UNAVAILABLE;
+}
+
 /* --- kick, unban, forget --- */
 
 static struct err require_membership(struct hs *hs, struct ctx *ctx, struct room *room,
@@ -334,7 +339,7 @@ static struct err on_profile_change(struct hs *hs, struct ctx *ctx, uint64_t use
         workers_lane_enter(hs->workers, lane);
         struct err err = renew_member(hs, ctx, room, &actor);
         workers_lane_leave(hs->workers, lane);
-        if (err.code != 0 && err.code < ERR_MATRIX_FIRST) {
+        if (err.code != 0 && !hs_member_is_refusal(err)) {
             return err;
         }
         if (err.code != 0) {
@@ -360,7 +365,7 @@ static struct err on_deactivated(struct hs *hs, struct ctx *ctx, uint64_t user,
         }
         TRY(hs_room_get(hs, ctx, rooms.items[i].room, &room));
         struct err err = set_left(hs, ctx, room, &actor, user_id, (struct slice){0});
-        if (err.code != 0 && err.code < ERR_MATRIX_FIRST) {
+        if (err.code != 0 && !hs_member_is_refusal(err)) {
             return err;
         }
         if (err.code != 0) {

@@ -24,6 +24,9 @@ struct member_change {
 struct err hs_member_set(struct hs *hs, struct ctx *ctx, struct room *room,
                          const struct actor *actor, const struct member_change *change,
                          struct hs_sent *sent_out) MUST_USE;
+/* Whether the rules or another server said no, rather than that something failed here: what goes
+ * through several rooms or users goes on after it. */
+bool hs_member_is_refusal(struct err err);
 /* Kick: the target must be in the room. Unban: the target must be banned. */
 struct err hs_member_kick(struct hs *hs, struct ctx *ctx, struct room *room,
                           const struct actor *actor, struct slice target,

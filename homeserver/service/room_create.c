@@ -430,7 +430,7 @@ static struct err send_invites(struct creating *c)
                                        .membership = MEMBERSHIP_INVITE,
                                        .is_direct = is_direct};
         struct err err = hs_member_set(c->hs, c->ctx, c->room, c->actor, &change, &sent);
-        if (err.code != 0 && err.code < ERR_MATRIX_FIRST) {
+        if (err.code != 0 && !hs_member_is_refusal(err)) {
             return err;
         }
         if (err.code != 0) {
