@@ -77,10 +77,19 @@ struct err hs_user_room(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t 
                         struct user_room *entry_out, bool *found_out)
 {
     struct slice row;
+    uint64_t version = 0;
     *entry_out = (struct user_room){.room = room};
+    *found_out = rooms_get_entry(hs, user, entry_out, &version);
+    if (*found_out) {
+        return OK;
+    }
     TRY(store_get(hs->store, ctx, user_object(ctx, user), key_u64(ctx, USER_ROW_ROOM, room), &row,
                   found_out));
-    return *found_out ? user_room_decode(row, entry_out) : OK;
+    if (*found_out) {
+        TRY(user_room_decode(row, entry_out));
+        rooms_offer_entry(hs, user, entry_out, version);
+    }
+    return OK;
 }
 
 struct err hs_users_share_room(struct hs *hs, struct ctx *ctx, uint64_t a, uint64_t b,

@@ -78,7 +78,9 @@ struct room {
     struct room_head head;
     uint64_t *local_users_owned; /* ascending */
     size_t local_user_count, local_user_cap;
-    struct map *keys_owned;           /* type NUL state_key -> number */
+    struct map *keys_owned;    /* type NUL state_key -> number */
+    struct map *entries_owned; /* of joined local users: number -> struct user_room *; or NULL */
+    uint64_t entries_version;  /* counts those that were dropped */
     struct room_levels *levels_owned; /* of some state, see room_levels_get; may be NULL */
 
     /* lane */
@@ -130,6 +132,12 @@ struct store_object rooms_purged_object(void);
  * store. */
 bool rooms_copy_joined(struct hs *hs, struct ctx *ctx, uint64_t number, uint64_t **users_out,
                        size_t *count_out);
+/* A joined local user's entry of a room that is in memory. Who misses takes the version, reads the
+ * store and offers what it read: it is not taken in when an entry was dropped meanwhile. */
+bool rooms_get_entry(struct hs *hs, uint64_t user, struct user_room *entry_io,
+                     uint64_t *version_out);
+void rooms_offer_entry(struct hs *hs, uint64_t user, const struct user_room *entry,
+                       uint64_t version);
 /* Forgets a room that is no longer stored, as soon as no job holds it. */
 void rooms_drop(struct hs *hs, uint64_t number, struct slice room_id);
 /* lane: M_NOT_FOUND when the room was purged while the job waited. */

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { ROWS_BYTES_MAX = 8 << 20 };
+enum { ROWS_BYTES_MAX = 8 << 20, ENTRIES_MAX = 1024 };
 
 bool hs_is_local(const struct hs *hs, struct slice server_name)
 {
@@ -81,10 +81,22 @@ struct hs_rooms *hs_rooms_new(struct hs *hs, size_t rooms_max)
     return rooms;
 }
 
+static void drop_entries(struct room *room)
+{
+    size_t cursor = 0;
+    struct slice key;
+    uint64_t value = 0;
+    while (room->entries_owned && map_next(room->entries_owned, &cursor, &key, &value)) {
+        mem_free((void *)(uintptr_t)value);
+    }
+    map_free(&room->entries_owned);
+}
+
 static void room_free(struct room *room)
 {
     room_state_cache_clear(room);
     room_levels_drop(room);
+    drop_entries(room);
     map_free(&room->state_cache_owned);
     map_free(&room->keys_owned);
     mem_free(room->room_id_owned);
@@ -220,6 +232,7 @@ static struct room *cache_insert(struct ctx *ctx, struct hs_rooms *rooms, struct
         room = other;
     } else {
         evict_some(rooms);
+        room->entries_version = ++rooms->tick << 24; /* not one of an earlier stay in memory */
         map_set_ptr(rooms->by_number, map_key_u64(&room->number), room);
     }
     room->refs++;
@@ -549,6 +562,64 @@ bool rooms_copy_joined(struct hs *hs, struct ctx *ctx, uint64_t number, uint64_t
     return all;
 }
 
+/* --- entries of joined users --- */
+
+/* The room with its lock taken, or NULL when it is not in memory. */
+static struct room *lock_room(struct hs_rooms *rooms, uint64_t number)
+{
+    pthread_mutex_lock(&rooms->lock);
+    struct room *room = map_get_ptr(rooms->by_number, map_key_u64(&number));
+    room = room && !room->broken ? room : NULL;
+    if (room) {
+        pthread_mutex_lock(&room->lock);
+    }
+    pthread_mutex_unlock(&rooms->lock);
+    return room;
+}
+
+bool rooms_get_entry(struct hs *hs, uint64_t user, struct user_room *entry_io,
+                     uint64_t *version_out)
+{
+    struct room *room = lock_room(hs->rooms, entry_io->room);
+    const struct user_room *known = NULL;
+    *version_out = UINT64_MAX;
+    if (!room) {
+        return false;
+    }
+    *version_out = room->entries_version;
+    if (room->entries_owned) {
+        known = map_get_ptr(room->entries_owned, map_key_u64(&user));
+    }
+    if (known) {
+        *entry_io = *known;
+    }
+    pthread_mutex_unlock(&room->lock);
+    return known != NULL;
+}
+
+void rooms_offer_entry(struct hs *hs, uint64_t user, const struct user_room *entry,
+                       uint64_t version)
+{
+    bool fits = entry->membership == MEMBERSHIP_JOIN && entry->invite_state.len == 0;
+    struct room *room = fits ? lock_room(hs->rooms, entry->room) : NULL;
+    if (!room) {
+        return;
+    }
+    if (room->entries_owned && map_count(room->entries_owned) >= ENTRIES_MAX) {
+        drop_entries(room);
+    }
+    if (!room->entries_owned) {
+        room->entries_owned = map_new();
+    }
+    if (room->entries_version == version && !map_get_ptr(room->entries_owned, map_key_u64(&user))) {
+        struct user_room *kept = mem_alloc(sizeof *kept);
+        *kept = *entry;
+        kept->invite_state = (struct slice){0};
+        map_set_ptr(room->entries_owned, map_key_u64(&user), kept);
+    }
+    pthread_mutex_unlock(&room->lock);
+}
+
 /* Index of the user, or where it would go. */
 static size_t find_local(const struct room *room, uint64_t user)
 {
@@ -583,6 +654,11 @@ void room_local_user_set(struct room *room, uint64_t user, enum membership membe
     pthread_mutex_lock(&room->lock);
     size_t at = find_local(room, user);
     bool present = at < room->local_user_count && room->local_users_owned[at] == user;
+    room->entries_version++;
+    if (room->entries_owned) {
+        mem_free(map_get_ptr(room->entries_owned, map_key_u64(&user)));
+        map_remove(room->entries_owned, map_key_u64(&user));
+    }
     if (membership == MEMBERSHIP_JOIN && !present) {
         insert_local(room, at, user);
     } else if (membership != MEMBERSHIP_JOIN && present) {
