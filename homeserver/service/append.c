@@ -11,17 +11,23 @@ struct append_work {
     struct derive derive;
     const struct room_append *append;
     struct room_record record;
-    struct store_update *log, *ids, *state;
+    struct store_update *log, *ids, *state, *keys;
     struct slice row;      /* the event's */
     struct room_head head; /* after the event */
+    struct extremities ends;
+    uint64_t *extra; /* positions of members that change beside the event, before its own */
+    size_t extra_count;
+    struct event pruned; /* of an event that was redacted before it came */
 };
 
+/* The state after the event itself. */
 static struct err append_state(struct append_work *w)
 {
     struct derive *d = &w->derive;
     struct hs *hs = d->hs;
-    w->record.state_before = d->room->head.root;
-    w->record.state_after = d->room->head.root;
+    uint64_t before = w->append->has_before ? w->append->state_before : d->room->head.root;
+    w->record.state_before = before;
+    w->record.state_after = before;
     if (!d->event->has_state_key) {
         return OK;
     }
@@ -29,26 +35,133 @@ static struct err append_state(struct append_work *w)
     int64_t replaced = 0;
     bool found = false;
     w->record.flags |= EVENT_STATE;
-    TRY(room_state_key_intern(hs, d->ctx, d->room, d->event->type, d->event->state_key, w->log,
+    w->keys = store_update_new(d->ctx, room_object(d->ctx, d->room->number));
+    TRY(room_state_key_intern(hs, d->ctx, d->room, d->event->type, d->event->state_key, w->keys,
                               &key));
-    if (d->room->head.root) {
-        TRY(state_get(hs->states, d->ctx, d->room->number, d->room->head.root, key, &replaced,
-                      &found));
+    if (before) {
+        TRY(state_get(hs->states, d->ctx, d->room->number, before, key, &replaced, &found));
     }
     w->record.replaces = found ? replaced : 0;
     struct state_entry change = {.key = key, .event = d->number};
     w->state = store_update_new(d->ctx, room_state_object(d->ctx, d->room->number));
-    return state_apply(hs->states, d->ctx, d->room->number, d->room->head.root, &change, 1,
-                       w->state, &w->record.state_after);
+    TRY(state_apply(hs->states, d->ctx, d->room->number, before, &change, 1, w->state,
+                    &w->record.state_after));
+    struct room_citing citing = {.event = d->event, .number = d->number, .key = key};
+    return room_cites_add(hs, d->ctx, d->room, &citing, d->derived);
+}
+
+/* The room's state, which is that after the event where the graph does not fork. */
+static struct err append_ends(struct append_work *w)
+{
+    struct derive *d = &w->derive;
+    struct extremity own = {
+        .number = d->number, .root = w->record.state_after, .depth = d->event->depth};
+    memcpy(own.event_id, d->event->id.s.ptr, d->event->id.s.len);
+    room_extremities_after(d->ctx, d->room, d->event, &own, (w->append->flags & EVENT_RESTART) != 0,
+                           &w->ends);
+    w->record.room_root = w->record.state_after;
+    if (w->ends.count == 1) {
+        return OK;
+    }
+    int64_t *numbers = arena_array(d->ctx->arena, w->ends.count, sizeof *numbers);
+    for (size_t i = 0; i < w->ends.count; i++) {
+        numbers[i] = w->ends.items[i].number;
+    }
+    w->record.extremities = numbers;
+    w->record.extremity_count = w->ends.count;
+    if (w->state) { /* to be read by the resolution */
+        struct store_update *early[] = {w->state, w->keys};
+        TRY(store_write(d->hs->store, d->ctx, early, COUNT_OF(early)));
+        w->state = NULL;
+    }
+    w->ends.event = d->event;
+    w->ends.number = d->number;
+    TRY(room_extremities_root(d->hs, d->ctx, d->room, &w->ends, &w->record.room_root));
+    w->record.flags |= w->record.room_root == w->record.state_after ? 0 : EVENT_FORKED;
+    return OK;
+}
+
+static struct err take_change(struct append_work *w, struct ctx *page,
+                              const struct state_difference *change)
+{
+    struct derive *d = &w->derive;
+    struct slice type;
+    struct slice state_key;
+    bool own = d->event && change->right == d->number;
+    if (own) {
+        type = d->event->type;
+        state_key = d->event->state_key;
+    } else {
+        TRY(hs_state_key_name(d->hs, page, d->room, change->key, &type, &state_key));
+    }
+    room_state_cache_drop(d->room, state_pair(page, type, state_key));
+    return slice_eq(type, LIT("m.room.member"))
+               ? derive_member_changed(d, page, state_key, change->right)
+               : OK;
+}
+
+/* In memory of their own: a join brings all members of a room at once. */
+static struct err take_changes(struct append_work *w, const struct state_difference *changes,
+                               size_t count)
+{
+    struct ctx *ctx = w->derive.ctx;
+    struct ctx page = room_page_begin(ctx);
+    struct err err = OK;
+    for (size_t i = 0; i < count && err.code == 0; i++) {
+        err = take_change(w, &page, &changes[i]);
+        if (err.code == 0) {
+            room_page_next(&page);
+        }
+    }
+    return room_page_end(ctx, &page, err);
+}
+
+/* What is another in the room's state than before. */
+static struct err append_changes(struct append_work *w)
+{
+    struct derive *d = &w->derive;
+    struct state_difference *changes = NULL;
+    size_t count = 0;
+    uint64_t before = d->room->head.root;
+    if (w->record.state_before == before && w->record.room_root == w->record.state_after) {
+        return derive_member(d);
+    }
+    TRY(state_diff(d->hs->states, d->ctx, d->room->number, before, w->record.room_root, &changes,
+                   &count));
+    return take_changes(w, changes, count);
 }
 
 static void count_members(struct append_work *w)
 {
-    const struct derive *d = &w->derive;
-    w->head.joined_count += d->membership == MEMBERSHIP_JOIN ? 1 : 0;
-    w->head.joined_count -= d->previous == MEMBERSHIP_JOIN ? 1 : 0;
-    w->head.invited_count += d->membership == MEMBERSHIP_INVITE ? 1 : 0;
-    w->head.invited_count -= d->previous == MEMBERSHIP_INVITE ? 1 : 0;
+    const struct derived_members *members = &w->derive.members;
+    for (size_t i = 0; i < members->count; i++) {
+        const struct derived_member *member = &members->items[i];
+        w->head.joined_count += member->membership == MEMBERSHIP_JOIN ? 1 : 0;
+        w->head.joined_count -= member->previous == MEMBERSHIP_JOIN ? 1 : 0;
+        w->head.invited_count += member->membership == MEMBERSHIP_INVITE ? 1 : 0;
+        w->head.invited_count -= member->previous == MEMBERSHIP_INVITE ? 1 : 0;
+    }
+}
+
+/* The local user that the change of the event itself names; others get positions of their own,
+ * which come first, so that whoever is woken by one finds the event in its turn. */
+static bool is_extra(const struct derived_member *member)
+{
+    return member->is_local && !member->is_own &&
+           (member->is_new || member->membership != member->previous);
+}
+
+static void reserve_positions(struct append_work *w)
+{
+    struct derive *d = &w->derive;
+    w->extra = arena_array(d->ctx->arena, d->members.count, sizeof *w->extra);
+    for (size_t i = 0; i < d->members.count; i++) {
+        if (is_extra(&d->members.items[i])) {
+            w->extra[w->extra_count++] = positions_reserve(d->hs->positions);
+        }
+    }
+    d->pos = positions_reserve(d->hs->positions);
+    w->record.pos = d->pos;
 }
 
 static struct slice txn_key(struct ctx *ctx, struct slice device_id, struct slice type,
@@ -92,44 +205,116 @@ static void put_rows(struct append_work *w)
     }
 }
 
+/* A redaction may have come before the event: then it is stored without what was redacted. */
+static struct err append_pruned(struct append_work *w)
+{
+    struct derive *d = &w->derive;
+    if (!w->append->is_foreign) {
+        return OK;
+    }
+    TRY(derive_waiting_redaction(d, w->log, &w->record.redacted_by));
+    if (w->record.redacted_by) {
+        TRY(event_redacted(d->ctx->arena, d->event, &w->pruned));
+        d->event = &w->pruned;
+        w->record.json = w->pruned.json;
+        w->record.flags |= EVENT_REDACTED;
+    }
+    return OK;
+}
+
+/* The event had a number without a place: whoever names it finds it here. */
+static void put_forward(struct append_work *w)
+{
+    struct derive *d = &w->derive;
+    struct buf row;
+    if (!w->append->adopted_from) {
+        return;
+    }
+    w->record.flags |= EVENT_ADOPTED;
+    w->record.adopted_from = w->append->adopted_from;
+    buf_init_arena(&row, d->ctx->arena, 16);
+    room_forward_encode(&row, d->number);
+    store_put(w->log, key_i64(d->ctx, ROOM_KEY_EVENT, w->append->adopted_from), buf_slice(&row));
+}
+
 static struct err prepare(struct append_work *w)
 {
     struct derive *d = &w->derive;
     w->log = store_update_new(d->ctx, room_object(d->ctx, d->room->number));
     w->ids = store_update_new(d->ctx, (struct store_object){STORE_EVENT_IDS, LIT("ids")});
     d->derived = store_update_new(d->ctx, room_derived_object(d->ctx, d->room->number));
+    put_forward(w);
+    TRY(append_pruned(w));
     TRY(append_state(w));
-    TRY(derive_member(d));
+    TRY(append_ends(w));
+    TRY(append_changes(w));
+    count_members(w);
     TRY(derive_relation(d, w->log));
     TRY(derive_redaction(d, w->log));
-    count_members(w);
+    TRY(room_edges_derive(d, w->append->flags));
+    return OK;
+}
+
+static struct err finish(struct append_work *w)
+{
+    reserve_positions(w);
+    TRY(derive_members_write(&w->derive));
+    w->record.flags |= w->derive.is_withheld ? EVENT_WITHHELD : 0;
     put_rows(w);
     return OK;
 }
 
+static void drop_cached_rows(struct append_work *w)
+{
+    struct derive *d = &w->derive;
+    struct row_cache *cache = d->hs->rooms->rows_owned;
+    for (size_t i = 0; i < COUNT_OF(d->rewritten); i++) {
+        if (d->rewritten[i]) {
+            row_cache_drop(cache, d->room->number, d->rewritten[i]);
+        }
+    }
+    if (w->append->adopted_from) {
+        row_cache_drop(cache, d->room->number, w->append->adopted_from);
+    }
+}
+
 static struct err write_all(struct append_work *w)
 {
-    struct store_update *updates[5] = {w->log, w->ids, w->derive.derived};
-    size_t count = 3;
+    struct derive *d = &w->derive;
+    size_t count = 0;
+    struct store_update **updates = arena_array(
+        d->ctx->arena, 5 + d->user_count + w->append->more_count, sizeof(struct store_update *));
+    updates[count++] = w->log;
+    updates[count++] = w->ids;
+    updates[count++] = d->derived;
     if (w->state) {
         updates[count++] = w->state;
+        updates[count++] = w->keys;
     }
-    if (w->derive.user) {
-        updates[count++] = w->derive.user;
+    for (size_t i = 0; i < d->user_count; i++) {
+        updates[count++] = d->users[i];
     }
-    struct derive *d = &w->derive;
+    for (size_t i = 0; i < w->append->more_count; i++) {
+        updates[count++] = w->append->more[i];
+    }
     struct row_cache *cache = d->hs->rooms->rows_owned;
     uint64_t version = row_cache_version(cache);
     struct err err = store_write(d->hs->store, d->ctx, updates, count);
     if (err.code == 0) {
         row_cache_offer(cache, d->room->number, d->number, w->row, version);
     }
-    for (size_t i = 0; i < COUNT_OF(d->rewritten); i++) {
-        if (d->rewritten[i]) {
-            row_cache_drop(cache, d->room->number, d->rewritten[i]);
-        }
-    }
+    drop_cached_rows(w);
     return err;
+}
+
+static void set_head(struct append_work *w)
+{
+    struct room *room = w->derive.room;
+    pthread_mutex_lock(&room->lock);
+    w->head.receipt_pos = room->head.receipt_pos;
+    room->head = w->head;
+    pthread_mutex_unlock(&room->lock);
+    room_servers_change(room, &w->derive.members);
 }
 
 /* The room in memory follows its log. */
@@ -137,50 +322,51 @@ static void adopt(struct append_work *w)
 {
     const struct derive *d = &w->derive;
     struct room *room = d->room;
-    if (!room->extremities_owned || room->extremity_count > 1) {
-        room->extremities_owned =
-            mem_grow(room->extremities_owned, sizeof *room->extremities_owned);
-    }
-    struct extremity *extremity = &room->extremities_owned[0];
-    *extremity = (struct extremity){.number = d->number, .depth = d->event->depth};
-    memcpy(extremity->event_id, d->event->id.s.ptr, d->event->id.s.len);
-    room->extremity_count = 1;
+    room_extremities_set(room, &w->ends);
     room->next_number = d->number + 1;
     w->head.number = d->number;
     w->head.redaction = d->rewritten[1] ? d->number : w->head.redaction;
     w->head.pos = d->pos;
-    w->head.root = w->record.state_after;
+    w->head.root = w->record.room_root;
     if (d->event->has_state_key) {
         room_state_cache_drop(room, state_pair(d->ctx, d->event->type, d->event->state_key));
     }
-    pthread_mutex_lock(&room->lock);
-    w->head.receipt_pos = room->head.receipt_pos;
-    room->head = w->head;
-    pthread_mutex_unlock(&room->lock);
+    set_head(w);
 }
 
-static void publish(struct append_work *w)
+static void publish(struct append_work *w, enum change_kind kind)
 {
     const struct derive *d = &w->derive;
     struct change change = {
-        .pos = d->pos, .kind = CHANGE_EVENT, .room = d->room->number, .number = d->number};
+        .pos = d->pos, .kind = kind, .room = d->room->number, .number = d->number};
     change.gate = ctx_gate(d->ctx);
-    if (d->member) {
-        struct server_name domain = ids_user_domain(ids_trust_user(d->event->state_key));
-        bool local = hs_is_local(d->hs, domain.s);
-        change.user = local ? d->member : 0;
-        if (local) {
-            room_local_user_set(d->room, d->member, d->membership);
+    size_t extra = 0;
+    for (size_t i = 0; i < d->members.count; i++) {
+        const struct derived_member *member = &d->members.items[i];
+        if (member->is_local) {
+            room_local_user_set(d->room, member->user, member->membership);
+            change.user = member->is_own ? member->user : change.user;
+        }
+        if (is_extra(member)) {
+            struct change beside = {.pos = w->extra[extra++],
+                                    .kind = CHANGE_MEMBERSHIP,
+                                    .room = d->room->number,
+                                    .user = member->user};
+            positions_complete(d->hs->positions, &beside, d->ctx->write_ticket);
         }
     }
     positions_complete(d->hs->positions, &change, d->ctx->write_ticket);
 }
 
-static void mark_broken(struct hs *hs, struct room *room)
+static void give_up(struct append_work *w)
 {
-    pthread_mutex_lock(&hs->rooms->lock);
-    room->broken = true;
-    pthread_mutex_unlock(&hs->rooms->lock);
+    for (size_t i = 0; i < w->extra_count; i++) {
+        positions_abandon(w->derive.hs->positions, w->extra[i]);
+    }
+    if (w->derive.pos) {
+        positions_abandon(w->derive.hs->positions, w->derive.pos);
+    }
+    room_mark_broken(w->derive.hs, w->derive.room);
 }
 
 struct err room_append(struct hs *hs, struct ctx *ctx, struct room *room,
@@ -193,30 +379,121 @@ struct err room_append(struct hs *hs, struct ctx *ctx, struct room *room,
                    .room = room,
                    .event = append->event,
                    .sender = append->sender,
-                   .number = room->next_number ? room->next_number : 1,
-                   .pos = positions_reserve(hs->positions)},
+                   .is_foreign = append->is_foreign,
+                   .number = room->next_number ? room->next_number : 1},
         .append = append,
         .head = room->head,
     };
-    w.record = (struct room_record){.pos = w.derive.pos,
+    w.record = (struct room_record){.flags = append->flags,
                                     .sender = append->sender,
                                     .device_id = append->device_id,
                                     .txn_id = append->txn_id,
                                     .event_id = append->event->id.s,
                                     .json = append->event->json};
+    w.derive.is_withheld =
+        !append->event->has_state_key && slice_eq(append->event->type, ROOM_DUMMY_TYPE);
     struct err err = prepare(&w);
+    if (err.code == 0) {
+        err = finish(&w);
+    }
     if (err.code == 0) {
         err = write_all(&w);
     }
     if (err.code != 0) {
-        positions_abandon(hs->positions, w.derive.pos);
-        mark_broken(hs, room);
+        give_up(&w);
         return err;
     }
     adopt(&w);
-    publish(&w);
+    publish(&w, CHANGE_EVENT);
     *sent_out = (struct hs_sent){
         .event_id = append->event->id.s, .number = w.derive.number, .pos = w.derive.pos};
+    return OK;
+}
+
+/* --- a state without an event --- */
+
+static struct err load_newest(struct append_work *w, const struct room_move *move)
+{
+    struct derive *d = &w->derive;
+    struct slice row;
+    bool found = false;
+    TRY(store_get(d->hs->store, d->ctx, room_object(d->ctx, d->room->number),
+                  key_i64(d->ctx, ROOM_KEY_EVENT, move->number), &row, &found));
+    return found ? room_record_decode(d->ctx->arena, row, &w->record)
+                 : err_make(ERR_CORRUPT, "the newest event of a room is missing");
+}
+
+static struct err prepare_move(struct append_work *w, const struct room_move *move)
+{
+    struct derive *d = &w->derive;
+    struct state_difference *changes = NULL;
+    size_t count = 0;
+    w->log = store_update_new(d->ctx, room_object(d->ctx, d->room->number));
+    w->ids = store_update_new(d->ctx, (struct store_object){STORE_EVENT_IDS, LIT("ids")});
+    d->derived = store_update_new(d->ctx, room_derived_object(d->ctx, d->room->number));
+    TRY(load_newest(w, move));
+    TRY(state_diff(d->hs->states, d->ctx, d->room->number, d->room->head.root, move->root, &changes,
+                   &count));
+    TRY(take_changes(w, changes, count));
+    count_members(w);
+    return OK;
+}
+
+static void put_moved(struct append_work *w, const struct room_move *move)
+{
+    struct derive *d = &w->derive;
+    struct buf row;
+    int64_t *numbers = arena_array(d->ctx->arena, move->ends.count, sizeof *numbers);
+    for (size_t i = 0; i < move->ends.count; i++) {
+        numbers[i] = move->ends.items[i].number;
+    }
+    w->record.extremities = numbers;
+    w->record.extremity_count = move->ends.count;
+    w->record.flags |= EVENT_LATER;
+    w->record.later_pos = d->pos;
+    w->record.later_root = move->root;
+    w->record.joined_count = w->head.joined_count;
+    w->record.invited_count = w->head.invited_count;
+    buf_init_arena(&row, d->ctx->arena, SIZE_MAX / 2);
+    room_record_encode(&row, &w->record);
+    w->row = buf_slice(&row);
+    store_put(w->log, key_i64(d->ctx, ROOM_KEY_EVENT, move->number), w->row);
+}
+
+static struct err write_move(struct append_work *w, const struct room_move *move)
+{
+    struct derive *d = &w->derive;
+    uint64_t pos = 0;
+    TRY(prepare_move(w, move));
+    pos = w->record.pos;
+    reserve_positions(w);
+    w->record.pos = pos;
+    TRY(derive_members_write(d));
+    put_moved(w, move);
+    TRY(write_all(w));
+    row_cache_drop(d->hs->rooms->rows_owned, d->room->number, move->number);
+    return OK;
+}
+
+struct err room_move(struct hs *hs, struct ctx *ctx, struct room *room,
+                     const struct room_move *move)
+{
+    struct room_append append = {.more = move->more, .more_count = move->more_count};
+    struct append_work w = {.derive = {.hs = hs, .ctx = ctx, .room = room, .number = move->number},
+                            .append = &append,
+                            .head = room->head,
+                            .ends = move->ends};
+    struct err err = write_move(&w, move);
+    if (err.code != 0) {
+        give_up(&w);
+        return err;
+    }
+    room_extremities_set(room, &w.ends);
+    w.head.number = move->number;
+    w.head.pos = w.derive.pos;
+    w.head.root = move->root;
+    set_head(&w);
+    publish(&w, CHANGE_STATE_ONLY);
     return OK;
 }
 

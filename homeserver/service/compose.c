@@ -5,22 +5,40 @@
 #include "homeserver/service/room_priv.h"
 
 #include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
 
-enum { PREV_EVENTS_MAX = 20, CREATE_ATTEMPTS_MAX = 24 };
+enum { CREATE_ATTEMPTS_MAX = 24 };
 
 struct composing {
     struct hs *hs;
     struct ctx *ctx;
     struct room *room;
     const struct hs_draft *draft;
+    const struct extremity *ends; /* what the event cites */
+    size_t end_count;
+    uint64_t root;         /* the state after them, if it is not the room's */
     struct err lookup_err; /* of the state callback */
 };
+
+static struct err read_state(struct composing *c, struct slice type, struct slice state_key,
+                             const struct event **event_out)
+{
+    bool found = false;
+    if (!c->root) {
+        return room_state_current(c->hs, c->ctx, c->room, type, state_key, event_out);
+    }
+    struct stored_event *stored = arena_alloc(c->ctx->arena, sizeof *stored);
+    TRY(hs_state_event(c->hs, c->ctx, c->room, c->root, type, state_key, stored, &found));
+    *event_out = found ? &stored->event : NULL;
+    return OK;
+}
 
 static const struct event *look_up(void *arg, struct slice type, struct slice state_key)
 {
     struct composing *c = arg;
     const struct event *event = NULL;
-    struct err err = room_state_current(c->hs, c->ctx, c->room, type, state_key, &event);
+    struct err err = read_state(c, type, state_key, &event);
     if (err.code != 0 && c->lookup_err.code == 0) {
         c->lookup_err = err;
     }
@@ -42,19 +60,43 @@ static size_t select_auth(struct composing *c, const struct event *shape, struct
     return count;
 }
 
+static int by_depth(const void *a, const void *b)
+{
+    const struct extremity *left = a;
+    const struct extremity *right = b;
+    return (left->depth < right->depth) - (left->depth > right->depth);
+}
+
+/* All forward extremities; when there are more than an event may cite, those of greatest depth, and
+ * the state is that after these alone. */
+static struct err select_ends(struct composing *c)
+{
+    c->ends = c->room->extremities_owned;
+    c->end_count = c->room->extremity_count;
+    if (c->end_count <= ROOM_PREV_EVENTS_MAX) {
+        return OK;
+    }
+    struct extremities best = {.count = c->end_count};
+    best.items = arena_array(c->ctx->arena, best.count, sizeof *best.items);
+    memcpy(best.items, c->ends, best.count * sizeof *best.items);
+    qsort(best.items, best.count, sizeof *best.items, by_depth);
+    best.count = ROOM_PREV_EVENTS_MAX;
+    c->ends = best.items;
+    c->end_count = best.count;
+    TRY(room_extremities_root(c->hs, c->ctx, c->room, &best, &c->root));
+    c->root = c->root == c->room->head.root ? 0 : c->root;
+    return OK;
+}
+
 static size_t select_prev(const struct composing *c, struct event_id *ids, int64_t *depth_out)
 {
-    size_t count = 0;
     int64_t depth = 0;
-    for (size_t i = 0; i < c->room->extremity_count; i++) {
-        const struct extremity *extremity = &c->room->extremities_owned[i];
-        depth = extremity->depth > depth ? extremity->depth : depth;
-        if (count < PREV_EVENTS_MAX) {
-            ids[count++] = ids_trust_event(slice_of(extremity->event_id));
-        }
+    for (size_t i = 0; i < c->end_count; i++) {
+        depth = c->ends[i].depth > depth ? c->ends[i].depth : depth;
+        ids[i] = ids_trust_event(slice_of(c->ends[i].event_id));
     }
     *depth_out = depth == INT64_MAX ? depth : depth + 1;
-    return count;
+    return c->end_count;
 }
 
 /* Versions 1 and 2: "$opaque:server". */
@@ -71,7 +113,7 @@ static struct event_id make_legacy_id(const struct composing *c)
 static struct err seal(struct composing *c, struct slice room_id, struct event *event_out)
 {
     const struct hs_draft *draft = c->draft;
-    struct event_id prev[PREV_EVENTS_MAX];
+    struct event_id prev[ROOM_PREV_EVENTS_MAX];
     struct event_id auth[AUTH_EVENTS_MAX];
     struct event shape = {.rules = c->room->rules,
                           .type = draft->type,
@@ -149,12 +191,15 @@ static struct err send_in_lane(struct composing *c, struct hs_sent *sent_out)
     if (found) {
         return OK;
     }
+    TRY(select_ends(c));
     TRY(seal(c, hs_room_info(c->room).room_id, &event));
     TRY(authorise(c, &event));
     struct room_append append = {.event = &event,
                                  .sender = c->draft->sender_number,
                                  .device_id = c->draft->device_id,
-                                 .txn_id = c->draft->txn_id};
+                                 .txn_id = c->draft->txn_id,
+                                 .has_before = c->root != 0,
+                                 .state_before = c->root};
     return room_append(c->hs, c->ctx, c->room, &append, sent_out);
 }
 
@@ -171,30 +216,11 @@ struct err hs_send(struct hs *hs, struct ctx *ctx, struct room *room, const stru
 
 /* --- the first event of a room --- */
 
-/* Rows that make the room known; they are written before its first event. */
-static struct err write_room_rows(struct hs *hs, struct ctx *ctx, const struct room *room)
-{
-    struct room_info info = hs_room_info(room);
-    struct buf number;
-    buf_init_arena(&number, ctx->arena, 16);
-    pack_u64(&number, room->number);
-    struct store_update *ids =
-        store_update_new(ctx, (struct store_object){STORE_ROOM_IDS, LIT("ids")});
-    struct store_update *numbers =
-        store_update_new(ctx, (struct store_object){STORE_ROOM_IDS, LIT("numbers")});
-    store_expect(ids, info.room_id, (struct slice){0});
-    store_put(ids, info.room_id, buf_slice(&number));
-    store_put(numbers, store_id_u64(ctx->arena, room->number),
-              state_pair(ctx, room->rules->version, info.room_id));
-    struct store_update *updates[] = {numbers, ids};
-    return store_write(hs->store, ctx, updates, COUNT_OF(updates));
-}
-
 static struct err append_create(struct composing *c, const struct event *event,
                                 struct hs_sent *sent_out)
 {
     TRY(authorise(c, event));
-    TRY(write_room_rows(c->hs, c->ctx, c->room));
+    TRY(rooms_write_names(c->hs, c->ctx, c->room));
     struct room_append append = {.event = event, .sender = c->draft->sender_number};
     return room_append(c->hs, c->ctx, c->room, &append, sent_out);
 }

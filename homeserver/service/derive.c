@@ -1,79 +1,10 @@
-/* What follows from an event besides its log row: member index, a user's room list, relations,
- * threads, applied redactions. Every row here can be rebuilt from the log (rebuild.c). */
+/* What follows from an event besides its log row: relations, threads, applied redactions (members:
+ * derive_members.c). Every row here can be rebuilt from the log (rebuild.c). */
 #include "homeserver/room/power.h"
 #include "homeserver/room/redact.h"
 #include "homeserver/room/relates.h"
 #include "homeserver/service/room_priv.h"
 #include "homeserver/service/users.h"
-
-static struct slice member_value(struct ctx *ctx, const struct room_member *member)
-{
-    struct buf row;
-    buf_init_arena(&row, ctx->arena, SIZE_MAX / 2);
-    member_row_encode(&row, member);
-    return buf_slice(&row);
-}
-
-/* The row in the member's own list of rooms. */
-static struct err derive_user_room(struct derive *d)
-{
-    struct user_room entry;
-    bool found = false;
-    TRY(hs_user_room(d->hs, d->ctx, d->member, d->room->number, &entry, &found));
-    bool begins = d->membership == MEMBERSHIP_JOIN && entry.membership != MEMBERSHIP_JOIN;
-    entry.previous = entry.membership;
-    entry.membership = d->membership;
-    entry.forgotten =
-        entry.forgotten && (d->membership == MEMBERSHIP_LEAVE || d->membership == MEMBERSHIP_BAN);
-    entry.number = d->number;
-    entry.pos = d->pos;
-    entry.invite_state = (struct slice){0};
-    if (begins) {
-        entry.joined_pos = d->pos;
-        entry.joined_number = d->number;
-    }
-    if (entry.previous == MEMBERSHIP_JOIN && d->membership != MEMBERSHIP_JOIN) {
-        entry.left_number = d->number;
-    }
-    struct buf row;
-    buf_init_arena(&row, d->ctx->arena, SIZE_MAX / 2);
-    user_room_encode(&row, &entry);
-    d->user = store_update_new(d->ctx, user_object(d->ctx, d->member));
-    store_put(d->user, key_u64(d->ctx, USER_ROW_ROOM, d->room->number), buf_slice(&row));
-    return OK;
-}
-
-struct err derive_member(struct derive *d)
-{
-    struct room_member member = {.user_id = d->event->state_key};
-    struct room_member before;
-    bool found = false;
-    if (!d->event->has_state_key || !slice_eq(d->event->type, LIT("m.room.member")) ||
-        !ids_is_user(d->event->state_key)) {
-        return OK;
-    }
-    TRY(hs_user_intern(d->hs, d->ctx, d->event->state_key, &d->member));
-    TRY(hs_room_member(d->hs, d->ctx, d->room, d->member, &before, &found));
-    d->previous = found ? before.membership : MEMBERSHIP_NONE;
-    d->membership = membership_of(d->event);
-    member.user = d->member;
-    member.membership = d->membership;
-    member.number = d->number;
-    member.display_name = json_get_string(d->event->content, LIT("displayname"));
-    member.avatar_url = json_get_string(d->event->content, LIT("avatar_url"));
-    store_put(d->derived, key_u64(d->ctx, DERIVED_KEY_MEMBER, d->member),
-              member_value(d->ctx, &member));
-    struct server_name domain = ids_user_domain(ids_trust_user(d->event->state_key));
-    if (hs_is_local(d->hs, domain.s)) {
-        struct slice local = key_u64(d->ctx, DERIVED_KEY_LOCAL, d->member);
-        if (d->membership == MEMBERSHIP_JOIN) {
-            store_put(d->derived, local, (struct slice){0});
-        } else {
-            store_delete(d->derived, local);
-        }
-    }
-    return derive_user_room(d);
-}
 
 /* --- relations --- */
 
@@ -106,7 +37,11 @@ static struct err derive_thread(struct derive *d, struct slice root)
                   &found));
     if (found) {
         struct unpack in = unpack_of(row);
-        store_delete(d->derived, key_i64(d->ctx, DERIVED_KEY_THREADS, unpack_i64(&in)));
+        int64_t newest = unpack_i64(&in);
+        if (newest > d->number) { /* history that came later */
+            return OK;
+        }
+        store_delete(d->derived, key_i64(d->ctx, DERIVED_KEY_THREADS, newest));
     }
     store_put(d->derived, key, thread_row(d->ctx, d->number));
     store_put(d->derived, key_i64(d->ctx, DERIVED_KEY_THREADS, d->number), root);
@@ -262,7 +197,10 @@ static struct err prune_member(struct derive *d, const struct event *pruned, int
     }
     member.display_name = json_get_string(pruned->content, LIT("displayname"));
     member.avatar_url = json_get_string(pruned->content, LIT("avatar_url"));
-    store_put(d->derived, key_u64(d->ctx, DERIVED_KEY_MEMBER, user), member_value(d->ctx, &member));
+    struct buf row;
+    buf_init_arena(&row, d->ctx->arena, SIZE_MAX / 2);
+    member_row_encode(&row, &member);
+    store_put(d->derived, key_u64(d->ctx, DERIVED_KEY_MEMBER, user), buf_slice(&row));
     return OK;
 }
 
@@ -291,6 +229,30 @@ static struct err rewrite_row(struct derive *d, struct store_update *log,
     return OK;
 }
 
+static struct slice redaction_key(struct ctx *ctx, struct slice target, int64_t redaction)
+{
+    struct buf key;
+    buf_init_arena(&key, ctx->arena, SIZE_MAX / 2);
+    buf_add_byte(&key, DERIVED_KEY_REDACTION);
+    buf_add(&key, target);
+    buf_add_byte(&key, '\0');
+    pack_be_i64(&key, redaction);
+    return buf_slice(&key);
+}
+
+/* Waits for its target, or stays unapplied for ever. Spec: room version 3, "Handling redactions":
+ * clients see a redaction of another server only when it may be applied. */
+static void withhold(struct derive *d, struct slice target)
+{
+    if (!d->is_foreign) {
+        return;
+    }
+    d->is_withheld = true;
+    if (target.len > 0 && target.len <= STORE_ID_BYTES_MAX) {
+        store_put(d->derived, redaction_key(d->ctx, target, d->number), (struct slice){0});
+    }
+}
+
 struct err derive_redaction(struct derive *d, struct store_update *log)
 {
     struct stored_event target;
@@ -304,13 +266,18 @@ struct err derive_redaction(struct derive *d, struct store_update *log)
         return OK;
     }
     TRY(hs_event_find(d->hs, d->ctx, d->room, id, &target, &found));
-    if (!found || (target.flags & EVENT_REDACTED)) {
+    if (!found || (target.flags & (EVENT_OUTLIER | EVENT_REJECTED))) {
+        withhold(d, id);
+        return OK;
+    }
+    if (target.flags & EVENT_REDACTED) {
         return OK;
     }
     TRY(room_may_redact(d->hs, d->ctx, d->room, d->event, &target.event, &allowed));
     bool is_mutual = slice_eq(target.event.type, LIT("m.room.redaction")) &&
                      slice_eq(target.event.redacts.s, d->event->id.s);
     if (!allowed || is_mutual) {
+        withhold(d, (struct slice){0});
         return OK;
     }
     if (target.event.has_state_key) {
@@ -319,4 +286,54 @@ struct err derive_redaction(struct derive *d, struct store_update *log)
     }
     TRY(forget_relation(d, &target.event, target.number));
     return rewrite_row(d, log, &target);
+}
+
+/* The redaction is shown from now on. */
+static struct err release_redaction(struct derive *d, struct store_update *log, int64_t number)
+{
+    struct slice row;
+    struct room_record record;
+    bool found = false;
+    struct slice key = key_i64(d->ctx, ROOM_KEY_EVENT, number);
+    TRY(store_get(d->hs->store, d->ctx, room_object(d->ctx, d->room->number), key, &row, &found));
+    if (!found) {
+        return OK;
+    }
+    struct buf rewritten;
+    TRY(room_record_decode(d->ctx->arena, row, &record));
+    record.flags &= ~(uint32_t)EVENT_WITHHELD;
+    buf_init_arena(&rewritten, d->ctx->arena, SIZE_MAX / 2);
+    room_record_encode(&rewritten, &record);
+    store_put(log, key, buf_slice(&rewritten));
+    d->rewritten[1] = number;
+    return OK;
+}
+
+struct err derive_waiting_redaction(struct derive *d, struct store_update *log,
+                                    int64_t *redaction_out)
+{
+    struct store_rows rows;
+    struct slice id = d->event->id.s;
+    struct store_range range = {.from = redaction_key(d->ctx, id, INT64_MIN),
+                                .to = redaction_key(d->ctx, id, INT64_MAX)};
+    *redaction_out = 0;
+    TRY(store_read_range(d->hs->store, d->ctx, room_derived_object(d->ctx, d->room->number), range,
+                         &rows));
+    for (size_t i = 0; i < rows.count; i++) {
+        struct stored_event redaction;
+        bool found = false;
+        bool allowed = false;
+        struct unpack key = unpack_of(slice_from(rows.rows[i].key, rows.rows[i].key.len - 8));
+        int64_t number = unpack_be_i64(&key);
+        store_delete(d->derived, rows.rows[i].key);
+        TRY(hs_event_load(d->hs, d->ctx, d->room, number, &redaction, &found));
+        if (found) {
+            TRY(room_may_redact(d->hs, d->ctx, d->room, &redaction.event, d->event, &allowed));
+        }
+        if (allowed && *redaction_out == 0) {
+            *redaction_out = number;
+            TRY(release_redaction(d, log, number));
+        }
+    }
+    return OK;
 }

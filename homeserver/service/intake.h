@@ -29,6 +29,9 @@ enum intake_step {
     INTAKE_STEP_POLICY,        /* the policy server's signature is missing: soft failure */
 };
 const char *intake_step_name(enum intake_step step);
+struct stats;
+/* Names the counters of refusals by step; at start. */
+void hs_intake_count(struct stats *stats);
 
 struct intake {
     const struct event *event;

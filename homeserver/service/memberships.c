@@ -421,6 +421,6 @@ struct err hs_room_view(struct hs *hs, struct ctx *ctx, struct room *room, uint6
         return err_make(ERR_CORRUPT, "the event that ended a stay is missing");
     }
     view_out->number = entry.left_number;
-    view_out->root = left.state_after;
+    view_out->root = left.room_root;
     return OK;
 }

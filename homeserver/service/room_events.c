@@ -11,6 +11,9 @@ static struct err fill_from_row(struct ctx *ctx, int64_t number, struct slice ro
                                   .flags = record.flags,
                                   .state_before = record.state_before,
                                   .state_after = record.state_after,
+                                  .room_root = record.room_root,
+                                  .later_pos = record.later_pos,
+                                  .later_root = record.later_root,
                                   .replaces = record.replaces,
                                   .redacted_by = record.redacted_by,
                                   .sender = record.sender,
@@ -38,6 +41,13 @@ static struct err scan_row(struct ctx *ctx, const struct room *room, int64_t num
     TRY(fill_from_row(ctx, number, row, &record, event_out));
     return event_scan_stored(ctx->arena, room->rules, record.json, ids_trust_event(record.event_id),
                              &event_out->event);
+}
+
+/* A row that leads to where the event is now. Such rows are not kept in memory. */
+static bool is_forward(struct slice row)
+{
+    int64_t number = 0;
+    return room_forward_decode(row, &number);
 }
 
 /* --- rows in memory --- */
@@ -105,11 +115,13 @@ struct err room_event_known(struct hs *hs, struct ctx *ctx, const struct room *r
     return OK;
 }
 
-struct err hs_event_scan(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
-                         struct stored_event *event_out, bool *found_out)
+/* From memory or the store; *number_io becomes where the event is now, if that is elsewhere. */
+static struct err scan_here(struct hs *hs, struct ctx *ctx, struct room *room,
+                            struct stored_event *event_out, bool *found_out, int64_t *number_io)
 {
     struct row_cache *cache = hs->rooms->rows_owned;
     struct slice row;
+    int64_t number = *number_io;
     TRY(scan_cached_row(hs, ctx, room, number, event_out, found_out));
     if (*found_out) {
         return OK;
@@ -117,11 +129,19 @@ struct err hs_event_scan(struct hs *hs, struct ctx *ctx, struct room *room, int6
     uint64_t version = row_cache_version(cache);
     TRY(store_get(hs->store, ctx, room_object(ctx, room->number),
                   key_i64(ctx, ROOM_KEY_EVENT, number), &row, found_out));
-    if (*found_out) {
-        row_cache_offer(cache, room->number, number, row, version);
-        return scan_row(ctx, room, number, row, event_out);
+    if (!*found_out || room_forward_decode(row, number_io)) {
+        return OK;
     }
-    return OK;
+    row_cache_offer(cache, room->number, number, row, version);
+    return scan_row(ctx, room, number, row, event_out);
+}
+
+struct err hs_event_scan(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
+                         struct stored_event *event_out, bool *found_out)
+{
+    int64_t now = number;
+    TRY(scan_here(hs, ctx, room, event_out, found_out, &now));
+    return now == number ? OK : scan_here(hs, ctx, room, event_out, found_out, &now);
 }
 
 struct err hs_event_load(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
@@ -185,9 +205,15 @@ static struct err scan_run(struct hs *hs, struct ctx *ctx, struct room *room,
             at++;
         }
         if (at < run.count && run.items[at] == number) {
-            TRY(scan_row(ctx, room, number, rows.rows[i].value, &events->items[events->count]));
-            row_cache_offer(cache, room->number, number, rows.rows[i].value, version);
-            events->count++;
+            struct stored_event *event = &events->items[events->count];
+            bool found = true;
+            if (is_forward(rows.rows[i].value)) {
+                TRY(hs_event_scan(hs, ctx, room, number, event, &found));
+            } else {
+                TRY(scan_row(ctx, room, number, rows.rows[i].value, event));
+                row_cache_offer(cache, room->number, number, rows.rows[i].value, version);
+            }
+            events->count += found ? 1 : 0;
         }
     }
     return OK;
@@ -274,17 +300,18 @@ enum { ROWS_KEPT = 64 };
 
 static bool is_hidden(const struct stored_event *event)
 {
-    return (event->flags & (EVENT_OUTLIER | EVENT_REJECTED | EVENT_SOFT_FAILED)) != 0;
+    return (event->flags & EVENT_HIDDEN) != 0;
 }
 
 static struct store_range rows_of(struct ctx *ctx, const struct event_range *range)
 {
     bool forward = range->order == EVENTS_FORWARD;
-    int64_t low = forward ? range->from : (range->to ? range->to : INT64_MIN);
+    int64_t low = forward ? range->from : (range->to ? range->to : EVENT_APART_LAST);
     int64_t high = forward ? (range->to ? range->to : INT64_MAX) : range->from;
+    low = low < EVENT_APART_LAST ? EVENT_APART_LAST : low;
     /* Both ends are exclusive; rows are [from, to). */
     return (struct store_range){
-        .from = key_i64(ctx, ROOM_KEY_EVENT, low == INT64_MIN ? low : low + 1),
+        .from = key_i64(ctx, ROOM_KEY_EVENT, low + 1),
         .to = high == INT64_MAX ? key_bytes(ctx, ROOM_KEY_EVENT + 1, (struct slice){0})
                                 : key_i64(ctx, ROOM_KEY_EVENT, high),
         .order = forward ? STORE_FORWARD : STORE_REVERSE,
@@ -376,13 +403,18 @@ static struct err timeline_row_at_or_below(struct hs *hs, struct ctx *ctx, struc
     struct stored_events one;
     struct event_range range = {
         .from = number + 1, .limit = 1, .order = EVENTS_REVERSE, .form = EVENTS_SCANNED};
-    range.to = INT64_MIN + 1;
     TRY(hs_events_read(hs, ctx, room, range, &one));
     *found_out = one.count != 0;
     if (one.count) {
         *event_out = one.items[0];
     }
     return OK;
+}
+
+uint64_t hs_room_root_at(const struct stored_event *event, uint64_t pos)
+{
+    return (event->flags & EVENT_LATER) && event->later_pos <= pos ? event->later_root
+                                                                   : event->room_root;
 }
 
 struct err hs_room_at(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t pos,
@@ -409,7 +441,7 @@ struct err hs_room_at(struct hs *hs, struct ctx *ctx, struct room *room, uint64_
         } else if (event.pos <= pos) {
             low = middle;
             *number_out = event.number;
-            *root_out = event.state_after;
+            *root_out = hs_room_root_at(&event, pos);
         } else {
             high = event.number;
         }

@@ -16,6 +16,7 @@
 #define ROOM_KEY_STATE_KEY 'k'  /* type NUL state_key -> number */
 #define ROOM_KEY_STATE_NAME 'K' /* be64 number -> type NUL state_key */
 #define ROOM_KEY_TXN 't'        /* device NUL type NUL txn_id -> event number, id */
+#define ROOM_KEY_PARTIAL 'p'    /* the room lacks part of its state: struct room_partial */
 /* Keys of (STORE_ROOM_DERIVED, room). */
 #define DERIVED_KEY_MEMBER 'm'      /* be64 user -> member row */
 #define DERIVED_KEY_LOCAL 'l'       /* be64 user of this server, joined -> nothing */
@@ -25,13 +26,23 @@
 #define DERIVED_KEY_WATERMARK 'w'   /* number of the newest event whose derived rows are written */
 #define DERIVED_KEY_RECEIPT 'c'     /* be64 user, type, thread -> receipt row (receipts.c) */
 #define DERIVED_KEY_RECEIPT_POS 'C' /* be64 position -> receipt row (ephemeral.c) */
+#define DERIVED_KEY_CITING 'a'      /* be_i64 event, be_i64 state event citing it -> its key */
+#define DERIVED_KEY_CITES 'A'       /* nothing: the rows above are kept in this room */
+#define DERIVED_KEY_REDACTION 'x'   /* target id NUL be_i64 redaction that waits for it */
+#define DERIVED_KEY_EDGE 'b'        /* missing prev event NUL be_i64 event citing it -> depth */
 /* In (STORE_USER, user): USER_ROW_ROOM, be64 room -> user_room row. */
+
+/* An event of no meaning that cites forward extremities; clients do not see it. */
+#define ROOM_DUMMY_TYPE LIT("org.matrix.dummy_event")
 
 /* What an event's row says besides its JSON. */
 struct room_record {
     uint32_t flags;
     uint64_t pos;
     uint64_t state_before, state_after;
+    uint64_t room_root;             /* is state_after without EVENT_FORKED */
+    uint64_t later_pos, later_root; /* with EVENT_LATER */
+    int64_t adopted_from;           /* with EVENT_ADOPTED: its number before */
     int64_t replaces;
     int64_t redacted_by;
     uint64_t sender;
@@ -45,15 +56,34 @@ struct room_record {
     struct slice json; /* canonical */
 };
 
+/* Memory of its own within a job, for reading much of which little stays. */
+struct ctx room_page_begin(const struct ctx *ctx);
+void room_page_next(struct ctx *page); /* forgets what was read */
+/* The job goes on: its ticket and the text of the error are carried over. */
+struct err room_page_end(struct ctx *ctx, struct ctx *page, struct err err);
+
 void room_record_encode(struct buf *out, const struct room_record *record);
+/* The room's newest state that the record tells. */
+uint64_t room_record_root(const struct room_record *record);
+/* A row that stands where an event had its number before it was adopted: leads to the new one. */
+void room_forward_encode(struct buf *out, int64_t number);
+bool room_forward_decode(struct slice row, int64_t *number_out);
 /* Slices borrow from `bytes`; extremities live in the arena. */
 struct err room_record_decode(struct arena *arena, struct slice bytes,
                               struct room_record *record_out) MUST_USE;
 
 struct extremity {
     int64_t number;
+    uint64_t root;      /* state after it */
     char event_id[256]; /* NUL-terminated */
     int64_t depth;
+};
+
+struct extremities {
+    struct extremity *items;
+    size_t count;
+    const struct event *event; /* one of them that is not written yet, or NULL */
+    int64_t number;
 };
 
 /* A state event that composing keeps at hand, in an arena of its own. */
@@ -63,7 +93,11 @@ struct cached_state {
     int64_t number;
 };
 
-enum { ROOM_EXTREMITIES_MAX = 1024, ROOM_STATE_CACHE_MAX = 512 };
+enum {
+    ROOM_EXTREMITIES_MAX = 1024, /* those of lowest depth are given up beyond it */
+    ROOM_PREV_EVENTS_MAX = 20,   /* that a local event cites */
+    ROOM_STATE_CACHE_MAX = 512,
+};
 
 struct room {
     uint64_t number;
@@ -82,10 +116,14 @@ struct room {
     struct map *entries_owned; /* of joined local users: number -> struct user_room *; or NULL */
     uint64_t entries_version;  /* counts those that were dropped */
     struct room_levels *levels_owned; /* of some state, see room_levels_get; may be NULL */
+    struct map *servers_owned;        /* server name -> joined members; NULL = not asked for */
 
     /* lane */
     bool is_purged;      /* nothing may be written any more (purge.c) */
+    bool keeps_cites;    /* rows DERIVED_KEY_CITING are complete */
+    bool is_partial;     /* also under the lock */
     int64_t next_number; /* of the next live event */
+    int64_t next_apart;  /* of the next event without a place in the timeline */
     uint64_t next_key;
     struct extremity *extremities_owned;
     size_t extremity_count;
@@ -142,6 +180,17 @@ void rooms_offer_entry(struct hs *hs, uint64_t user, const struct user_room *ent
 void rooms_drop(struct hs *hs, uint64_t number, struct slice room_id);
 /* lane: M_NOT_FOUND when the room was purged while the job waited. */
 struct err room_check_there(const struct room *room) MUST_USE;
+/* lane: a write failed that what is in memory went ahead of. */
+void room_mark_broken(struct hs *hs, struct room *room);
+/* Rows that make the room known; they are written before its first event. ERR_CONFLICT when its id
+ * is known already. */
+struct err rooms_write_names(struct hs *hs, struct ctx *ctx, const struct room *room) MUST_USE;
+/* The room of an id; a new one without events when it was not known. Held until the job ends. */
+struct err rooms_open(struct hs *hs, struct ctx *ctx, struct slice room_id,
+                      const struct room_rules *rules, struct room **room_out) MUST_USE;
+/* Holds a room beyond the job; each hold is given back. */
+void rooms_hold(struct hs *hs, struct room *room);
+void rooms_unhold(struct hs *hs, struct room *room);
 uint64_t rooms_next_number(struct hs *hs, struct ctx *ctx, struct err *err_out);
 
 /* lane: the current state event under a pair, parsed, from the cache or the store; NULL = none. The
@@ -167,10 +216,45 @@ struct room_append {
     const struct event *event;
     uint64_t sender;
     struct slice device_id, txn_id;
+    /* of events that other servers made */
+    uint32_t flags;                   /* EVENT_AFTER_GAP, EVENT_PARTIAL, EVENT_RESTART */
+    bool is_foreign;                  /* redactions may come before their targets */
+    bool has_before;                  /* otherwise it comes after the room's state */
+    uint64_t state_before;            /* a stored root */
+    int64_t adopted_from;             /* number that it had without a place; 0 = none */
+    struct store_update *const *more; /* written in the same call */
+    size_t more_count;
 };
 /* lane: writes the event as the new head and all that derives from it. */
 struct err room_append(struct hs *hs, struct ctx *ctx, struct room *room,
                        const struct room_append *append, struct hs_sent *sent_out) MUST_USE;
+
+/* lane: the room's state becomes another without an event of its own; event `number`, the newest
+ * that stands, says so from now on. */
+struct room_move {
+    uint64_t root;
+    struct extremities ends; /* the forward extremities */
+    int64_t number;
+    struct store_update *more[2];
+    size_t more_count;
+};
+struct err room_move(struct hs *hs, struct ctx *ctx, struct room *room,
+                     const struct room_move *move) MUST_USE;
+
+/* A member whose membership is another in the room's state than before. */
+struct derived_member {
+    uint64_t user;
+    struct slice user_id, display_name, avatar_url;
+    int64_t number; /* of the member event; 0 = there is none any more */
+    bool is_local;
+    bool is_own; /* by the event at hand */
+    bool is_new; /* the event is not the one of before */
+    enum membership membership, previous;
+};
+struct derived_members {
+    struct derived_member *items;
+    size_t count, cap;
+};
 /* What derives from one event, added to the updates. */
 struct derive {
     struct hs *hs;
@@ -181,17 +265,38 @@ struct derive {
     uint64_t pos;
     uint64_t sender;
     struct store_update *derived; /* of (STORE_ROOM_DERIVED, room) */
-    struct store_update *user;    /* of (STORE_USER, member), made by derive_member */
-    uint64_t member;              /* user number of a member event's state key, 0 = none */
-    enum membership membership, previous;
+    struct derived_members members;
+    struct store_update **users; /* of (STORE_USER, member), made by derive_members_write */
+    size_t user_count;
+    bool is_withheld;     /* a redaction that is not applied: out */
+    bool is_foreign;      /* as in struct room_append */
     int64_t rewritten[2]; /* events whose rows change: the target of a relation, of a redaction */
 };
+/* The event's own change of a member. */
 struct err derive_member(struct derive *derive) MUST_USE;
+/* A change of a member by the room's state: number 0 = the member event is gone. What is read on
+ * the way lives in `page`. */
+struct err derive_member_changed(struct derive *derive, struct ctx *page, struct slice user_id,
+                                 int64_t number) MUST_USE;
+/* A user's entry of the room after a change that event `at` brought. */
+void derive_user_room(struct user_room *entry, const struct derived_member *member, int64_t at,
+                      uint64_t pos);
+/* Rows of the members found so far, dated with derive->pos. */
+struct err derive_members_write(struct derive *derive) MUST_USE;
 /* Also marks the target's row, in `log`, as related to. */
 struct err derive_relation(struct derive *derive, struct store_update *log) MUST_USE;
 /* lane: applies a redaction to its target, if it is known and may be redacted: adds the rewritten
  * row to `log` and removes its relations in derive->derived. */
 struct err derive_redaction(struct derive *derive, struct store_update *log) MUST_USE;
+/* The event is the target of a redaction that came before it and may be applied: number of that,
+ * 0 = none. The redaction is shown from now on. */
+struct err derive_waiting_redaction(struct derive *derive, struct store_update *log,
+                                    int64_t *redaction_out) MUST_USE;
+/* Rows DERIVED_KEY_EDGE: those that the event makes, less those that it fills. */
+struct err room_edges_derive(struct derive *derive, uint32_t flags) MUST_USE;
+/* Whether the event is here and no outlier. */
+struct err room_event_has_place(struct hs *hs, struct ctx *ctx, struct room *room,
+                                struct event_id id, bool *has_place_out) MUST_USE;
 /* Whether the redaction may be applied to the target now. */
 struct err room_may_redact(struct hs *hs, struct ctx *ctx, struct room *room,
                            const struct event *redaction, const struct event *target,
@@ -214,5 +319,66 @@ void member_row_encode(struct buf *out, const struct room_member *member);
 struct err member_row_decode(struct slice row, struct room_member *member_out) MUST_USE;
 void user_room_encode(struct buf *out, const struct user_room *entry);
 struct err user_room_decode(struct slice row, struct user_room *entry_out) MUST_USE;
+/* Resolves the states `roots` of a room into one. What is new is written at once, so that it can be
+ * read: a root that nobody names in the end is swept by a rebuild. lane. */
+struct room_states {
+    const uint64_t *roots;
+    size_t count;
+    const struct event *event; /* that is in them, but not written yet; NULL = none */
+    int64_t number;            /* of it */
+};
+struct err room_resolve(struct hs *hs, struct ctx *ctx, struct room *room,
+                        const struct room_states *states, uint64_t *root_out) MUST_USE;
+/* lane: makes rows DERIVED_KEY_CITING complete, and has them kept from now on. */
+struct err room_cites_build(struct hs *hs, struct ctx *ctx, struct room *room) MUST_USE;
+/* The same in a room whose events are all yet to be given to room_cites_add. */
+struct err room_cites_begin(struct hs *hs, struct ctx *ctx, struct room *room) MUST_USE;
+struct err room_cites_load(struct hs *hs, struct ctx *ctx, struct room *room) MUST_USE;
+/* lane: the rows of one state event, added to `derived`, when they are kept. */
+struct room_citing {
+    const struct event *event;
+    int64_t number;
+    uint64_t key; /* of its type and state key */
+};
+struct err room_cites_add(struct hs *hs, struct ctx *ctx, struct room *room,
+                          const struct room_citing *citing, struct store_update *derived) MUST_USE;
+/* The same in any room. */
+struct err room_cites_put(struct hs *hs, struct ctx *ctx, struct room *room,
+                          const struct room_citing *citing, struct store_update *derived) MUST_USE;
+/* Whether `matches` holds for the event or for a state event whose auth chain holds it. Rows must
+ * be complete. */
+struct room_cites_query {
+    struct room *room;
+    int64_t number;
+    struct err (*matches)(void *arg, uint64_t key, int64_t number, bool *matches_out);
+    void *arg;
+};
+struct err room_cites_find(struct hs *hs, struct ctx *ctx, const struct room_cites_query *query,
+                           bool *found_out) MUST_USE;
+/* Those of the room without what `event` cites, and `own`; only that if the graph restarts. */
+void room_extremities_after(struct ctx *ctx, const struct room *room, const struct event *event,
+                            const struct extremity *own, bool restarts,
+                            struct extremities *after_out);
+void room_extremities_set(struct room *room, const struct extremities *extremities);
+struct err room_extremities_root(struct hs *hs, struct ctx *ctx, struct room *room,
+                                 const struct extremities *extremities,
+                                 uint64_t *root_out) MUST_USE;
+/* What is remembered of a partial room. */
+struct room_partial {
+    int64_t join;  /* number of the join */
+    int64_t apart; /* numbers from here on were given out since */
+    const struct slice *servers;
+    size_t server_count;
+};
+struct err room_partial_get(struct hs *hs, struct ctx *ctx, struct room *room,
+                            struct room_partial *partial_out) MUST_USE;
+/* The rows that say so (partial NULL: that it is whole), as two updates. */
+void room_partial_put(struct ctx *ctx, const struct room *room, const struct room_partial *partial,
+                      struct store_update *updates_out[2]);
+void room_partial_set(struct room *room, bool is_partial);
+struct err room_partial_load(struct hs *hs, struct ctx *ctx, struct room *room) MUST_USE;
+/* Which servers have joined members: follows memberships once it was asked for. */
+void room_servers_change(struct room *room, const struct derived_members *members);
+
 /* Adds or removes a local joined user (lane; takes the room's lock). */
 void room_local_user_set(struct room *room, uint64_t user, enum membership membership);

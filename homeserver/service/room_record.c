@@ -1,6 +1,57 @@
 #include "homeserver/service/room_priv.h"
 
-enum { RECORD_VERSION = 1 };
+enum { RECORD_VERSION = 1, FORWARD_VERSION = 2 };
+
+uint64_t room_record_root(const struct room_record *record)
+{
+    return record->flags & EVENT_LATER ? record->later_root : record->room_root;
+}
+
+void room_forward_encode(struct buf *out, int64_t number)
+{
+    pack_u64(out, FORWARD_VERSION);
+    pack_i64(out, number);
+}
+
+bool room_forward_decode(struct slice row, int64_t *number_out)
+{
+    struct unpack in = unpack_of(row);
+    if (unpack_u64(&in) != FORWARD_VERSION) {
+        return false;
+    }
+    *number_out = unpack_i64(&in);
+    return !in.bad;
+}
+
+/* What only events of forked or joined rooms have. */
+static void encode_rare(struct buf *out, const struct room_record *record)
+{
+    if (record->flags & EVENT_FORKED) {
+        pack_u64(out, record->room_root);
+    }
+    if (record->flags & EVENT_LATER) {
+        pack_u64(out, record->later_pos);
+        pack_u64(out, record->later_root);
+    }
+    if (record->flags & EVENT_ADOPTED) {
+        pack_i64(out, record->adopted_from);
+    }
+}
+
+static void decode_rare(struct unpack *in, struct room_record *record)
+{
+    record->room_root = record->state_after;
+    if (record->flags & EVENT_FORKED) {
+        record->room_root = unpack_u64(in);
+    }
+    if (record->flags & EVENT_LATER) {
+        record->later_pos = unpack_u64(in);
+        record->later_root = unpack_u64(in);
+    }
+    if (record->flags & EVENT_ADOPTED) {
+        record->adopted_from = unpack_i64(in);
+    }
+}
 
 void room_record_encode(struct buf *out, const struct room_record *record)
 {
@@ -17,6 +68,7 @@ void room_record_encode(struct buf *out, const struct room_record *record)
     pack_u64(out, record->joined_count);
     pack_u64(out, record->invited_count);
     pack_u64(out, record->next_key);
+    encode_rare(out, record);
     pack_u64(out, record->extremity_count);
     for (size_t i = 0; i < record->extremity_count; i++) {
         pack_i64(out, record->extremities[i]);
@@ -63,6 +115,7 @@ struct err room_record_decode(struct arena *arena, struct slice bytes,
     record.joined_count = (uint32_t)unpack_u64(&in);
     record.invited_count = (uint32_t)unpack_u64(&in);
     record.next_key = unpack_u64(&in);
+    decode_rare(&in, &record);
     decode_extremities(arena, &in, &record);
     record.device_id = unpack_bytes(&in);
     record.txn_id = unpack_bytes(&in);

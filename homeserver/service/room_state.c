@@ -73,6 +73,7 @@ struct err room_state_key_intern(struct hs *hs, struct ctx *ctx, struct room *ro
     pack_u64(&number, *key_out);
     store_put(update, key_bytes(ctx, ROOM_KEY_STATE_KEY, pair), buf_slice(&number));
     store_put(update, key_u64(ctx, ROOM_KEY_STATE_NAME, *key_out), pair);
+    remember_key(room, pair, *key_out); /* a failed write has the room loaded anew */
     return OK;
 }
 

@@ -99,6 +99,7 @@ static void room_free(struct room *room)
     drop_entries(room);
     map_free(&room->state_cache_owned);
     map_free(&room->keys_owned);
+    map_free(&room->servers_owned);
     mem_free(room->room_id_owned);
     mem_free(room->local_users_owned);
     mem_free(room->extremities_owned);
@@ -137,6 +138,7 @@ static struct room *room_alloc(uint64_t number, struct slice room_id,
     room->room_id_len = room_id.len;
     room->rules = rules;
     room->next_key = 1;
+    room->next_apart = EVENT_APART_FIRST;
     room->keys_owned = map_new();
     room->state_cache_owned = map_new();
     pthread_mutex_init(&room->lock, NULL);
@@ -217,6 +219,13 @@ void rooms_drop(struct hs *hs, uint64_t number, struct slice room_id)
     pthread_mutex_unlock(&rooms->lock);
 }
 
+void room_mark_broken(struct hs *hs, struct room *room)
+{
+    pthread_mutex_lock(&hs->rooms->lock);
+    room->broken = true;
+    pthread_mutex_unlock(&hs->rooms->lock);
+}
+
 struct err room_check_there(const struct room *room)
 {
     return room->is_purged ? err_public(ERR_M_NOT_FOUND, "The room was removed.") : OK;
@@ -270,7 +279,8 @@ static struct err load_extremities(struct hs *hs, struct ctx *ctx, struct room *
             return err_make(ERR_CORRUPT, "a forward extremity is missing");
         }
         struct extremity *extremity = &room->extremities_owned[i];
-        extremity->number = numbers[i];
+        extremity->number = stored.number;
+        extremity->root = stored.state_after;
         extremity->depth = stored.event.depth;
         memcpy(extremity->event_id, stored.event.id.s.ptr, stored.event.id.s.len);
         room->extremity_count++;
@@ -297,9 +307,10 @@ static struct err load_head(struct hs *hs, struct ctx *ctx, struct room *room)
             if (record.flags & (EVENT_OUTLIER | EVENT_REJECTED | EVENT_SOFT_FAILED)) {
                 continue;
             }
+            bool later = (record.flags & EVENT_LATER) != 0;
             room->head = (struct room_head){.number = number,
-                                            .pos = record.pos,
-                                            .root = record.state_after,
+                                            .pos = later ? record.later_pos : record.pos,
+                                            .root = room_record_root(&record),
                                             .joined_count = record.joined_count,
                                             .invited_count = record.invited_count};
             room->next_key = record.next_key;
@@ -310,6 +321,35 @@ static struct err load_head(struct hs *hs, struct ctx *ctx, struct room *room)
         }
         range.to = rows.rows[rows.count - 1].key;
     }
+}
+
+static struct err newest_row(struct hs *hs, struct ctx *ctx, const struct room *room,
+                             struct store_range range, struct slice *key_out)
+{
+    struct store_rows rows;
+    range.limit = 1;
+    range.order = STORE_REVERSE;
+    TRY(store_read_range(hs->store, ctx, room_object(ctx, room->number), range, &rows));
+    *key_out = rows.count ? slice_from(rows.rows[0].key, 1) : (struct slice){0};
+    return OK;
+}
+
+/* The next numbers of what is not in the timeline. */
+static struct err load_counters(struct hs *hs, struct ctx *ctx, struct room *room)
+{
+    struct slice key;
+    struct store_range apart = {.from = key_i64(ctx, ROOM_KEY_EVENT, EVENT_APART_FIRST),
+                                .to = key_i64(ctx, ROOM_KEY_EVENT, EVENT_APART_LAST)};
+    struct store_range names = {.from = key_u64(ctx, ROOM_KEY_STATE_NAME, 0),
+                                .to = key_bytes(ctx, ROOM_KEY_STATE_NAME + 1, (struct slice){0})};
+    TRY(newest_row(hs, ctx, room, apart, &key));
+    struct unpack in = unpack_of(key);
+    room->next_apart = key.len ? unpack_be_i64(&in) + 1 : EVENT_APART_FIRST;
+    TRY(newest_row(hs, ctx, room, names, &key));
+    in = unpack_of(key);
+    uint64_t named = key.len ? unpack_be64(&in) + 1 : 1;
+    room->next_key = room->next_key > named ? room->next_key : named;
+    return OK;
 }
 
 static struct err load_local_users(struct hs *hs, struct ctx *ctx, struct room *room)
@@ -375,6 +415,9 @@ static struct err catch_up(struct hs *hs, struct ctx *ctx, struct room *room)
 static struct err load_parts(struct hs *hs, struct ctx *ctx, struct room *room)
 {
     TRY(load_head(hs, ctx, room));
+    TRY(load_counters(hs, ctx, room));
+    TRY(room_cites_load(hs, ctx, room));
+    TRY(room_partial_load(hs, ctx, room));
     TRY(catch_up(hs, ctx, room));
     TRY(load_receipt_pos(hs, ctx, room));
     return load_local_users(hs, ctx, room);
@@ -501,6 +544,62 @@ uint64_t rooms_next_number(struct hs *hs, struct ctx *ctx, struct err *err_out)
     }
     pthread_mutex_unlock(&rooms->lock);
     return number;
+}
+
+/* Rows that make the room known; they are written before its first event. */
+struct err rooms_write_names(struct hs *hs, struct ctx *ctx, const struct room *room)
+{
+    struct room_info info = hs_room_info(room);
+    struct buf number;
+    buf_init_arena(&number, ctx->arena, 16);
+    pack_u64(&number, room->number);
+    struct store_update *ids =
+        store_update_new(ctx, (struct store_object){STORE_ROOM_IDS, LIT("ids")});
+    struct store_update *numbers =
+        store_update_new(ctx, (struct store_object){STORE_ROOM_IDS, LIT("numbers")});
+    store_expect(ids, info.room_id, (struct slice){0});
+    store_put(ids, info.room_id, buf_slice(&number));
+    store_put(numbers, store_id_u64(ctx->arena, room->number),
+              state_pair(ctx, room->rules->version, info.room_id));
+    struct store_update *updates[] = {numbers, ids};
+    return store_write(hs->store, ctx, updates, COUNT_OF(updates));
+}
+
+struct err rooms_open(struct hs *hs, struct ctx *ctx, struct slice room_id,
+                      const struct room_rules *rules, struct room **room_out)
+{
+    uint64_t number = 0;
+    bool found = false;
+    struct err err = OK;
+    TRY(hs_room_find(hs, ctx, room_id, &number, &found));
+    if (!found) {
+        number = rooms_next_number(hs, ctx, &err);
+        TRY(err);
+        struct room shape = {.number = number, .rules = rules, .room_id_len = room_id.len};
+        shape.room_id_owned = arena_cstr(ctx->arena, room_id);
+        err = rooms_write_names(hs, ctx, &shape);
+        if (err.code == ERR_CONFLICT) { /* another job was faster */
+            TRY(hs_room_find(hs, ctx, room_id, &number, &found));
+        } else {
+            TRY(err);
+        }
+    }
+    TRY(hs_room_get(hs, ctx, number, room_out));
+    return (*room_out)->rules == rules
+               ? OK
+               : err_public(ERR_M_INCOMPATIBLE_ROOM_VERSION, "The room has another version here.");
+}
+
+void rooms_hold(struct hs *hs, struct room *room)
+{
+    pthread_mutex_lock(&hs->rooms->lock);
+    room->refs++;
+    pthread_mutex_unlock(&hs->rooms->lock);
+}
+
+void rooms_unhold(struct hs *hs, struct room *room)
+{
+    release(hs->rooms, room);
 }
 
 /* --- reading what is loaded --- */

@@ -1,8 +1,10 @@
 /* Rooms: the cache of loaded rooms, and reading what their logs hold. Writing is compose.h.
  *
- * A room has a number; its events have numbers of their own: live events count up from 1 (so do
- * outliers, which are flagged), events of backfilled history count down from -1. The log row of an
- * event carries its record and, once, its canonical JSON.
+ * A room has a number; its events have numbers of their own: live events count up from 1, events of
+ * backfilled history count down from -1, and what no timeline shows (outliers, rejected and
+ * soft-failed events) counts up from EVENT_APART_FIRST. The log row of an event carries its record
+ * and, once, its canonical JSON. An event that gets a place later gets a number there; its old
+ * number still finds it.
  *
  * A struct room is shared by threads. What a reader needs is copied out under the room's lock by
  * hs_room_head. Only the room's lane changes it. Spec: client-server, "Rooms". */
@@ -57,10 +59,21 @@ enum event_flag {
     EVENT_OUTLIER = 2, /* not in the timeline */
     EVENT_REJECTED = 4,
     EVENT_SOFT_FAILED = 8,
-    EVENT_REDACTED = 16,  /* json is the pruned form */
-    EVENT_RELATED = 32,   /* other events relate to it */
-    EVENT_AFTER_GAP = 64, /* came when events before it were not known here: /sync is limited */
+    EVENT_REDACTED = 16,   /* json is the pruned form */
+    EVENT_RELATED = 32,    /* other events relate to it */
+    EVENT_AFTER_GAP = 64,  /* came when events before it were not known here: /sync is limited */
+    EVENT_FORKED = 128,    /* room_root is not state_after */
+    EVENT_ADOPTED = 256,   /* had another number before it got its place */
+    EVENT_LATER = 512,     /* the room's state changed after it without an event */
+    EVENT_WITHHELD = 1024, /* part of the graph, but nothing that clients see */
+    EVENT_PARTIAL = 2048,  /* its state_before may lack members (a partial join) */
+    EVENT_RESTART = 4096,  /* the graph begins anew with it: the one forward extremity after it */
+    EVENT_LOOSE = 8192,    /* of a room that this server is not in: not found by its id */
+    EVENT_HIDDEN = EVENT_OUTLIER | EVENT_REJECTED | EVENT_SOFT_FAILED | EVENT_WITHHELD,
 };
+/* Numbers of events without a place in the timeline: [FIRST, LAST). */
+#define EVENT_APART_FIRST (-(INT64_C(1) << 35))
+#define EVENT_APART_LAST (-(INT64_C(1) << 34))
 
 struct stored_event {
     struct event event; /* parsed from the stored bytes, in the arena */
@@ -68,6 +81,8 @@ struct stored_event {
     uint64_t pos; /* 0 for backfilled events */
     uint32_t flags;
     uint64_t state_before, state_after; /* roots */
+    uint64_t room_root; /* the room's state once it was here: of all forward extremities */
+    uint64_t later_pos, later_root; /* the same changed again at this position; 0 = it did not */
     int64_t replaces;               /* number of the state event that this one replaced; 0 = none */
     int64_t redacted_by;            /* number of the redaction; 0 = none */
     uint64_t sender;                /* user number */
@@ -98,7 +113,7 @@ struct stored_events {
     struct stored_event *items;
     size_t count;
 };
-/* Timeline events (no outliers, rejected or soft-failed ones) with from < number (forward) or
+/* Timeline events (none of EVENT_HIDDEN) with from < number (forward) or
  * number < from (reverse), nearest first; at most `limit`; stops at `to` (exclusive; 0 = no end).
  */
 struct event_range {
@@ -120,7 +135,9 @@ struct event_numbers {
 struct err hs_events_scan_many(struct hs *hs, struct ctx *ctx, struct room *room,
                                struct event_numbers numbers,
                                struct stored_events *events_out) MUST_USE;
-/* The newest timeline event whose position is <= pos: number (0 = none) and the state after it. */
+/* The newest timeline event whose position is <= pos: number (0 = none) and the room's state then.
+ */
+uint64_t hs_room_root_at(const struct stored_event *event, uint64_t pos);
 struct err hs_room_at(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t pos,
                       int64_t *number_out, uint64_t *root_out) MUST_USE;
 

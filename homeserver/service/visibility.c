@@ -120,7 +120,7 @@ struct err hs_can_see(struct hs *hs, struct ctx *ctx, struct room *room,
                       bool *visible_out)
 {
     *visible_out = false;
-    if (event->flags & EVENT_REJECTED) {
+    if (event->flags & EVENT_HIDDEN) {
         return OK;
     }
     return can_see(hs, ctx, room, viewer, event, visible_out);

@@ -82,7 +82,9 @@ static void note_end(struct scan *scan, const struct stored_event *event)
     struct sync_room *room = scan->room;
     scan->has_end = true;
     room->end_number = event->number;
-    room->end_root = event->number == room->head.number ? room->head.root : event->state_after;
+    /* What no timeline shows may have changed the state behind the newest event that it shows. */
+    bool is_now = room->head.pos <= scan->job->upto && room->standing != SYNC_LEFT;
+    room->end_root = is_now ? room->head.root : hs_room_root_at(event, scan->job->upto);
 }
 
 static struct err take(struct scan *scan, struct stored_event *event)
@@ -97,8 +99,7 @@ static struct err take(struct scan *scan, struct stored_event *event)
     }
     if (!room->fresh && event->pos <= scan->job->since) {
         room->since_number = event->number;
-        room->since_root =
-            event->number == room->head.number ? room->head.root : event->state_after;
+        room->since_root = hs_room_root_at(event, scan->job->since);
         scan->reached = true;
         scan->stopped = true;
         return OK;

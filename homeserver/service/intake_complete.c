@@ -1,0 +1,261 @@
+/* The end of a room's partial time: the whole state before the join is here. What was accepted
+ * meanwhile is judged again by it, in order; then the room's state moves in one write, which also
+ * says that the room is whole. Until that write everything may begin anew. */
+#include "homeserver/base/map.h"
+#include "homeserver/service/intake_priv.h"
+
+#include <string.h>
+
+enum { EVENTS_PER_PAGE = 100 };
+
+struct completing {
+    struct hs *hs;
+    struct ctx *ctx;
+    struct ctx page; /* memory of the events at hand */
+    struct room *room;
+    struct room_partial partial;
+    uint64_t root;    /* the state before the join */
+    struct map *ends; /* event id -> index into `kept` + 1 */
+    struct extremity *kept;
+    size_t kept_count, kept_cap;
+    int64_t last; /* newest event that stands */
+};
+
+/* --- forward extremities --- */
+
+static void keep_end(struct completing *c, const struct stored_event *event, uint64_t root)
+{
+    for (size_t i = 0; i < event->event.prev_event_count; i++) {
+        map_remove(c->ends, event->event.prev_events[i].s);
+    }
+    if (c->kept_count == c->kept_cap) {
+        size_t cap = c->kept_cap ? c->kept_cap * 2 : 64;
+        c->kept = arena_grow(c->ctx->arena, c->kept, c->kept_cap * sizeof *c->kept,
+                             cap * sizeof *c->kept);
+        c->kept_cap = cap;
+    }
+    struct extremity *end = &c->kept[c->kept_count++];
+    *end = (struct extremity){.number = event->number, .root = root, .depth = event->event.depth};
+    memcpy(end->event_id, event->event.id.s.ptr, event->event.id.s.len);
+    map_set(c->ends, event->event.id.s, c->kept_count);
+    c->last = event->number;
+}
+
+static struct extremities ends_of(const struct completing *c)
+{
+    struct extremities ends = {0};
+    size_t cursor = 0;
+    struct slice id;
+    uint64_t at = 0;
+    ends.items = arena_array(c->ctx->arena, map_count(c->ends) + 1, sizeof *ends.items);
+    while (map_next(c->ends, &cursor, &id, &at)) {
+        ends.items[ends.count++] = c->kept[at - 1];
+    }
+    return ends;
+}
+
+/* --- one event --- */
+
+/* The states after the prev events as they are now: rows before this one are rewritten already. */
+static struct err find_before(struct completing *c, const struct stored_event *event,
+                              uint64_t *before_out)
+{
+    uint64_t *roots = arena_array(c->page.arena, event->event.prev_event_count + 1, sizeof *roots);
+    *before_out = event->number == c->partial.join ? c->root : event->state_before;
+    if (event->flags & EVENT_AFTER_GAP) {
+        return OK;
+    }
+    for (size_t i = 0; i < event->event.prev_event_count; i++) {
+        struct stored_event prev;
+        bool found = false;
+        TRY(hs_event_find(c->hs, &c->page, c->room, event->event.prev_events[i].s, &prev, &found));
+        if (!found || (prev.flags & EVENT_OUTLIER)) {
+            return OK;
+        }
+        roots[i] = prev.flags & EVENT_REJECTED ? prev.state_before : prev.state_after;
+    }
+    struct room_states states = {.roots = roots, .count = event->event.prev_event_count};
+    return room_resolve(c->hs, &c->page, c->room, &states, before_out);
+}
+
+static struct err stands(struct completing *c, const struct stored_event *event, uint64_t before,
+                         bool *stands_out)
+{
+    struct judging judging = {
+        .hs = c->hs, .ctx = &c->page, .room = c->room, .event = &event->event};
+    struct auth_verdict verdict;
+    TRY(judging_by_state(&judging, before, &verdict));
+    *stands_out = verdict.allowed;
+    return OK;
+}
+
+static struct err put_after(struct completing *c, const struct stored_event *event,
+                            struct room_record *record, struct store_update *state)
+{
+    struct state_entry change = {.event = event->number};
+    int64_t replaced = 0;
+    bool found = false;
+    record->state_after = record->state_before;
+    if (!event->event.has_state_key || (record->flags & EVENT_REJECTED)) {
+        return OK;
+    }
+    TRY(hs_state_key_find(c->hs, &c->page, c->room, event->event.type, event->event.state_key,
+                          &change.key, &found));
+    if (record->state_before) {
+        TRY(state_get(c->hs->states, &c->page, c->room->number, record->state_before, change.key,
+                      &replaced, &found));
+    }
+    record->replaces = found ? replaced : 0;
+    return state_apply(c->hs->states, &c->page, c->room->number, record->state_before, &change, 1,
+                       state, &record->state_after);
+}
+
+/* What clients were told of the room's state stays on record (room_root): the rest comes to them as
+ * a change. */
+static struct err rewrite(struct completing *c, const struct stored_event *event, uint64_t before,
+                          bool rejected, uint64_t *after_out)
+{
+    struct slice row;
+    struct room_record record;
+    struct buf bytes;
+    bool found = false;
+    struct store_object log = room_object(&c->page, c->room->number);
+    struct slice key = key_i64(&c->page, ROOM_KEY_EVENT, event->number);
+    struct store_update *updates[] = {
+        store_update_new(&c->page, room_state_object(&c->page, c->room->number)),
+        store_update_new(&c->page, log)};
+    TRY(store_get(c->hs->store, &c->page, log, key, &row, &found));
+    if (!found) {
+        return err_make(ERR_CORRUPT, "an event of a partial room is missing");
+    }
+    TRY(room_record_decode(c->page.arena, row, &record));
+    record.flags &= ~(uint32_t)(EVENT_PARTIAL | EVENT_FORKED);
+    record.flags |= rejected ? EVENT_REJECTED : 0;
+    record.state_before = before;
+    TRY(put_after(c, event, &record, updates[0]));
+    record.flags |= record.room_root == record.state_after ? 0 : EVENT_FORKED;
+    buf_init_arena(&bytes, c->page.arena, SIZE_MAX / 2);
+    room_record_encode(&bytes, &record);
+    store_put(updates[1], key, buf_slice(&bytes));
+    TRY(store_write(c->hs->store, &c->page, updates, COUNT_OF(updates)));
+    row_cache_drop(c->hs->rooms->rows_owned, c->room->number, event->number);
+    *after_out = record.state_after;
+    return OK;
+}
+
+static struct err judge_again(struct completing *c, const struct stored_event *event)
+{
+    uint64_t before = 0;
+    uint64_t after = 0;
+    bool is_standing = false;
+    TRY(find_before(c, event, &before));
+    TRY(stands(c, event, before, &is_standing));
+    is_standing = is_standing || event->number == c->partial.join;
+    TRY(rewrite(c, event, before, !is_standing, &after));
+    if (is_standing) {
+        keep_end(c, event, after);
+    }
+    return OK;
+}
+
+/* --- all since the join --- */
+
+static struct err judge_page(struct completing *c, int64_t *from_io, bool *more_out)
+{
+    struct store_rows rows;
+    struct store_range range = {.from = key_i64(&c->page, ROOM_KEY_EVENT, *from_io),
+                                .to = key_bytes(&c->page, ROOM_KEY_EVENT + 1, (struct slice){0}),
+                                .limit = EVENTS_PER_PAGE};
+    TRY(store_read_range(c->hs->store, &c->page, room_object(&c->page, c->room->number), range,
+                         &rows));
+    for (size_t i = 0; i < rows.count; i++) {
+        struct unpack key = unpack_of(slice_from(rows.rows[i].key, 1));
+        struct stored_event event;
+        *from_io = unpack_be_i64(&key);
+        bool found = false;
+        TRY(hs_event_load(c->hs, &c->page, c->room, *from_io, &event, &found));
+        if (found) {
+            TRY(judge_again(c, &event));
+        }
+    }
+    ++*from_io;
+    *more_out = rows.count == EVENTS_PER_PAGE;
+    return OK;
+}
+
+static struct err judge_all(struct completing *c)
+{
+    int64_t from = c->partial.join;
+    bool more = true;
+    struct err err = OK;
+    c->page = room_page_begin(c->ctx);
+    while (more && err.code == 0) {
+        err = judge_page(c, &from, &more);
+        if (err.code == 0) {
+            room_page_next(&c->page);
+        }
+    }
+    return room_page_end(c->ctx, &c->page, err);
+}
+
+/* --- what was refused or held back meanwhile --- */
+
+/* Events that failed by a state that lacked members may stand now. */
+static struct err take_again(struct completing *c, const struct stored_event *event)
+{
+    struct intake intake = {.event = &event->event};
+    struct intake_report report;
+    return intake_again(c->hs, c->ctx, c->room, &intake, &report);
+}
+
+static struct err take_all_again(struct completing *c)
+{
+    for (int64_t number = c->partial.apart; number < c->room->next_apart; number++) {
+        struct stored_event event;
+        bool found = false;
+        TRY(hs_event_load(c->hs, c->ctx, c->room, number, &event, &found));
+        bool failed = found && (event.flags & (EVENT_SOFT_FAILED | EVENT_REJECTED)) &&
+                      !(event.flags & EVENT_OUTLIER) && event.number == number;
+        if (failed) {
+            TRY(take_again(c, &event));
+        }
+    }
+    return OK;
+}
+
+static struct err complete_in_lane(struct completing *c, struct state_wanted wanted)
+{
+    struct event_id *missing = NULL;
+    size_t missing_count = 0;
+    TRY(room_check_there(c->room));
+    if (!c->room->is_partial) {
+        return OK;
+    }
+    TRY(room_partial_get(c->hs, c->ctx, c->room, &c->partial));
+    TRY(intake_state_of(c->hs, c->ctx, c->room, wanted, &c->root, &missing, &missing_count));
+    if (missing_count) {
+        return err_public(ERR_M_NOT_FOUND, "Events of the state before the join are missing.");
+    }
+    TRY(judge_all(c));
+    struct room_move move = {.ends = ends_of(c), .number = c->last, .more_count = 2};
+    TRY(room_extremities_root(c->hs, c->ctx, c->room, &move.ends, &move.root));
+    room_partial_put(c->ctx, c->room, NULL, move.more);
+    TRY(room_move(c->hs, c->ctx, c->room, &move));
+    room_partial_set(c->room, false);
+    return take_all_again(c);
+}
+
+struct err hs_room_complete(struct hs *hs, struct ctx *ctx, struct room *room,
+                            const struct event_id *state, size_t count)
+{
+    struct completing completing = {.hs = hs, .ctx = ctx, .room = room, .ends = map_new()};
+    uint64_t lane = lane_of_room(room->number);
+    workers_lane_enter(hs->workers, lane);
+    struct err err = complete_in_lane(&completing, (struct state_wanted){state, count});
+    if (err.code != 0 && err.code < ERR_MATRIX_FIRST) {
+        room_mark_broken(hs, room);
+    }
+    workers_lane_leave(hs->workers, lane);
+    map_free(&completing.ends);
+    return err;
+}

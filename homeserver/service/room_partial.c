@@ -1,0 +1,100 @@
+/* Rooms joined with part of their state: what is remembered of them until the rest is here. */
+#include "homeserver/service/intake.h"
+#include "homeserver/service/room_priv.h"
+
+/* be64 room that is partial -> nothing. */
+static const struct store_object partial_rooms = {STORE_SERVER, {"partial", 7}};
+
+static struct slice row_key(struct ctx *ctx)
+{
+    return key_bytes(ctx, ROOM_KEY_PARTIAL, (struct slice){0});
+}
+
+void room_partial_put(struct ctx *ctx, const struct room *room, const struct room_partial *partial,
+                      struct store_update *updates_out[2])
+{
+    struct slice number = store_id_u64(ctx->arena, room->number);
+    struct buf row;
+    updates_out[0] = store_update_new(ctx, room_object(ctx, room->number));
+    updates_out[1] = store_update_new(ctx, partial_rooms);
+    if (!partial) {
+        store_delete(updates_out[0], row_key(ctx));
+        store_delete(updates_out[1], number);
+        return;
+    }
+    buf_init_arena(&row, ctx->arena, SIZE_MAX / 2);
+    pack_i64(&row, partial->join);
+    pack_i64(&row, partial->apart);
+    pack_u64(&row, partial->server_count);
+    for (size_t i = 0; i < partial->server_count; i++) {
+        pack_bytes(&row, partial->servers[i]);
+    }
+    store_put(updates_out[0], row_key(ctx), buf_slice(&row));
+    store_put(updates_out[1], number, (struct slice){0});
+}
+
+static struct err read_row(struct hs *hs, struct ctx *ctx, const struct room *room,
+                           struct slice *row_out, bool *found_out)
+{
+    return store_get(hs->store, ctx, room_object(ctx, room->number), row_key(ctx), row_out,
+                     found_out);
+}
+
+struct err room_partial_get(struct hs *hs, struct ctx *ctx, struct room *room,
+                            struct room_partial *partial_out)
+{
+    struct slice row = {0};
+    bool found = false;
+    struct room_partial partial = {0};
+    TRY(read_row(hs, ctx, room, &row, &found));
+    struct unpack in = unpack_of(row);
+    partial.join = unpack_i64(&in);
+    partial.apart = unpack_i64(&in);
+    uint64_t count = unpack_u64(&in);
+    if (!found || count > in.rest.len) {
+        return err_make(ERR_CORRUPT, "a room does not say what it lacks");
+    }
+    struct slice *servers = arena_array(ctx->arena, (size_t)count + 1, sizeof *servers);
+    for (uint64_t i = 0; i < count; i++) {
+        servers[i] = unpack_bytes(&in);
+    }
+    partial.servers = servers;
+    partial.server_count = (size_t)count;
+    TRY(unpack_check(&in));
+    *partial_out = partial;
+    return OK;
+}
+
+void room_partial_set(struct room *room, bool is_partial)
+{
+    pthread_mutex_lock(&room->lock);
+    room->is_partial = is_partial;
+    pthread_mutex_unlock(&room->lock);
+}
+
+struct err room_partial_load(struct hs *hs, struct ctx *ctx, struct room *room)
+{
+    struct slice row;
+    return read_row(hs, ctx, room, &row, &room->is_partial);
+}
+
+bool hs_room_is_partial(struct room *room)
+{
+    pthread_mutex_lock(&room->lock);
+    bool is_partial = room->is_partial;
+    pthread_mutex_unlock(&room->lock);
+    return is_partial;
+}
+
+struct err hs_rooms_partial(struct hs *hs, struct ctx *ctx, uint64_t **rooms_out, size_t *count_out)
+{
+    struct store_rows rows;
+    TRY(store_read_range(hs->store, ctx, partial_rooms, (struct store_range){0}, &rows));
+    *rooms_out = arena_array(ctx->arena, rows.count + 1, sizeof **rooms_out);
+    *count_out = rows.count;
+    for (size_t i = 0; i < rows.count; i++) {
+        struct unpack key = unpack_of(rows.rows[i].key);
+        (*rooms_out)[i] = unpack_be64(&key);
+    }
+    return OK;
+}
