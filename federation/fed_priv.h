@@ -30,6 +30,8 @@ struct fed {
     struct fed_keys *keys;
     struct fed_answers *answers;
     struct fed_media *media;
+    _Atomic unsigned notary_running;    /* questions of others that make this server ask around */
+    _Atomic unsigned strangers_running; /* requests whose signer's keys are being fetched */
 };
 
 /* --- call.c --- */
