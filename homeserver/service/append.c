@@ -1,6 +1,7 @@
 /* Appending to a room's log: the commit point. The event's row, its state snapshot and all that
  * derives from it are handed to the store in one call. */
 #include "homeserver/base/mem.h"
+#include "homeserver/service/intake.h"
 #include "homeserver/service/room_priv.h"
 
 #include <string.h>
@@ -369,6 +370,13 @@ static void give_up(struct append_work *w)
     room_mark_broken(w->derive.hs, w->derive.room);
 }
 
+int64_t room_live_number(const struct room *room, uint32_t flags)
+{
+    int64_t next = room->next_number ? room->next_number : 1;
+    bool is_apart = (flags & EVENT_AFTER_GAP) && room->head.number > 0;
+    return is_apart ? next + INTAKE_GAP_NUMBERS : next;
+}
+
 struct err room_append(struct hs *hs, struct ctx *ctx, struct room *room,
                        const struct room_append *append, struct hs_sent *sent_out)
 {
@@ -380,7 +388,7 @@ struct err room_append(struct hs *hs, struct ctx *ctx, struct room *room,
                    .event = append->event,
                    .sender = append->sender,
                    .is_foreign = append->is_foreign,
-                   .number = room->next_number ? room->next_number : 1},
+                   .number = room_live_number(room, append->flags)},
         .append = append,
         .head = room->head,
     };

@@ -43,7 +43,7 @@ struct err room_event_has_place(struct hs *hs, struct ctx *ctx, struct room *roo
 
 struct err room_edges_derive(struct derive *d, uint32_t flags)
 {
-    bool may_miss = (flags & EVENT_AFTER_GAP) || d->number < 0;
+    bool may_miss = (flags & EVENT_AFTER_GAP) != 0;
     if (!d->is_foreign) {
         return OK;
     }

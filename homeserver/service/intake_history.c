@@ -1,5 +1,5 @@
-/* History from before what is here: placed below everything, numbers going down. Nothing of it
- * changes the room's state or its forward extremities. */
+/* History from before what is here, or from a gap: placed below an event, numbers going down.
+ * Nothing of it changes the room's state or its forward extremities. */
 #include "homeserver/service/intake_priv.h"
 #include "homeserver/service/users.h"
 
@@ -8,6 +8,7 @@ struct placing {
     struct stored_event known; /* the event, if it is here without a place */
     bool is_known;
     int64_t number;
+    uint64_t pos;
     uint64_t before, after;
     struct room_record record;
     struct store_update *log, *ids, *state;
@@ -106,7 +107,7 @@ static struct err derive_all(struct placing *p)
     TRY(put_state(p));
     TRY(derive_relation(d, p->log));
     TRY(derive_redaction(d, p->log));
-    return room_edges_derive(d, 0);
+    return room_edges_derive(d, EVENT_AFTER_GAP);
 }
 
 static void put_rows(struct placing *p)
@@ -115,6 +116,7 @@ static void put_rows(struct placing *p)
     uint64_t room = p->judging.room->number;
     struct buf row;
     struct buf where;
+    p->record.pos = p->pos;
     p->record.state_before = p->before;
     p->record.state_after = p->after;
     p->record.next_key = p->judging.room->next_key;
@@ -196,16 +198,52 @@ static struct err take_one(struct placing *p, uint64_t *root_io, size_t *added_i
     return OK;
 }
 
+/* Where the events go: below `before`, above `floor`. */
+struct place {
+    int64_t before, floor;
+    uint64_t pos; /* that of the event above, for events among live ones: they were seen with it */
+};
+
+static struct err find_place(struct hs *hs, struct ctx *ctx, struct room *room, int64_t before,
+                             struct place *place_out)
+{
+    struct stored_event above;
+    struct store_rows rows;
+    bool found = false;
+    *place_out = (struct place){.before = before, .floor = EVENT_APART_LAST};
+    if (before == 0) {
+        TRY(lowest_number(hs, ctx, room, &place_out->before));
+        return OK;
+    }
+    TRY(hs_event_scan(hs, ctx, room, before, &above, &found));
+    struct store_range below = {.from = key_i64(ctx, ROOM_KEY_EVENT, EVENT_APART_LAST),
+                                .to = key_i64(ctx, ROOM_KEY_EVENT, before),
+                                .limit = 1,
+                                .order = STORE_REVERSE};
+    TRY(store_read_range(hs->store, ctx, room_object(ctx, room->number), below, &rows));
+    struct unpack key = unpack_of(rows.count ? slice_from(rows.rows[0].key, 1) : LIT(""));
+    place_out->floor = rows.count ? unpack_be_i64(&key) : EVENT_APART_LAST;
+    place_out->pos = found && place_out->floor > 0 ? above.pos : 0;
+    return OK;
+}
+
+/* The k-th number below; 0 is none. */
+static int64_t number_below(const struct place *place, int64_t k)
+{
+    int64_t number = place->before - k;
+    return place->before > 0 && number <= 0 ? number - 1 : number;
+}
+
 static struct err take_all(struct hs *hs, struct ctx *ctx, struct room *room,
                            const struct intake_history *history, size_t *added_out)
 {
     struct event_id *missing = NULL;
     size_t missing_count = 0;
     uint64_t root = 0;
-    int64_t lowest = 0;
+    struct place place;
     struct state_wanted wanted = {history->state, history->state_count};
     TRY(room_check_there(room));
-    TRY(lowest_number(hs, ctx, room, &lowest));
+    TRY(find_place(hs, ctx, room, history->before, &place));
     TRY(intake_state_of(hs, ctx, room, wanted, &root, &missing, &missing_count));
     if (missing_count) {
         return err_public(ERR_M_NOT_FOUND, "Events of the state before the history are missing.");
@@ -214,8 +252,10 @@ static struct err take_all(struct hs *hs, struct ctx *ctx, struct room *room,
         struct placing *p = arena_alloc(ctx->arena, sizeof *p);
         p->judging =
             (struct judging){.hs = hs, .ctx = ctx, .room = room, .event = history->events[i]};
-        p->number = lowest - (int64_t)(history->count - i);
-        if (slice_eq(history->events[i]->room_id.s, hs_room_info(room).room_id)) {
+        p->number = number_below(&place, (int64_t)(history->count - i));
+        p->pos = place.pos;
+        if (p->number > place.floor &&
+            slice_eq(history->events[i]->room_id.s, hs_room_info(room).room_id)) {
             TRY(take_one(p, &root, added_out));
         }
     }

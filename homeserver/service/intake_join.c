@@ -402,7 +402,7 @@ static struct err append_join(struct intake_join *join, struct ctx *ctx, uint64_
             .event_id = known.event.id.s, .number = known.number, .pos = known.pos};
         return OK;
     }
-    struct room_partial partial = {.join = join->room->next_number ? join->room->next_number : 1,
+    struct room_partial partial = {.join = room_live_number(join->room, EVENT_AFTER_GAP),
                                    .apart = join->room->next_apart,
                                    .servers = join->servers,
                                    .server_count = join->server_count};

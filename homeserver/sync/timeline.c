@@ -111,7 +111,7 @@ static struct err take(struct scan *scan, struct stored_event *event)
     scan->scanned++;
     scan->at_create = event_is(&event->event, LIT("m.room.create"), LIT(""));
     /* Spec: client-server, "Syncing": a gap in what the server knows is a limited timeline. */
-    bool gap = (event->flags & EVENT_AFTER_GAP) != 0 && !room->fresh;
+    bool gap = (event->flags & EVENT_AFTER_GAP) != 0;
     if (gap || scan->kept_count > scan->limit || scan->scanned > scan->limit + SCAN_EXTRA) {
         room->limited = true;
         scan->stopped = true;
