@@ -2,7 +2,12 @@
 
 #include "federation/out_media.h"
 #include "federation/out_query.h"
+#include "federation/backfill.h"
+#include "federation/missing.h"
+#include "federation/receipt.h"
 #include "federation/remote.h"
+#include "federation/staged.h"
+#include "federation/turns.h"
 #include "homeserver/base/mem.h"
 #include "homeserver/service/profiles.h"
 
@@ -28,31 +33,28 @@ struct err fed_new(struct hs *hs, struct fed **fed_out)
     fed->keys = fed_keys_new();
     fed->answers = fed_answers_new();
     fed->media = fed_media_new();
+    fed->turns = turns_new();
+    fed->staged = staged_new(fed, fed_missing_fill);
+    fed->backfills = backfills_new();
+    receipt_name_stats(hs->stats);
     hs->fed = fed;
     if (hs->conf->federation_enabled) {
         hs->remote = &fed_remote;
         hs_profile_set_remote(hs, fed_profile);
         hs->authenticate_server = fed_authenticate;
     }
-    struct ctx ctx = {.arena = arena_new(), .now = hs->now, .log = hs->log};
-    struct err err = fed_peers_load(fed, &ctx);
-    arena_free(&ctx.arena);
-    if (err.code) {
-        fed_free(&fed);
-    }
     *fed_out = fed;
-    return err;
+    return OK;
 }
 
 struct err fed_start(struct fed *fed)
 {
-    (void)fed;
-    return OK;
+    return fed->hs->conf->federation_enabled ? staged_start(fed->staged) : OK;
 }
 
 void fed_stop(struct fed *fed)
 {
-    (void)fed;
+    staged_stop(fed->staged);
 }
 
 void fed_free(struct fed **pointer)
@@ -66,6 +68,9 @@ void fed_free(struct fed **pointer)
     fed->hs->authenticate_server = NULL;
     fed_media_free(&fed->media);
     fed_answers_free(&fed->answers);
+    backfills_free(&fed->backfills);
+    staged_free(&fed->staged);
+    turns_free(&fed->turns);
     fed_keys_free(&fed->keys);
     fed_peers_free(&fed->peers);
     fed_destinations_free(&fed->destinations);

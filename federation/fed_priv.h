@@ -12,6 +12,9 @@ struct fed_peers;
 struct fed_keys;
 struct fed_answers;
 struct fed_media;
+struct turns;     /* turns.h */
+struct staged;    /* staged.h */
+struct backfills; /* backfill.h */
 
 /* The network as federation sees it. */
 struct fed_net {
@@ -30,10 +33,9 @@ struct fed {
     struct fed_keys *keys;
     struct fed_answers *answers;
     struct fed_media *media;
-    /* A server that was left alone gave a sign of life; any thread. NULL = nobody cares. */
-    void (*on_alive)(struct fed *fed, struct slice server);
-    _Atomic unsigned notary_running;    /* questions of others that make this server ask around */
-    _Atomic unsigned strangers_running; /* requests whose signer's keys are being fetched */
+    struct turns *turns;
+    struct staged *staged;
+    struct backfills *backfills;
 };
 
 /* --- call.c --- */
@@ -57,12 +59,6 @@ struct err fed_destination_find(struct fed *fed, struct ctx *ctx, struct slice s
 /* --- peers.c: back-off, and how many requests run to a server at once --- */
 struct fed_peers *fed_peers_new(void);
 void fed_peers_free(struct fed_peers **peers);
-/* The pauses of before the restart. */
-struct err fed_peers_load(struct fed *fed, struct ctx *ctx) MUST_USE;
-/* Around a request: waits a while when many run to the server already; ERR_UNAVAILABLE when they do
- * not end. */
-struct err fed_peer_enter(struct fed *fed, struct slice server) MUST_USE;
-void fed_peer_leave(struct fed *fed, struct slice server);
 /* The configuration lets this server talk to that one. */
 bool fed_peer_is_allowed(const struct fed *fed, struct slice server);
 enum fed_peer_result { FED_PEER_ANSWERED, FED_PEER_FAILED };

@@ -1,6 +1,7 @@
 /* What the services may ask of other servers, by the files that do it. */
 #include "federation/remote.h"
 
+#include "federation/backfill.h"
 #include "federation/out_media.h"
 #include "federation/out_query.h"
 
@@ -9,4 +10,5 @@ const struct hs_remote fed_remote = {
     .public_rooms = fed_public_rooms,
     .hierarchy = fed_hierarchy,
     .media = fed_media,
+    .backfill = fed_backfill,
 };

@@ -5,6 +5,8 @@ static const struct http_route_table *const tables[] = {
     &ss_query_routes,
     &ss_rooms_routes,
     &ss_media_routes,
+    &ss_send_routes,
+    &ss_history_routes,
 };
 
 size_t ss_routes_collect(struct http_route_table tables_out[SS_TABLES_MAX])

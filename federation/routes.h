@@ -12,3 +12,5 @@ extern const struct http_route_table ss_keys_routes;
 extern const struct http_route_table ss_query_routes;
 extern const struct http_route_table ss_rooms_routes;
 extern const struct http_route_table ss_media_routes;
+extern const struct http_route_table ss_send_routes;
+extern const struct http_route_table ss_history_routes;

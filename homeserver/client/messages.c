@@ -1,9 +1,11 @@
 /* Spec: client-server, "Getting events for a room": GET messages. */
 #include "homeserver/client/rooms_priv.h"
+#include "homeserver/service/intake.h"
 #include "homeserver/service/prefs.h"
+#include "homeserver/service/remote.h"
 #include "homeserver/sync/filter.h"
 
-enum { MESSAGES_MAX = 1000, SCAN_PAGES_MAX = 20 };
+enum { MESSAGES_MAX = 1000, SCAN_PAGES_MAX = 20, FETCHES_MAX = 3 };
 
 struct page {
     struct sync_event_filter filter;
@@ -15,6 +17,10 @@ struct page {
     struct stored_events events;
     int64_t next; /* place to go on from */
     bool has_more;
+    /* Where events are missing: place of the nearest gap below, and of one that nobody could fill.
+     */
+    int64_t gap, unfilled;
+    int fetches;
 };
 
 static struct err read_places(struct cs_room_call *call, const struct room_view *view,
@@ -70,6 +76,7 @@ static struct event_range range_of(const struct page *page)
         range.order = EVENTS_REVERSE;
         range.from = page->next;
         range.to = page->to ? page->to - 1 : INT64_MIN + 1;
+        range.to = page->gap > range.to ? page->gap - 1 : range.to;
     }
     return range;
 }
@@ -88,6 +95,62 @@ static struct err take(struct cs_room_call *call, struct page *page, struct stor
     return OK;
 }
 
+/* Where events are missing: whether right before the place, and the nearest gap below it. */
+static struct err find_gaps(struct cs_room_call *call, struct page *page, bool *is_here_out)
+{
+    struct intake_edge *edges = NULL;
+    size_t count = 0;
+    page->gap = INT64_MIN;
+    *is_here_out = false;
+    TRY(hs_intake_edges(call->hs, call->ctx, call->room, &edges, &count));
+    for (size_t i = 0; i < count; i++) {
+        int64_t at = edges[i].cited_by;
+        *is_here_out = *is_here_out || (at == page->next && at != page->unfilled);
+        page->gap = at < page->next && at > page->gap ? at : page->gap;
+    }
+    return OK;
+}
+
+/* Whoever reads back to where events are missing has them fetched, as far as others give them.
+ * is_open_out: enough was fetched for one page, and there may be more right here. */
+static struct err fill_gap(struct cs_room_call *call, struct page *page, bool *is_open_out)
+{
+    const struct hs_remote *remote = call->hs->remote;
+    bool is_here = false;
+    page->gap = INT64_MIN;
+    *is_open_out = false;
+    if (page->forward || !remote || !remote->backfill) {
+        return OK;
+    }
+    TRY(find_gaps(call, page, &is_here));
+    for (; is_here && page->fetches < FETCHES_MAX; page->fetches++) {
+        bool added = false;
+        TRY(remote->backfill(call->hs, call->ctx, call->room, page->next, page->limit, &added));
+        page->unfilled = added ? page->unfilled : page->next;
+        TRY(find_gaps(call, page, &is_here));
+    }
+    *is_open_out = is_here && page->next != page->from;
+    return OK;
+}
+
+/* One piece, down to the next gap at most. */
+static struct err fill_piece(struct cs_room_call *call, struct page *page)
+{
+    struct stored_events events;
+    struct event_range range = range_of(page);
+    TRY(hs_events_read(call->hs, call->ctx, call->room, range, &events));
+    page->has_more = events.count == range.limit;
+    if (events.count) {
+        int64_t edge = events.items[events.count - 1].number;
+        page->next = page->forward ? edge + 1 : edge;
+    }
+    if (!page->has_more && !page->forward && range.to == page->gap - 1) {
+        page->next = page->gap;
+        page->has_more = true;
+    }
+    return take(call, page, &events);
+}
+
 /* Reads on until the page is full, the timeline ends, or enough was looked through. */
 static struct err fill(struct cs_room_call *call, struct page *page)
 {
@@ -95,15 +158,12 @@ static struct err fill(struct cs_room_call *call, struct page *page)
     page->next = page->from;
     page->has_more = true;
     for (int i = 0; i < SCAN_PAGES_MAX && page->has_more && page->events.count < page->limit; i++) {
-        struct stored_events events;
-        struct event_range range = range_of(page);
-        TRY(hs_events_read(call->hs, call->ctx, call->room, range, &events));
-        page->has_more = events.count == range.limit;
-        if (events.count) {
-            int64_t edge = events.items[events.count - 1].number;
-            page->next = page->forward ? edge + 1 : edge;
+        bool is_open = false;
+        TRY(fill_gap(call, page, &is_open));
+        if (is_open) {
+            break;
         }
-        TRY(take(call, page, &events));
+        TRY(fill_piece(call, page));
     }
     return OK;
 }
@@ -169,6 +229,7 @@ static struct err get_messages(void *app, struct ctx *ctx, const struct http_req
     TRY(hs_room_view(call.hs, ctx, call.room, call.actor.user, &view));
     TRY(read_query(&call, &page));
     TRY(read_places(&call, &view, &page));
+    page.unfilled = INT64_MIN;
     TRY(fill(&call, &page));
     /* A filter may have hidden what lies ahead: whoever filters learns of the end by an empty page.
      */

@@ -1,0 +1,44 @@
+/* Events that were accepted from other servers but cite events that are not here: written down, in
+ * order of arrival for each room, until what they cite has come or was fetched. Nothing of it is
+ * lost with the process: fed_start goes on where it stopped.
+ *
+ * One job at a time sees to a room, one to the events of an origin, a few altogether; an event that
+ * could not be completed is tried again later, a few times, and whenever its room moves on.
+ * Object (STORE_ROOM_WAITING, be64 room): 's' be64 sequence -> origin, event id, canonical JSON.
+ * Lock: staged.mutex, a leaf. Spec: server-server, "Checks performed on receipt of a PDU". */
+#pragma once
+#include "federation/inbound.h"
+
+struct staged;
+
+struct staged_event {
+    struct room *room;
+    struct slice origin;
+    const struct event *event; /* checked up to its signatures */
+};
+
+/* What is done to an event that waits; replaced in tests. `report_out` as hs_intake_event. May wait
+ * for the network. */
+typedef struct err (*staged_fill_fn)(struct fed *fed, struct ctx *ctx,
+                                     const struct staged_event *event,
+                                     struct intake_report *report_out);
+
+struct staged *staged_new(struct fed *fed, staged_fill_fn fill);
+/* Takes up what an earlier run left, and starts the clock for later attempts. */
+struct err staged_start(struct staged *staged) MUST_USE;
+/* No new jobs; those that run end soon, with the waiting pool. */
+void staged_stop(struct staged *staged);
+void staged_free(struct staged **staged);
+
+/* ERR_LIMIT when too many wait already, in the room or of the origin. Twice the same is once. */
+struct err staged_add(struct staged *staged, struct ctx *ctx,
+                      const struct staged_event *event) MUST_USE;
+/* The room has moved on: what waits in it is looked at again, without the network. Cheap when
+ * nothing waits there. */
+void staged_kick(struct staged *staged, uint64_t room);
+/* Begins the attempts that are due. Called by the clock. */
+void staged_tick(struct staged *staged);
+/* Whether a room is being seen to, or will be at once. */
+bool staged_is_busy(struct staged *staged);
+/* Events that wait, all rooms together. */
+size_t staged_count(struct staged *staged);
