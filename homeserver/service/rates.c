@@ -1,5 +1,6 @@
 #include "homeserver/service/rates.h"
 
+#include "homeserver/base/stats.h"
 #include "homeserver/service/memory.h"
 #include "homeserver/service/requester.h"
 #include "homeserver/service/users.h"
@@ -70,4 +71,22 @@ struct err hs_check_rate(void *app, struct ctx *ctx, const struct http_request *
     /* Many addresses may try one account. */
     return http_ratelimit_check(hs->ratelimit, ctx, rate,
                                 arena_concat(ctx->arena, LIT("account:"), name), reply);
+}
+
+struct err hs_rates_take(struct hs *hs, struct ctx *ctx, enum http_rate rate, struct slice user_id,
+                         int64_t *retry_after_ms_out)
+{
+    *retry_after_ms_out = 0;
+    if (hs->memory) {
+        TRY(hs_memory_check(hs->memory));
+    }
+    if (hs->ratelimit) {
+        *retry_after_ms_out =
+            http_ratelimit_take(hs->ratelimit, rate, user_id, now_mono_ms(ctx->now));
+    }
+    if (!*retry_after_ms_out) {
+        return OK;
+    }
+    stats_add(hs->stats, STAT_rate_limited_total, 1);
+    return err_make(ERR_M_LIMIT_EXCEEDED, "rate limit");
 }

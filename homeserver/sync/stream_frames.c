@@ -1,5 +1,6 @@
 /* Frames from the client. One worker at a time runs them, in order. */
 #include "homeserver/base/mem.h"
+#include "homeserver/service/rates.h"
 #include "homeserver/service/sending.h"
 #include "homeserver/service/signals.h"
 #include "homeserver/service/tokens.h"
@@ -12,7 +13,8 @@ struct frame {
     struct stream *stream;
     struct ctx *ctx;
     const struct json *json;
-    uint16_t close; /* how the stream ends when the frame's handler returns an error */
+    uint16_t close;         /* how the stream ends when the frame's handler returns an error */
+    int64_t retry_after_ms; /* of a question that came too soon */
 };
 
 static struct err bad_frame(struct frame *frame, const char *text)
@@ -175,6 +177,7 @@ static struct err on_auth(struct frame *frame)
     request.user_id = requester.user_id;
     request.device_id = requester.device_id;
     TRY(read_request(frame, &request, &filter_text));
+    stream->is_appservice = requester.is_appservice;
     sync_params_copy(&stream->params, &request, filter_text);
     sync_waiter_init(&stream->waiter, stream->params.device_id, stream->waiter.wake, stream);
     if (!begin(stream)) {
@@ -253,6 +256,9 @@ static void put_result(struct frame *frame, struct slice id, struct err err, str
     if (info) {
         json_out_key_string(&out, LIT("errcode"), info->wire);
         json_out_key_string(&out, LIT("error"), err.is_public ? slice_of(err.text) : info->text);
+        if (frame->retry_after_ms > 0) {
+            json_out_key_int(&out, LIT("retry_after_ms"), frame->retry_after_ms);
+        }
     } else if (event_id.len > 0) {
         json_out_key_string(&out, LIT("event_id"), event_id);
     }
@@ -279,8 +285,9 @@ static struct err read_question(struct frame *frame, struct question *question,
     return OK;
 }
 
-/* What the authentication of the request would look at, and the room. */
-static struct err find_room(struct frame *frame, struct question *question, struct slice room_id)
+/* What the authentication of the request would look at, its rate limit, and the room. */
+static struct err admit(struct frame *frame, enum http_rate rate, struct question *question,
+                        struct slice room_id)
 {
     struct hs *hs = frame->stream->sync->hs;
     uint32_t flags = 0;
@@ -289,6 +296,9 @@ static struct err find_room(struct frame *frame, struct question *question, stru
     question->actor.is_guest = (flags & ACCOUNT_GUEST) != 0;
     if (flags & ACCOUNT_SUSPENDED) {
         return err_make(ERR_M_USER_SUSPENDED, "suspended account");
+    }
+    if (!frame->stream->is_appservice) {
+        TRY(hs_rates_take(hs, frame->ctx, rate, question->actor.user_id, &frame->retry_after_ms));
     }
     if (!ids_is_room(room_id)) {
         return err_public(ERR_M_INVALID_PARAM, "The room id is not valid.");
@@ -312,7 +322,7 @@ static struct err on_send(struct frame *frame)
     if (content == NULL) {
         return bad_frame(frame, "`content` must be an object.");
     }
-    struct err err = find_room(frame, &question, room_id);
+    struct err err = admit(frame, HTTP_RATE_MESSAGE, &question, room_id);
     if (err.code == 0) {
         struct send_request send = {.actor = &question.actor,
                                     .device_id = frame->stream->params.device_id,
@@ -341,7 +351,7 @@ static struct err on_typing(struct frame *frame)
         return bad_frame(frame, "`timeout` must be a number of milliseconds.");
     }
     timeout_ms = timeout ? timeout->integer : timeout_ms;
-    struct err err = find_room(frame, &question, room_id);
+    struct err err = admit(frame, HTTP_RATE_WRITE, &question, room_id);
     if (err.code == 0) {
         err = hs_typing_request(frame->stream->sync->hs, frame->ctx, question.room, &question.actor,
                                 typing ? timeout_ms : 0);
@@ -358,7 +368,7 @@ static struct err on_receipt(struct frame *frame)
     TRY(read_question(frame, &question, &room_id));
     TRY(need_text(frame, LIT("receipt_type"), &receipt.type));
     TRY(need_text(frame, LIT("event_id"), &receipt.event_id));
-    struct err err = find_room(frame, &question, room_id);
+    struct err err = admit(frame, HTTP_RATE_WRITE, &question, room_id);
     if (err.code == 0) {
         err = hs_receipt_request(frame->stream->sync->hs, frame->ctx, question.room,
                                  &question.actor, &receipt);

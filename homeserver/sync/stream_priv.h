@@ -52,7 +52,8 @@ struct stream {
     char *token_owned;
     size_t token_len;
     enum presence presence;
-    bool greeted; /* the first answer has been sent */
+    bool greeted;       /* the first answer has been sent */
+    bool is_appservice; /* whose frames are not limited */
     _Atomic int refs;
 };
 

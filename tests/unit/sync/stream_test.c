@@ -1,4 +1,5 @@
 /* The stream over all services; the WebSocket is a list of frames. */
+#include "homeserver/service/rates.h"
 #include "homeserver/service/tokens.h"
 #include "homeserver/sync/stream.h"
 #include "tests/support/house.h"
@@ -6,6 +7,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
@@ -130,6 +132,7 @@ static void send_text(struct fixture *f, struct slice text)
     struct arena *arena = ctx.arena;
     f->ws.hooks->on_text(f->ws.arg, &ctx, text);
     ctx_finish(&ctx);
+    ctx_open_gate(&ctx);
     arena_free(&arena);
 }
 
@@ -317,6 +320,56 @@ static void a_refused_send_says_why(void **state)
     (void)expect_frame(f, "pong");
 }
 
+static int64_t retry_after_ms(const struct json *result)
+{
+    int64_t after_ms = 0;
+    assert_true(json_is_string(json_get(result, LIT("errcode")), LIT("M_LIMIT_EXCEEDED")));
+    assert_true(json_get_int(result, LIT("retry_after_ms"), &after_ms));
+    return after_ms;
+}
+
+static void questions_take_their_tokens_where_requests_do(void **state)
+{
+    static const char *const frames[] = {
+        "{\"type\":\"send\",\"id\":\"1\",\"room_id\":\"%.*s\",\"event_type\":\"m.x\",\"content\":{},"
+        "\"txn_id\":\"t%zu\"}",
+        "{\"type\":\"typing\",\"id\":\"2\",\"room_id\":\"%.*s\",\"typing\":true,\"x\":%zu}",
+        "{\"type\":\"receipt\",\"id\":\"3\",\"room_id\":\"%.*s\",\"receipt_type\":\"m.read\","
+        "\"event_id\":\"$x%zu\"}",
+    };
+    struct fixture *f = *state;
+    struct hs *hs = &f->house.hs;
+    struct slice room_id = hs_room_info(f->room).room_id;
+    const struct http_rate_rule rules[HTTP_RATES] = {
+        [HTTP_RATE_MESSAGE] = {3, 500}, [HTTP_RATE_WRITE] = {3, 500}};
+    int64_t after_ms = 0;
+    hs->ratelimit = http_ratelimit_new(rules, 100);
+    send_auth(f, "");
+    (void)expect_frame(f, "hello");
+    (void)expect_frame(f, "sync");
+    /* A request of the same user has taken one of three. */
+    struct slice user = f->alice.actor.user_id;
+    assert_int_equal(hs_rates_take(hs, &f->house.ctx, HTTP_RATE_MESSAGE, user, &after_ms).code, 0);
+    assert_int_equal(hs_rates_take(hs, &f->house.ctx, HTTP_RATE_WRITE, user, &after_ms).code, 0);
+    for (size_t i = 0; i < 5; i++) {
+        static const size_t order[] = {0, 0, 0, 1, 2};
+        char text[512];
+        snprintf(text, sizeof text, frames[order[i]], (int)room_id.len, room_id.ptr, i);
+        send_text(f, slice_of(text));
+        struct json result = expect_frame(f, "result");
+        assert_true(i == 2 || json_get(&result, LIT("retry_after_ms")) == NULL);
+        assert_true(i != 2 || retry_after_ms(&result) == 2000);
+    }
+    send_text(f, arena_printf(f->arena, frames[1], (int)room_id.len, room_id.ptr, (size_t)9));
+    struct json result = expect_frame(f, "result"); /* one bucket for typing and receipts */
+    assert_int_equal(retry_after_ms(&result), 2000);
+    f->house.mono_ms += 2000;
+    send_text(f, arena_printf(f->arena, frames[0], (int)room_id.len, room_id.ptr, (size_t)10));
+    result = expect_frame(f, "result");
+    assert_true(json_get_bool(&result, LIT("ok"), false));
+    http_ratelimit_free(&hs->ratelimit);
+}
+
 static void the_stream_ends_when_the_token_dies(void **state)
 {
     struct fixture *f = *state;
@@ -375,6 +428,7 @@ int main(void)
         STREAM_TEST(a_stream_resumes_where_the_token_says),
         STREAM_TEST(sending_over_the_stream_answers_and_is_seen),
         STREAM_TEST(a_refused_send_says_why),
+        STREAM_TEST(questions_take_their_tokens_where_requests_do),
         STREAM_TEST(the_stream_ends_when_the_token_dies),
         STREAM_TEST(faulty_frames_end_the_stream_with_a_reason),
     };
