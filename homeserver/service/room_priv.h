@@ -104,9 +104,11 @@ struct room {
     char *room_id_owned;
     size_t room_id_len;
     const struct room_rules *rules;
-    size_t refs;        /* under hs_rooms.lock */
-    uint64_t used_tick; /* under hs_rooms.lock */
-    bool broken;        /* a write failed: reload before the next use; under hs_rooms.lock */
+    size_t refs;                          /* under hs_rooms.lock */
+    uint64_t used_tick;                   /* under hs_rooms.lock */
+    struct room *warm_older, *warm_newer; /* under hs_rooms.lock, with is_warm: rooms_idle.c */
+    bool is_warm;
+    bool broken; /* a write failed: reload before the next use; under hs_rooms.lock */
 
     pthread_mutex_t lock;
     struct room_head head;
@@ -139,6 +141,8 @@ struct hs_rooms {
     struct arena *arena_owned;
     struct push_rules *nobody; /* push_rules_of_nobody */
     size_t rooms_max;
+    struct room *warm_oldest, *warm_newest; /* rooms_idle.c */
+    size_t warm_count;
     uint64_t tick;
     uint64_t next_number;           /* 0 = not read yet */
     _Atomic int64_t create_date_ms; /* latest that an equal room was moved to (compose.c) */
@@ -176,6 +180,10 @@ bool rooms_get_entry(struct hs *hs, uint64_t user, struct user_room *entry_io,
                      uint64_t *version_out);
 void rooms_offer_entry(struct hs *hs, uint64_t user, const struct user_room *entry,
                        uint64_t version);
+/* Under hs_rooms.lock. Nobody holds the room any more: what it has at hand stays for a while. */
+void rooms_idle_note(struct hs_rooms *rooms, struct room *room);
+/* Under hs_rooms.lock, before the room is freed. */
+void rooms_idle_forget(struct hs_rooms *rooms, struct room *room);
 /* Forgets a room that is no longer stored, as soon as no job holds it. */
 void rooms_drop(struct hs *hs, uint64_t number, struct slice room_id);
 /* lane: M_NOT_FOUND when the room was purged while the job waited. */

@@ -176,6 +176,7 @@ static void evict_some(struct hs_rooms *rooms)
         count = find_idle(rooms, oldest, idle);
         for (size_t i = 0; i < count; i++) {
             map_remove(rooms->by_number, map_key_u64(&idle[i]->number));
+            rooms_idle_forget(rooms, idle[i]);
             room_free(idle[i]);
         }
     }
@@ -191,7 +192,10 @@ static void release(void *owner, void *thing)
     room->refs--;
     if (room->broken && room->refs == 0) {
         map_remove(rooms->by_number, map_key_u64(&room->number));
+        rooms_idle_forget(rooms, room);
         room_free(room);
+    } else if (room->refs == 0) {
+        rooms_idle_note(rooms, room);
     }
     pthread_mutex_unlock(&rooms->lock);
 }
@@ -214,6 +218,7 @@ void rooms_drop(struct hs *hs, uint64_t number, struct slice room_id)
     }
     if (room && room->refs == 0) {
         map_remove(rooms->by_number, map_key_u64(&number));
+        rooms_idle_forget(rooms, room);
         room_free(room);
     }
     pthread_mutex_unlock(&rooms->lock);
