@@ -13,6 +13,7 @@
 #include "homeserver/media/media.h"
 #include "homeserver/service/device_keys.h"
 #include "homeserver/service/ephemeral.h"
+#include "homeserver/service/intake.h"
 #include "homeserver/service/memberships.h"
 #include "homeserver/service/memory.h"
 #include "homeserver/service/prefs.h"
@@ -110,6 +111,7 @@ static void build_services(struct app *app)
     hs->memory = hs_memory_new(hs->conf, hs->now);
     hs->ratelimit = hs_rates_new(hs->conf);
     hs->stats = stats_new();
+    hs_intake_count(hs->stats);
 }
 
 static void free_services(struct app *app)

@@ -153,24 +153,32 @@ static int64_t power_of_sender(struct resolve_graph *graph, struct resolve_node 
     return power_of_user(&power, node->event->sender);
 }
 
-/* X: power events of the full conflicted set and what they cite in it. */
+static void pick_power_event(struct resolve_graph *graph, struct resolve_nodes *picked,
+                             struct resolve_node *node)
+{
+    if (node->full && node->event && !node->power) {
+        node->power = true;
+        node->sender_power = power_of_sender(graph, node);
+        resolve_nodes_add(graph->arena, picked, node);
+    }
+}
+
+/* X: power events of the full conflicted set and what they cite in it. A chain is not followed
+ * beyond the set: an event that is cited only by way of others outside of it stays out, as on the
+ * servers there are, with which we must agree. */
 static struct resolve_nodes select_power_events(struct resolve_graph *graph)
 {
-    struct resolve_nodes starts = {0};
     struct resolve_nodes picked = {0};
     for (size_t i = 0; i < graph->nodes.count; i++) {
         struct resolve_node *node = graph->nodes.items[i];
         if (node->full && node->event && is_power_event(node->event)) {
-            resolve_nodes_add(graph->arena, &starts, node);
+            pick_power_event(graph, &picked, node);
         }
     }
-    struct resolve_nodes chain = resolve_graph_walk(graph, &starts);
-    for (size_t i = 0; i < chain.count; i++) {
-        struct resolve_node *node = chain.items[i];
-        if (node->full && node->event) {
-            node->power = true;
-            node->sender_power = power_of_sender(graph, node);
-            resolve_nodes_add(graph->arena, &picked, node);
+    for (size_t i = 0; i < picked.count; i++) {
+        const struct resolve_node *node = resolve_graph_expand(graph, picked.items[i]);
+        for (size_t j = 0; j < node->cited_count; j++) {
+            pick_power_event(graph, &picked, node->cited[j]);
         }
     }
     return picked;

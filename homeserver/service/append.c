@@ -250,6 +250,7 @@ static struct err prepare(struct append_work *w)
     TRY(append_ends(w));
     TRY(append_changes(w));
     count_members(w);
+    TRY(derive_related(d, &w->record.flags));
     TRY(derive_relation(d, w->log));
     TRY(derive_redaction(d, w->log));
     TRY(room_edges_derive(d, w->append->flags));

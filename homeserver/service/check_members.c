@@ -34,30 +34,34 @@ static struct walk_member *member_of(struct room_walk *w, uint64_t user)
     return member;
 }
 
-/* As derive_user_room does it when the event comes. */
+struct err check_member_changed(struct room_walk *w, struct slice user_id, int64_t number,
+                                uint64_t pos)
+{
+    struct event event = {0};
+    struct derived_member change = {.number = number};
+    uint64_t user = 0;
+    bool found = false;
+    if (number) {
+        TRY(check_event_load(w, number, &event, &found));
+    }
+    change.membership = membership_of(found ? &event : NULL);
+    TRY(number_of_user(w, user_id, &user));
+    if (user) {
+        derive_user_room(&member_of(w, user)->entry, &change, w->number, pos);
+    }
+    return OK;
+}
+
 struct err check_member(struct room_walk *w)
 {
     uint64_t user = 0;
+    struct derived_member change = {.number = w->number, .membership = membership_of(&w->event)};
     if (!is_member(&w->event)) {
         return OK;
     }
     TRY(number_of_user(w, w->event.state_key, &user));
-    if (user == 0) {
-        return OK;
-    }
-    enum membership membership = membership_of(&w->event);
-    struct user_room *entry = &member_of(w, user)->entry;
-    bool begins = membership == MEMBERSHIP_JOIN && entry->membership != MEMBERSHIP_JOIN;
-    entry->previous = entry->membership;
-    entry->membership = membership;
-    entry->number = w->number;
-    entry->pos = w->record.pos;
-    if (begins) {
-        entry->joined_pos = w->record.pos;
-        entry->joined_number = w->number;
-    }
-    if (entry->previous == MEMBERSHIP_JOIN && membership != MEMBERSHIP_JOIN) {
-        entry->left_number = w->number;
+    if (user) {
+        derive_user_room(&member_of(w, user)->entry, &change, w->number, w->record.pos);
     }
     return OK;
 }

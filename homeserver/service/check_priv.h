@@ -111,13 +111,12 @@ struct room_walk {
     struct map *members;     /* user number -> struct walk_member * */
     struct map *threads;     /* root id -> struct walk_thread * */
     struct map *extremities; /* event id -> number */
-    uint64_t root;           /* state after the newest event */
+    uint64_t root;           /* the room's state after the newest event */
+    bool keeps_cites;
     uint64_t next_key;
     uint32_t joined_count, invited_count;
     int64_t last_number;
     uint64_t last_pos;
-    struct slice last_id; /* in `last_id_bytes` */
-    char last_id_bytes[256];
     bool is_rerooted; /* a rebuild made new snapshots: all later ones follow */
     bool state_was_healed;
 
@@ -151,8 +150,18 @@ struct err check_state(struct room_walk *w) MUST_USE;
 struct err check_state_head(struct room_walk *w) MUST_USE;
 
 /* check_members.c */
+/* The event at hand, of a member. */
 struct err check_member(struct room_walk *w) MUST_USE;
+/* A member whom the state changed at this position. number 0 = the member event is gone. */
+struct err check_member_changed(struct room_walk *w, struct slice user_id, int64_t number,
+                                uint64_t pos) MUST_USE;
 struct err check_members(struct room_walk *w) MUST_USE;
+
+/* check_graph.c: what the graph of events asks of the one at hand. */
+struct err check_edges(struct room_walk *w) MUST_USE;
+struct err check_waiting(struct room_walk *w) MUST_USE;
+struct err check_cites_begin(struct room_walk *w) MUST_USE;
+struct err check_cites(struct room_walk *w) MUST_USE;
 
 /* check_relations.c */
 struct err check_relation(struct room_walk *w) MUST_USE;

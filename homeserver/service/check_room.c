@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HIDDEN = EVENT_OUTLIER | EVENT_REJECTED | EVENT_SOFT_FAILED };
+/* What has no place in the graph: neither state nor relations follow from it. */
+enum { ASIDE = EVENT_OUTLIER | EVENT_REJECTED | EVENT_SOFT_FAILED };
 
 static const struct store_object event_ids = {STORE_EVENT_IDS, {"ids", 3}};
 
@@ -14,8 +15,13 @@ struct err check_record_load(struct checker *c, uint64_t room, int64_t number,
                              struct room_record *record_out, bool *found_out)
 {
     struct slice row;
-    TRY(store_get(c->hs->store, &c->page, room_object(&c->page, room),
-                  key_i64(&c->page, ROOM_KEY_EVENT, number), &row, found_out));
+    struct store_object log = room_object(&c->page, room);
+    TRY(store_get(c->hs->store, &c->page, log, key_i64(&c->page, ROOM_KEY_EVENT, number), &row,
+                  found_out));
+    if (*found_out && room_forward_decode(row, &number)) {
+        TRY(store_get(c->hs->store, &c->page, log, key_i64(&c->page, ROOM_KEY_EVENT, number), &row,
+                      found_out));
+    }
     if (*found_out) {
         struct err err = room_record_decode(c->page.arena, row, record_out);
         *found_out = err.code == 0;
@@ -46,7 +52,9 @@ static struct err check_own_rows(struct room_walk *w)
     pack_u64(&where, w->shape.number);
     pack_i64(&where, w->number);
     struct check_place id = {CHECK_EVENT_IDS, event_ids, w->record.event_id};
-    TRY(check_row_is(c, id, buf_slice(&where)));
+    if (!(w->record.flags & EVENT_LOOSE)) {
+        TRY(check_row_is(c, id, buf_slice(&where)));
+    }
     if (!w->record.txn_id.ptr || w->record.txn_id.len == 0) {
         return OK;
     }
@@ -98,15 +106,25 @@ static struct err check_order(struct room_walk *w)
                      "does not come after the position of the event before it", false);
     }
     w->last_pos = w->record.pos;
+    if (w->record.flags & EVENT_LATER) {
+        TRY(check_position(w->c, w->record.later_pos));
+        w->last_pos = w->record.later_pos;
+    }
     return OK;
 }
 
+/* Whether the event comes after the one forward extremity, so that all of its state follows. */
 static bool follows_the_last(const struct room_walk *w)
 {
+    uint64_t there = 0;
+    if (w->record.flags & (EVENT_AFTER_GAP | EVENT_RESTART | EVENT_FORKED | EVENT_LATER)) {
+        return false;
+    }
     if (w->last_number == 0) {
         return w->event.prev_event_count == 0;
     }
-    return w->event.prev_event_count == 1 && slice_eq(w->event.prev_events[0].s, w->last_id);
+    return w->event.prev_event_count == 1 && map_count(w->extremities) == 1 &&
+           map_get(w->extremities, w->event.prev_events[0].s, &there);
 }
 
 static int by_number(const void *a, const void *b)
@@ -117,16 +135,41 @@ static int by_number(const void *a, const void *b)
 }
 
 /* The ends of the graph after this event, ascending. */
+/* Where there are too many, the record says which one was given up. */
+static void drop_untold(struct room_walk *w)
+{
+    size_t cursor = 0;
+    struct slice id;
+    uint64_t value = 0;
+    while (map_next(w->extremities, &cursor, &id, &value)) {
+        bool told = false;
+        for (size_t i = 0; i < w->record.extremity_count && !told; i++) {
+            told = w->record.extremities[i] == (int64_t)value;
+        }
+        if (!told) {
+            map_remove(w->extremities, arena_copy(w->c->page.arena, id));
+            return;
+        }
+    }
+}
+
 static size_t ends_of(struct room_walk *w, int64_t **ends_out)
 {
     size_t cursor = 0;
     size_t count = 0;
     struct slice id;
     uint64_t value = 0;
+    if (w->record.flags & EVENT_RESTART) {
+        map_free(&w->extremities);
+        w->extremities = map_new();
+    }
     for (size_t i = 0; i < w->event.prev_event_count; i++) {
         map_remove(w->extremities, w->event.prev_events[i].s);
     }
     map_set(w->extremities, w->event.id.s, (uint64_t)w->number);
+    if (map_count(w->extremities) > ROOM_EXTREMITIES_MAX) {
+        drop_untold(w);
+    }
     *ends_out = arena_array(w->c->page.arena, map_count(w->extremities), sizeof **ends_out);
     while (map_next(w->extremities, &cursor, &id, &value)) {
         (*ends_out)[count++] = (int64_t)value;
@@ -172,16 +215,12 @@ static struct err check_timeline(struct room_walk *w)
     TRY(check_order(w));
     w->is_linear = follows_the_last(w);
     TRY(check_state(w));
-    TRY(check_member(w));
     check_counts(w);
     check_extremities(w);
     if (w->wrong && w->c->mode == CHECK_REBUILD) {
         TRY(rebuild_record(w));
     }
     w->last_number = w->number;
-    w->last_id = (struct slice){w->last_id_bytes, w->event.id.s.len};
-    ASSERT(w->last_id.len < sizeof w->last_id_bytes);
-    memcpy(w->last_id_bytes, w->event.id.s.ptr, w->last_id.len);
     return OK;
 }
 
@@ -203,11 +242,27 @@ static struct err read_event(struct room_walk *w, const struct store_row *row)
                               ids_trust_event(w->record.event_id), &w->event);
 }
 
+/* The number that an event had before it got its place: it leads there. */
+static struct err check_forward(struct room_walk *w, const struct store_row *row, int64_t moved)
+{
+    struct room_record record;
+    bool found = false;
+    TRY(check_record_load(w->c, w->shape.number, moved, &record, &found));
+    if (!found) {
+        check_report(w->c, CHECK_LOG, row->key, "leads to an event that is not there", false);
+    }
+    return OK;
+}
+
 static struct err visit_event(struct checker *c, void *arg, const struct store_row *row)
 {
     struct room_walk *w = arg;
+    int64_t moved = 0;
     c->event_id = (struct slice){0};
     check_compared(c, CHECK_LOG);
+    if (room_forward_decode(row->value, &moved)) {
+        return check_forward(w, row, moved);
+    }
     struct err err = read_event(w, row);
     if (check_is_damage(err)) {
         check_report(c, CHECK_LOG, row->key, "cannot be read", false);
@@ -223,10 +278,13 @@ static struct err visit_event(struct checker *c, void *arg, const struct store_r
     if (c->options->deep) {
         check_event_deep(w);
     }
-    if (w->record.flags & HIDDEN) {
+    TRY(check_cites(w));
+    if (w->record.flags & ASIDE) {
         return OK;
     }
     TRY(check_relation(w));
+    TRY(check_edges(w));
+    TRY(check_waiting(w));
     return w->number > 0 ? check_timeline(w) : OK;
 }
 
@@ -238,6 +296,7 @@ static struct err walk_room(struct room_walk *w)
                                          .letter = DERIVED_KEY_RECEIPT,
                                          .index_letter = DERIVED_KEY_RECEIPT_POS};
     TRY(check_state_keys(w));
+    TRY(check_cites_begin(w));
     TRY(check_each_row(c, w->log, ROOM_KEY_EVENT, visit_event, w));
     c->event_id = (struct slice){0};
     c->number = 0;

@@ -105,25 +105,50 @@ static bool is_member(const struct event *event)
            ids_is_user(event->state_key);
 }
 
-/* Takes over what resolution made of the state. */
-static struct err take_difference(struct room_walk *w, const struct state_difference *items,
-                                  size_t count)
+/* The name of a key; empty when it is lost. */
+static struct err name_of(struct room_walk *w, uint64_t key, struct slice *type_out,
+                          struct slice *state_key_out)
 {
-    for (size_t i = 0; i < count; i++) {
-        struct event event = {0};
-        bool found = false;
-        uint64_t known = 0;
-        struct slice key = map_key_u64(&items[i].key);
-        if (items[i].right) {
-            map_set(w->state, key, (uint64_t)items[i].right);
-            TRY(check_event_load(w, items[i].right, &event, &found));
-        } else {
-            map_remove(w->state, key);
-        }
-        if (found ? is_member(&event) : map_get(w->memberships, key, &known)) {
-            set_membership(w, items[i].key, found ? membership_of(&event) : MEMBERSHIP_NONE);
-        }
+    struct slice row;
+    bool found = false;
+    TRY(store_get(w->c->hs->store, &w->c->page, w->log,
+                  key_u64(&w->c->page, ROOM_KEY_STATE_NAME, key), &row, &found));
+    *state_key_out = slice_cut(found ? row : (struct slice){0}, '\0', type_out);
+    return OK;
+}
+
+static struct err take_change(struct room_walk *w, const struct state_difference *item,
+                              uint64_t pos)
+{
+    struct event event = {0};
+    struct slice type;
+    struct slice state_key;
+    bool found = false;
+    struct slice key = map_key_u64(&item->key);
+    if (item->right) {
+        map_set(w->state, key, (uint64_t)item->right);
+        TRY(check_event_load(w, item->right, &event, &found));
+    } else {
+        map_remove(w->state, key);
     }
+    TRY(name_of(w, item->key, &type, &state_key));
+    if (!slice_eq(type, LIT("m.room.member")) || !ids_is_user(state_key)) {
+        return OK;
+    }
+    set_membership(w, item->key, membership_of(found ? &event : NULL));
+    return check_member_changed(w, state_key, item->right, pos);
+}
+
+/* Takes over what resolution, a join or the end of a partial time made of the state. */
+static struct err move_to(struct room_walk *w, uint64_t root, uint64_t pos)
+{
+    struct state_difference *items = NULL;
+    size_t count = 0;
+    TRY(state_diff(w->c->hs->states, &w->c->page, w->shape.number, w->root, root, &items, &count));
+    for (size_t i = 0; i < count; i++) {
+        TRY(take_change(w, &items[i], pos));
+    }
+    w->root = root;
     return OK;
 }
 
@@ -149,11 +174,6 @@ static struct err check_before(struct room_walk *w)
     bool damaged = check_is_damage(err);
     if (!damaged) {
         TRY(err);
-    }
-    if (!damaged && !w->is_linear) {
-        TRY(take_difference(w, items, count));
-        w->root = w->record.state_before;
-        return OK;
     }
     if (damaged || count || w->is_rerooted) {
         w->record.state_before = w->root;
@@ -225,22 +245,66 @@ static struct err check_state_event(struct room_walk *w)
     return OK;
 }
 
-struct err check_state(struct room_walk *w)
+/* After the one event before it: the state is proven by that after this one. */
+static struct err check_linear(struct room_walk *w)
 {
-    bool is_state = (w->record.flags & EVENT_STATE) != 0;
-    check_compared(w->c, CHECK_STATE);
     TRY(check_before(w));
-    if (is_state != w->event.has_state_key) {
-        w->record.flags ^= EVENT_STATE;
-        report_state(w, "is marked as state and is none, or the other way round");
-    }
     if (w->event.has_state_key) {
         TRY(check_state_event(w));
     } else {
         w->record.state_after = w->record.state_before;
     }
+    w->record.room_root = w->record.state_after;
     w->root = w->record.state_after;
-    return OK;
+    return check_member(w);
+}
+
+/* Where the graph forks the state before the event and that of the room are taken as told; the
+ * state after the event still is that before it with the event. */
+static struct err check_forked(struct room_walk *w)
+{
+    struct checker *c = w->c;
+    uint64_t key = 0;
+    int64_t replaced = 0;
+    bool found = false;
+    uint64_t root = w->root;
+    w->root = w->record.state_before;
+    if (w->event.has_state_key) {
+        TRY(key_of_event(w, &key));
+        check_next_key(w, key);
+        if (w->root) {
+            TRY(state_get(c->hs->states, &c->page, w->shape.number, w->root, key, &replaced,
+                          &found));
+        }
+        TRY(check_after(w, key, replaced));
+    }
+    w->root = root;
+    if (!(w->record.flags & EVENT_FORKED)) {
+        w->record.room_root = w->record.state_after;
+    }
+    TRY(move_to(w, w->record.room_root, w->record.pos));
+    return w->record.flags & EVENT_LATER ? move_to(w, w->record.later_root, w->record.later_pos)
+                                         : OK;
+}
+
+struct err check_state(struct room_walk *w)
+{
+    bool is_state = (w->record.flags & EVENT_STATE) != 0;
+    check_compared(w->c, CHECK_STATE);
+    if (is_state != w->event.has_state_key) {
+        w->record.flags ^= EVENT_STATE;
+        report_state(w, "is marked as state and is none, or the other way round");
+    }
+    if (w->is_linear) {
+        return check_linear(w);
+    }
+    struct err err = check_forked(w);
+    if (check_is_damage(err)) {
+        report_state(w, "a snapshot that it names cannot be read");
+        w->record.flags &= ~(uint32_t)(EVENT_FORKED | EVENT_LATER);
+        return check_linear(w);
+    }
+    return err;
 }
 
 /* Every entry of the last snapshot, and its hash. */
@@ -271,7 +335,9 @@ static struct err heal_head(struct room_walk *w)
     if (!found) {
         return OK;
     }
+    w->record.flags &= ~(uint32_t)(EVENT_FORKED | EVENT_LATER);
     w->record.state_after = w->root;
+    w->record.room_root = w->root;
     if (!(w->record.flags & EVENT_STATE)) {
         w->record.state_before = w->root;
     }

@@ -4,7 +4,7 @@
 
 enum { CITING_PER_PAGE = 64, EVENTS_PER_PAGE = 500 };
 
-static struct slice citing_key(struct ctx *ctx, int64_t cited, int64_t citing)
+struct slice room_citing_key(struct ctx *ctx, int64_t cited, int64_t citing)
 {
     struct buf key;
     buf_init_arena(&key, ctx->arena, 24);
@@ -26,7 +26,7 @@ struct err room_cites_put(struct hs *hs, struct ctx *ctx, struct room *room,
         bool found = false;
         TRY(hs_event_locate(hs, ctx, citing->event->auth_events[i].s, &other, &cited, &found));
         if (found && other == room->number) {
-            store_put(derived, citing_key(ctx, cited, citing->number), buf_slice(&value));
+            store_put(derived, room_citing_key(ctx, cited, citing->number), buf_slice(&value));
         }
     }
     return OK;
@@ -55,11 +55,18 @@ static struct err put_row(struct hs *hs, struct ctx *ctx, struct room *room,
     TRY(room_record_decode(ctx->arena, row->value, &record));
     TRY(event_parse_stored(ctx->arena, room->rules, record.json, ids_trust_event(record.event_id),
                            &event));
-    if (!event.has_state_key) {
+    if (!event.has_state_key || (record.flags & EVENT_LOOSE)) {
         return OK;
     }
     TRY(hs_state_key_find(hs, ctx, room, event.type, event.state_key, &citing.key, &found));
     return found ? room_cites_put(hs, ctx, room, &citing, derived) : OK;
+}
+
+static struct err put_mark(struct hs *hs, struct ctx *ctx, struct room *room)
+{
+    struct store_update *log = store_update_new(ctx, room_object(ctx, room->number));
+    store_put(log, key_bytes(ctx, ROOM_KEY_CITES, (struct slice){0}), (struct slice){0});
+    return store_write(hs->store, ctx, &log, 1);
 }
 
 static struct err put_page(struct hs *hs, struct ctx *ctx, struct room *room, int64_t *next_io,
@@ -78,10 +85,9 @@ static struct err put_page(struct hs *hs, struct ctx *ctx, struct room *room, in
     if (*more_out) {
         struct unpack key = unpack_of(slice_from(rows.rows[rows.count - 1].key, 1));
         *next_io = unpack_be_i64(&key) + 1;
-    } else {
-        store_put(derived, key_bytes(ctx, DERIVED_KEY_CITES, (struct slice){0}), (struct slice){0});
     }
-    return store_write(hs->store, ctx, &derived, 1);
+    TRY(store_write(hs->store, ctx, &derived, 1));
+    return *more_out ? OK : put_mark(hs, ctx, room);
 }
 
 struct err room_cites_build(struct hs *hs, struct ctx *ctx, struct room *room)
@@ -103,9 +109,7 @@ struct err room_cites_build(struct hs *hs, struct ctx *ctx, struct room *room)
 
 struct err room_cites_begin(struct hs *hs, struct ctx *ctx, struct room *room)
 {
-    struct store_update *derived = store_update_new(ctx, room_derived_object(ctx, room->number));
-    store_put(derived, key_bytes(ctx, DERIVED_KEY_CITES, (struct slice){0}), (struct slice){0});
-    TRY(store_write(hs->store, ctx, &derived, 1));
+    TRY(put_mark(hs, ctx, room));
     room->keeps_cites = true;
     return OK;
 }
@@ -113,9 +117,8 @@ struct err room_cites_begin(struct hs *hs, struct ctx *ctx, struct room *room)
 struct err room_cites_load(struct hs *hs, struct ctx *ctx, struct room *room)
 {
     struct slice row;
-    return store_get(hs->store, ctx, room_derived_object(ctx, room->number),
-                     key_bytes(ctx, DERIVED_KEY_CITES, (struct slice){0}), &row,
-                     &room->keeps_cites);
+    return store_get(hs->store, ctx, room_object(ctx, room->number),
+                     key_bytes(ctx, ROOM_KEY_CITES, (struct slice){0}), &row, &room->keeps_cites);
 }
 
 /* --- walking up --- */
@@ -177,8 +180,8 @@ static struct err visit_citing(struct climb *climb, int64_t number)
 {
     struct ctx *ctx = climb->ctx;
     struct store_rows rows = {.count = CITING_PER_PAGE};
-    struct store_range range = {.from = citing_key(ctx, number, INT64_MIN),
-                                .to = citing_key(ctx, number, INT64_MAX),
+    struct store_range range = {.from = room_citing_key(ctx, number, INT64_MIN),
+                                .to = room_citing_key(ctx, number, INT64_MAX),
                                 .limit = CITING_PER_PAGE,
                                 .order = STORE_REVERSE};
     while (rows.count == CITING_PER_PAGE && !climb->found) {

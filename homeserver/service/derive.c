@@ -96,6 +96,22 @@ struct err derive_relation(struct derive *d, struct store_update *log)
     return relates_is(&relation, LIT("m.thread")) ? derive_thread(d, target) : OK;
 }
 
+struct err derive_related(struct derive *d, uint32_t *flags_io)
+{
+    struct store_rows rows;
+    struct slice id = d->event->id.s;
+    struct store_range range = {.from = relation_key(d->ctx, id, INT64_MIN),
+                                .to = relation_key(d->ctx, id, INT64_MAX),
+                                .limit = 1};
+    if (!d->is_foreign) {
+        return OK;
+    }
+    TRY(store_read_range(d->hs->store, d->ctx, room_derived_object(d->ctx, d->room->number), range,
+                         &rows));
+    *flags_io |= rows.count ? EVENT_RELATED : 0;
+    return OK;
+}
+
 struct err room_relations(struct hs *hs, struct ctx *ctx, struct room *room, struct slice target,
                           struct relation_rows *rows_out)
 {
@@ -229,7 +245,7 @@ static struct err rewrite_row(struct derive *d, struct store_update *log,
     return OK;
 }
 
-static struct slice redaction_key(struct ctx *ctx, struct slice target, int64_t redaction)
+struct slice room_redaction_key(struct ctx *ctx, struct slice target, int64_t redaction)
 {
     struct buf key;
     buf_init_arena(&key, ctx->arena, SIZE_MAX / 2);
@@ -249,7 +265,7 @@ static void withhold(struct derive *d, struct slice target)
     }
     d->is_withheld = true;
     if (target.len > 0 && target.len <= STORE_ID_BYTES_MAX) {
-        store_put(d->derived, redaction_key(d->ctx, target, d->number), (struct slice){0});
+        store_put(d->derived, room_redaction_key(d->ctx, target, d->number), (struct slice){0});
     }
 }
 
@@ -314,8 +330,8 @@ struct err derive_waiting_redaction(struct derive *d, struct store_update *log,
 {
     struct store_rows rows;
     struct slice id = d->event->id.s;
-    struct store_range range = {.from = redaction_key(d->ctx, id, INT64_MIN),
-                                .to = redaction_key(d->ctx, id, INT64_MAX)};
+    struct store_range range = {.from = room_redaction_key(d->ctx, id, INT64_MIN),
+                                .to = room_redaction_key(d->ctx, id, INT64_MAX)};
     *redaction_out = 0;
     TRY(store_read_range(d->hs->store, d->ctx, room_derived_object(d->ctx, d->room->number), range,
                          &rows));

@@ -76,7 +76,6 @@ struct err derive_member_changed(struct derive *d, struct ctx *page, struct slic
         if (!found) {
             return err_make(ERR_CORRUPT, "a member event is missing");
         }
-        member->number = stored.number;
         take_event(d, member, &stored.event);
     }
     return load_previous(d, page, member);

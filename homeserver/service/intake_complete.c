@@ -25,6 +25,10 @@ struct completing {
 
 static void keep_end(struct completing *c, const struct stored_event *event, uint64_t root)
 {
+    if (event->flags & EVENT_RESTART) {
+        map_free(&c->ends);
+        c->ends = map_new();
+    }
     for (size_t i = 0; i < event->event.prev_event_count; i++) {
         map_remove(c->ends, event->event.prev_events[i].s);
     }
@@ -110,10 +114,21 @@ static struct err put_after(struct completing *c, const struct stored_event *eve
                        state, &record->state_after);
 }
 
+static void put_ends(const struct completing *c, struct room_record *record)
+{
+    struct extremities ends = ends_of(c);
+    int64_t *numbers = arena_array(c->page.arena, ends.count + 1, sizeof *numbers);
+    for (size_t i = 0; i < ends.count; i++) {
+        numbers[i] = ends.items[i].number;
+    }
+    record->extremities = numbers;
+    record->extremity_count = ends.count;
+}
+
 /* What clients were told of the room's state stays on record (room_root): the rest comes to them as
  * a change. */
 static struct err rewrite(struct completing *c, const struct stored_event *event, uint64_t before,
-                          bool rejected, uint64_t *after_out)
+                          bool rejected)
 {
     struct slice row;
     struct room_record record;
@@ -134,28 +149,26 @@ static struct err rewrite(struct completing *c, const struct stored_event *event
     record.state_before = before;
     TRY(put_after(c, event, &record, updates[0]));
     record.flags |= record.room_root == record.state_after ? 0 : EVENT_FORKED;
+    if (!rejected) {
+        keep_end(c, event, record.state_after);
+        put_ends(c, &record);
+    }
     buf_init_arena(&bytes, c->page.arena, SIZE_MAX / 2);
     room_record_encode(&bytes, &record);
     store_put(updates[1], key, buf_slice(&bytes));
     TRY(store_write(c->hs->store, &c->page, updates, COUNT_OF(updates)));
     row_cache_drop(c->hs->rooms->rows_owned, c->room->number, event->number);
-    *after_out = record.state_after;
     return OK;
 }
 
 static struct err judge_again(struct completing *c, const struct stored_event *event)
 {
     uint64_t before = 0;
-    uint64_t after = 0;
     bool is_standing = false;
     TRY(find_before(c, event, &before));
     TRY(stands(c, event, before, &is_standing));
     is_standing = is_standing || event->number == c->partial.join;
-    TRY(rewrite(c, event, before, !is_standing, &after));
-    if (is_standing) {
-        keep_end(c, event, after);
-    }
-    return OK;
+    return rewrite(c, event, before, !is_standing);
 }
 
 /* --- all since the join --- */

@@ -1,7 +1,7 @@
 /* Where what is here of a room's graph ends: prev events that are missing. */
 #include "homeserver/service/intake_priv.h"
 
-static struct slice edge_key(struct ctx *ctx, struct slice missing, int64_t citing)
+struct slice room_edge_key(struct ctx *ctx, struct slice missing, int64_t citing)
 {
     struct buf key;
     buf_init_arena(&key, ctx->arena, SIZE_MAX / 2);
@@ -16,8 +16,8 @@ static struct slice edge_key(struct ctx *ctx, struct slice missing, int64_t citi
 static struct err fill(struct derive *d)
 {
     struct store_rows rows;
-    struct store_range range = {.from = edge_key(d->ctx, d->event->id.s, INT64_MIN),
-                                .to = edge_key(d->ctx, d->event->id.s, INT64_MAX)};
+    struct store_range range = {.from = room_edge_key(d->ctx, d->event->id.s, INT64_MIN),
+                                .to = room_edge_key(d->ctx, d->event->id.s, INT64_MAX)};
     TRY(store_read_range(d->hs->store, d->ctx, room_derived_object(d->ctx, d->room->number), range,
                          &rows));
     for (size_t i = 0; i < rows.count; i++) {
@@ -56,7 +56,7 @@ struct err room_edges_derive(struct derive *d, uint32_t flags)
             struct buf depth;
             buf_init_arena(&depth, d->ctx->arena, 16);
             pack_i64(&depth, d->event->depth);
-            store_put(d->derived, edge_key(d->ctx, prev.s, d->number), buf_slice(&depth));
+            store_put(d->derived, room_edge_key(d->ctx, prev.s, d->number), buf_slice(&depth));
         }
     }
     return OK;

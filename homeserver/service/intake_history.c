@@ -105,6 +105,7 @@ static struct err derive_all(struct placing *p)
         p->record.flags |= EVENT_REDACTED;
     }
     TRY(put_state(p));
+    TRY(derive_related(d, &p->record.flags));
     TRY(derive_relation(d, p->log));
     TRY(derive_redaction(d, p->log));
     return room_edges_derive(d, EVENT_AFTER_GAP);

@@ -134,9 +134,15 @@ static void add_root(struct checker *c, struct roots *roots, uint64_t root)
 static struct err visit_roots(struct checker *c, void *arg, const struct store_row *row)
 {
     struct room_record record;
+    int64_t moved = 0;
+    if (room_forward_decode(row->value, &moved)) {
+        return OK;
+    }
     TRY(room_record_decode(c->page.arena, row->value, &record));
     add_root(c, arg, record.state_before);
     add_root(c, arg, record.state_after);
+    add_root(c, arg, record.room_root);
+    add_root(c, arg, room_record_root(&record));
     return OK;
 }
 

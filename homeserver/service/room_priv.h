@@ -16,6 +16,7 @@
 #define ROOM_KEY_STATE_KEY 'k'  /* type NUL state_key -> number */
 #define ROOM_KEY_STATE_NAME 'K' /* be64 number -> type NUL state_key */
 #define ROOM_KEY_TXN 't'        /* device NUL type NUL txn_id -> event number, id */
+#define ROOM_KEY_CITES 'A'      /* nothing: rows DERIVED_KEY_CITING are kept in this room */
 #define ROOM_KEY_PARTIAL 'p'    /* the room lacks part of its state: struct room_partial */
 /* Keys of (STORE_ROOM_DERIVED, room). */
 #define DERIVED_KEY_MEMBER 'm'      /* be64 user -> member row */
@@ -27,7 +28,6 @@
 #define DERIVED_KEY_RECEIPT 'c'     /* be64 user, type, thread -> receipt row (receipts.c) */
 #define DERIVED_KEY_RECEIPT_POS 'C' /* be64 position -> receipt row (ephemeral.c) */
 #define DERIVED_KEY_CITING 'a'      /* be_i64 event, be_i64 state event citing it -> its key */
-#define DERIVED_KEY_CITES 'A'       /* nothing: the rows above are kept in this room */
 #define DERIVED_KEY_REDACTION 'x'   /* target id NUL be_i64 redaction that waits for it */
 #define DERIVED_KEY_EDGE 'b'        /* missing prev event NUL be_i64 event citing it -> depth */
 /* In (STORE_USER, user): USER_ROW_ROOM, be64 room -> user_room row. */
@@ -296,6 +296,8 @@ void derive_user_room(struct user_room *entry, const struct derived_member *memb
 struct err derive_members_write(struct derive *derive) MUST_USE;
 /* Also marks the target's row, in `log`, as related to. */
 struct err derive_relation(struct derive *derive, struct store_update *log) MUST_USE;
+/* Marks an event of another server that came after what relates to it. */
+struct err derive_related(struct derive *derive, uint32_t *flags_io) MUST_USE;
 /* lane: applies a redaction to its target, if it is known and may be redacted: adds the rewritten
  * row to `log` and removes its relations in derive->derived. */
 struct err derive_redaction(struct derive *derive, struct store_update *log) MUST_USE;
@@ -305,6 +307,8 @@ struct err derive_waiting_redaction(struct derive *derive, struct store_update *
                                     int64_t *redaction_out) MUST_USE;
 /* Rows DERIVED_KEY_EDGE: those that the event makes, less those that it fills. */
 struct err room_edges_derive(struct derive *derive, uint32_t flags) MUST_USE;
+struct slice room_edge_key(struct ctx *ctx, struct slice missing, int64_t citing);
+struct slice room_redaction_key(struct ctx *ctx, struct slice target, int64_t redaction);
 /* Whether the event is here and no outlier. */
 struct err room_event_has_place(struct hs *hs, struct ctx *ctx, struct room *room,
                                 struct event_id id, bool *has_place_out) MUST_USE;
@@ -351,6 +355,7 @@ struct room_citing {
     int64_t number;
     uint64_t key; /* of its type and state key */
 };
+struct slice room_citing_key(struct ctx *ctx, int64_t cited, int64_t citing);
 struct err room_cites_add(struct hs *hs, struct ctx *ctx, struct room *room,
                           const struct room_citing *citing, struct store_update *derived) MUST_USE;
 /* The same in any room. */

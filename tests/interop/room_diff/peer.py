@@ -28,21 +28,6 @@ def wait(coroutine):
     raise RuntimeError("the coroutine waits for something")
 
 
-async def enlarge_by_chain(graph, room_id, event_id, event_map, store, full):
-    """The whole auth chain of a power event, as the specification says: Synapse stops where the
-    chain leaves the full conflicted set."""
-    seen, todo = set(), [event_id]
-    while todo:
-        at = todo.pop()
-        if at in seen:
-            continue
-        seen.add(at)
-        cited = store.events[at].auth_event_ids()
-        if at in full:
-            graph.setdefault(at, set()).update(c for c in cited if c in full)
-        todo.extend(cited)
-
-
 class Clock:
     async def sleep(self, duration):
         return None
@@ -125,15 +110,6 @@ class Peer:
                                                      self.store.get_events))
         return dict(wait(v2.resolve_events_with_store(Clock(), room_id, self.version, sets, None,
                                                       self.store)))
-
-    def resolve_by_chain(self, room_id, sets):
-        """Resolution 2 with that one step as written."""
-        original = v2._add_event_and_auth_chain_to_graph
-        v2._add_event_and_auth_chain_to_graph = enlarge_by_chain
-        try:
-            return self.resolve(room_id, sets)
-        finally:
-            v2._add_event_and_auth_chain_to_graph = original
 
     def push(self, rules, enabled, event, user, display_name, members, state):
         rows = [PushRule.from_db(rule["rule_id"] if rule["rule_id"].startswith(".")

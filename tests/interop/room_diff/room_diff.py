@@ -170,7 +170,7 @@ class Room:
                                create=self.create_id)
         same = self.tally.check("resolution " + self.name(), sorted(ours["state"]),
                                 sorted(theirs.values()), detail=self.differing(ours, theirs),
-                                explain=lambda: self.explain_resolution(ours, theirs, sets))
+                                explain=lambda: self.explain_resolution(ours, theirs))
         return theirs if same else None
 
     def pick_sender(self, state):
@@ -255,11 +255,8 @@ class Room:
             return OTHER_LEVELS
         return None
 
-    def explain_resolution(self, ours, theirs, sets):
-        """Another way to enlarge X; or power levels that only they let in, for their state key."""
-        by_chain = self.peer.resolve_by_chain(self.room_id, sets)
-        if sorted(ours["state"]) == sorted(by_chain.values()):
-            return "X takes in what the whole auth chain of a power event holds of the conflict"
+    def explain_resolution(self, ours, theirs):
+        """Power levels that only they let in, for their state key."""
         events = self.peer.store.events
         differing = [events[i] for i in set(ours["state"]) ^ set(theirs.values())]
         if all(e.type == "m.room.power_levels" and e.state_key for e in differing):

@@ -2,6 +2,7 @@
  */
 #include "homeserver/service/intake.h"
 
+#include "homeserver/service/check.h"
 #include "tests/support/house.h"
 #include "tests/support/peer.h"
 
@@ -75,9 +76,27 @@ static int open_house(void **state)
     return 0;
 }
 
+static void tell(void *arg, const struct check_difference *difference)
+{
+    (void)arg;
+    print_error("%s: %lld %.*s %s\n", check_index_name(difference->index),
+                (long long)difference->number, (int)difference->event_id.len,
+                difference->event_id.ptr, difference->what);
+}
+
+static void expect_sound(void)
+{
+    struct check_result result;
+    struct check_options options = {.deep = true, .report = tell};
+    house_settle(&h);
+    assert_int_equal(hs_check(&h.hs, &h.ctx, &options, &result).code, 0);
+    assert_int_equal(result.differences, 0);
+}
+
 static int close_house(void **state)
 {
     (void)state;
+    expect_sound();
     peer_room_close(&r);
     house_close(&h);
     return 0;

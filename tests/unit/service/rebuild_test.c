@@ -72,6 +72,7 @@ static void furnish(void)
     redact(where, relate(where, "m.thread", second));
     house_state(&h, where, &ann, "m.room.topic", "{\"topic\":\"t\"}");
     house_member(&h, where, &bob, &bob, MEMBERSHIP_LEAVE);
+    assert_int_equal(room_cites_build(&h.hs, &h.ctx, where).code, 0);
     house_member(&h, where, &bob, &bob, MEMBERSHIP_JOIN);
     for (int i = 0; i < 40; i++) { /* so many that snapshots fold */
         house_state(&h, where, &ann, "m.room.topic",
