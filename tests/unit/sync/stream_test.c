@@ -331,8 +331,8 @@ static int64_t retry_after_ms(const struct json *result)
 static void questions_take_their_tokens_where_requests_do(void **state)
 {
     static const char *const frames[] = {
-        "{\"type\":\"send\",\"id\":\"1\",\"room_id\":\"%.*s\",\"event_type\":\"m.x\",\"content\":{},"
-        "\"txn_id\":\"t%zu\"}",
+        "{\"type\":\"send\",\"id\":\"1\",\"room_id\":\"%.*s\",\"event_type\":\"m.x\","
+        "\"content\":{},\"txn_id\":\"t%zu\"}",
         "{\"type\":\"typing\",\"id\":\"2\",\"room_id\":\"%.*s\",\"typing\":true,\"x\":%zu}",
         "{\"type\":\"receipt\",\"id\":\"3\",\"room_id\":\"%.*s\",\"receipt_type\":\"m.read\","
         "\"event_id\":\"$x%zu\"}",
