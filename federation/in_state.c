@@ -54,6 +54,13 @@ static struct err write_piece(struct state_writer *w, struct ctx *ctx, int64_t *
     return spool_yield(&w->spool);
 }
 
+/* What a piece needed is given back; memory stays for the next one. */
+static void end_piece(struct ctx *scratch)
+{
+    ctx_finish(scratch);
+    arena_reset(scratch->arena);
+}
+
 static int compare_numbers(const void *a, const void *b)
 {
     int64_t left = *(const int64_t *)a;
@@ -67,7 +74,7 @@ static struct err write_pieces(struct state_writer *w, struct ctx *scratch, int6
     for (size_t at = 0; at < count; at += EVENTS_AT_ONCE) {
         size_t left = count - at;
         TRY(write_piece(w, scratch, numbers + at, left < EVENTS_AT_ONCE ? left : EVENTS_AT_ONCE));
-        arena_reset(scratch->arena);
+        end_piece(scratch);
     }
     return OK;
 }
@@ -102,7 +109,7 @@ static struct err write_by_id(struct state_writer *w, struct ctx *scratch,
             }
         }
         if (i % EVENTS_AT_ONCE == EVENTS_AT_ONCE - 1) {
-            arena_reset(scratch->arena);
+            end_piece(scratch);
             TRY(spool_yield(&w->spool));
         }
     }
@@ -149,9 +156,11 @@ static struct err answer_state(struct history_call *call, enum state_form form)
     }
     struct ctx scratch = *call->ctx;
     scratch.arena = arena_new();
+    scratch.deferred = NULL;
     begin_writing(&w, call, form);
     struct err err = write_state(&w, &scratch, event.state_before);
     spool_deinit(&w.spool);
+    ctx_finish(&scratch);
     arena_free(&scratch.arena);
     return err;
 }
@@ -202,9 +211,11 @@ struct err history_event_auth(void *app, struct ctx *ctx, const struct http_requ
                                       : history_check_event(&call, &event));
     struct ctx scratch = *ctx;
     scratch.arena = arena_new();
+    scratch.deferred = NULL;
     begin_writing(&w, &call, STATE_EVENTS);
     struct err err = write_chain(&w, &scratch, event.event.id);
     spool_deinit(&w.spool);
+    ctx_finish(&scratch);
     arena_free(&scratch.arena);
     return err;
 }
