@@ -1,5 +1,6 @@
 #include "federation/out_query.h"
 
+#include "federation/backfill.h"
 #include "federation/fed_priv.h"
 #include "homeserver/base/map.h"
 #include "homeserver/base/mem.h"
@@ -185,4 +186,59 @@ struct err fed_profile(struct hs *hs, struct ctx *ctx, struct slice user_id,
         .path = fed_path(ctx, "/_matrix/federation/v1/query/profile?user_id=%s", &user_id, 1),
         .timeout_ms = ASK_TIMEOUT_MS};
     return ask_kept(hs, ctx, &call, PROFILE_KEPT_MS, profile_out);
+}
+
+/* A client wants to read around the event that it is told of. */
+static struct err fetch_history(struct hs *hs, struct ctx *ctx, struct room *room,
+                                struct slice event_id)
+{
+    enum { ROUNDS_MAX = 10, ROUND_EVENTS = 100 };
+    for (int round = 0; round < ROUNDS_MAX; round++) {
+        struct intake_edge *edges = NULL;
+        size_t count = 0;
+        uint64_t number = 0;
+        int64_t at = 0;
+        bool found = false;
+        bool added = false;
+        TRY(hs_event_locate(hs, ctx, event_id, &number, &at, &found));
+        TRY(hs_intake_edges(hs, ctx, room, &edges, &count));
+        if (found || count == 0) {
+            return OK;
+        }
+        TRY(fed_backfill(hs, ctx, room, edges[0].cited_by, ROUND_EVENTS, &added));
+        if (!added) {
+            return OK;
+        }
+    }
+    return OK;
+}
+
+struct err fed_timestamp(struct hs *hs, struct ctx *ctx, struct room *room, int64_t ts_ms,
+                         bool forward, struct json *answer_out)
+{
+    enum { SERVERS_MAX = 3 };
+    struct slice parts[] = {hs_room_info(room).room_id,
+                            arena_printf(ctx->arena, "%lld", (long long)ts_ms),
+                            forward ? LIT("f") : LIT("b")};
+    struct fed_candidates candidates = {.max = SERVERS_MAX};
+    struct slice *servers = NULL;
+    size_t count = 0;
+    struct err err = err_public(ERR_M_NOT_FOUND, "No server knows such an event.");
+    TRY(fed_servers_to_ask(hs, ctx, room, &candidates, &servers, &count));
+    for (size_t i = 0; i < count; i++) {
+        struct fed_call call = {
+            .destination = servers[i],
+            .path = fed_path(ctx, "/_matrix/federation/v1/timestamp_to_event/%s?ts=%s&dir=%s",
+                             parts, 3),
+            .timeout_ms = ASK_TIMEOUT_MS};
+        err = fed_call_json(hs->fed, ctx, &call, answer_out);
+        struct slice event_id = err.code ? LIT("") : json_get_string(answer_out, LIT("event_id"));
+        if (err.code == ERR_WAITS) {
+            return err;
+        }
+        if (ids_is_event(event_id)) {
+            return fetch_history(hs, ctx, room, event_id);
+        }
+    }
+    return err.code ? err : err_public(ERR_M_NOT_FOUND, "No server knows such an event.");
 }

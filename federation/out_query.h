@@ -15,6 +15,9 @@ struct err fed_public_rooms(struct hs *hs, struct ctx *ctx, struct slice server,
 struct err fed_hierarchy(struct hs *hs, struct ctx *ctx, struct slice room_id,
                          struct remote_servers via, bool suggested_only,
                          struct json *answer_out) MUST_USE;
+/* Also fetches the history down to the event, as far as that is not long. */
+struct err fed_timestamp(struct hs *hs, struct ctx *ctx, struct room *room, int64_t ts_ms,
+                         bool forward, struct json *answer_out) MUST_USE;
 /* The hook of hs_profile_set_remote. */
 struct err fed_profile(struct hs *hs, struct ctx *ctx, struct slice user_id,
                        struct json *profile_out) MUST_USE;

@@ -8,6 +8,7 @@
 const struct hs_remote fed_remote = {
     .alias = fed_alias,
     .public_rooms = fed_public_rooms,
+    .timestamp_to_event = fed_timestamp,
     .hierarchy = fed_hierarchy,
     .media = fed_media,
     .backfill = fed_backfill,
