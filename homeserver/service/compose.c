@@ -214,6 +214,26 @@ struct err hs_send(struct hs *hs, struct ctx *ctx, struct room *room, const stru
     return err;
 }
 
+static struct err compose_in_lane(struct composing *c, struct event *event_out)
+{
+    TRY(room_check_there(c->room));
+    room_state_cache_trim(c->room);
+    TRY(select_ends(c));
+    TRY(seal(c, hs_room_info(c->room).room_id, event_out));
+    return authorise(c, event_out);
+}
+
+struct err hs_compose(struct hs *hs, struct ctx *ctx, struct room *room,
+                      const struct hs_draft *draft, struct event *event_out)
+{
+    struct composing composing = {.hs = hs, .ctx = ctx, .room = room, .draft = draft};
+    uint64_t lane = lane_of_room(room->number);
+    workers_lane_enter(hs->workers, lane);
+    struct err err = compose_in_lane(&composing, event_out);
+    workers_lane_leave(hs->workers, lane);
+    return err;
+}
+
 /* --- the first event of a room --- */
 
 static struct err append_create(struct composing *c, const struct event *event,

@@ -27,6 +27,10 @@ struct hs_sent {
  * identical state event gives the existing one back. */
 struct err hs_send(struct hs *hs, struct ctx *ctx, struct room *room, const struct hs_draft *draft,
                    struct hs_sent *sent_out) MUST_USE;
+/* The event that hs_send would append now, sealed and allowed but stored nowhere: the template of a
+ * make_join, an invite that another server signs first. The sender may be of another server. */
+struct err hs_compose(struct hs *hs, struct ctx *ctx, struct room *room,
+                      const struct hs_draft *draft, struct event *event_out) MUST_USE;
 /* The answer of a transaction made before, if it was. Scope: device, room, type, txn_id. */
 struct err hs_txn_find(struct hs *hs, struct ctx *ctx, struct room *room,
                        const struct hs_draft *draft, struct hs_sent *sent_out,
