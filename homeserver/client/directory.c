@@ -4,6 +4,7 @@
 #include "homeserver/client/rooms_priv.h"
 #include "homeserver/room/join_rules.h"
 #include "homeserver/room/power.h"
+#include "homeserver/service/entering.h"
 #include "homeserver/service/sending.h"
 #include "homeserver/service/users.h"
 
@@ -53,16 +54,21 @@ static struct err put_alias(void *app, struct ctx *ctx, const struct http_reques
 static struct err get_alias(void *app, struct ctx *ctx, const struct http_request *request,
                             struct http_reply *reply)
 {
-    struct cs_room_call call;
-    cs_call_begin(&call, app, ctx, request, reply);
+    struct json answer;
+    struct json_out out = json_out_to(&reply->body);
     TRY(check_alias(request));
-    TRY(hs_room_resolve(call.hs, ctx, request->params[0], &call.room));
-    json_out_object(&call.out);
-    json_out_key_string(&call.out, LIT("room_id"), hs_room_info(call.room).room_id);
-    json_out_key_array(&call.out, LIT("servers"));
-    json_out_string(&call.out, call.hs->server_name);
-    json_out_array_end(&call.out);
-    json_out_object_end(&call.out);
+    TRY(hs_alias_resolve(app, ctx, request->params[0], &answer));
+    const struct json *servers = json_get_array(&answer, LIT("servers"));
+    json_out_object(&out);
+    json_out_key_string(&out, LIT("room_id"), json_get_string(&answer, LIT("room_id")));
+    json_out_key_array(&out, LIT("servers"));
+    for (uint32_t i = 0; servers && i < servers->count; i++) {
+        if (servers->items[i].type == JSON_STRING) {
+            json_out_string(&out, servers->items[i].text);
+        }
+    }
+    json_out_array_end(&out);
+    json_out_object_end(&out);
     return OK;
 }
 

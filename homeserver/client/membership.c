@@ -1,16 +1,9 @@
 /* Spec: client-server, "Room membership": joining, inviting, leaving, kicking, banning, knocking,
  * forgetting. */
 #include "homeserver/client/rooms_priv.h"
-#include "homeserver/service/directory.h"
-#include "homeserver/service/prefs.h"
+#include "homeserver/service/entering.h"
 
-static struct err reply_room_id(struct cs_room_call *call)
-{
-    json_out_object(&call->out);
-    json_out_key_string(&call->out, LIT("room_id"), hs_room_info(call->room).room_id);
-    json_out_object_end(&call->out);
-    return OK;
-}
+enum { VIA_MAX = 32 };
 
 /* A signed third-party invite travels in the join's content. */
 static void add_signed(struct cs_room_call *call, struct json *extra)
@@ -23,80 +16,71 @@ static void add_signed(struct cs_room_call *call, struct json *extra)
     }
 }
 
-static struct err check_guest_access(struct cs_room_call *call)
+/* Spec: `via`, and `server_name` as older clients call it. */
+static size_t read_via(struct cs_room_call *call, struct slice names_out[VIA_MAX])
 {
-    struct stored_event event;
-    bool found = false;
-    if (!call->actor.is_guest) {
-        return OK;
-    }
-    TRY(hs_state_event(call->hs, call->ctx, call->room, hs_room_head(call->room).root,
-                       LIT("m.room.guest_access"), LIT(""), &event, &found));
-    if (!found ||
-        !json_is_string(json_get(event.event.content, LIT("guest_access")), LIT("can_join"))) {
-        return err_public(ERR_M_GUEST_ACCESS_FORBIDDEN, "Guests may not join this room.");
-    }
-    return OK;
-}
-
-static struct err join_or_knock(struct cs_room_call *call, enum membership membership)
-{
-    struct hs_sent sent;
-    struct slice drop[] = {LIT("reason"),
-                           LIT("third_party_signed"),
-                           LIT("third_party_invite"),
-                           LIT("membership"),
-                           LIT("join_authorised_via_users_server"),
-                           LIT("via")};
-    struct slice reason;
-    TRY(cs_body_string(call->request, LIT("reason"), &reason));
-    TRY(check_guest_access(call));
-    /* Members beyond those of the specification travel in the member event. */
-    struct json extra = json_without(call->ctx->arena, &call->request->json, drop, COUNT_OF(drop));
-    add_signed(call, &extra);
-    struct member_change change = {.target = call->actor.user_id,
-                                   .membership = membership,
-                                   .reason = reason,
-                                   .extra = extra.count ? &extra : NULL};
-    TRY(hs_member_set(call->hs, call->ctx, call->room, &call->actor, &change, &sent));
-    return reply_room_id(call);
+    size_t count = http_query_all(call->ctx, call->request, LIT("via"), names_out, VIA_MAX);
+    return count + http_query_all(call->ctx, call->request, LIT("server_name"), names_out + count,
+                                  VIA_MAX - count);
 }
 
 /* The room named by path parameter 0, a room id or an alias. */
-static struct err begin_by_name(struct cs_room_call *call, void *app, struct ctx *ctx,
-                                const struct http_request *request, struct http_reply *reply)
+static struct err enter(struct cs_room_call *call, enum membership membership)
 {
-    struct slice name = request->params[0];
-    cs_call_begin(call, app, ctx, request, reply);
+    static const struct slice drop[] = {{"reason", 6},
+                                        {"third_party_signed", 18},
+                                        {"third_party_invite", 18},
+                                        {"membership", 10},
+                                        {"join_authorised_via_users_server", 32},
+                                        {"via", 3}};
+    struct ctx *ctx = call->ctx;
+    struct slice via[VIA_MAX];
+    struct slice reason;
+    struct slice room_id;
+    struct slice name = call->request->params[0];
     if (!ids_is_room(name) && !ids_is_alias(name)) {
         return err_public(ERR_M_INVALID_PARAM, "Neither a room id nor a room alias.");
     }
-    return hs_room_resolve(call->hs, ctx, name, &call->room);
+    TRY(cs_body_string(call->request, LIT("reason"), &reason));
+    /* Members beyond those of the specification travel in the member event. */
+    struct json extra = json_without(ctx->arena, &call->request->json, drop, COUNT_OF(drop));
+    add_signed(call, &extra);
+    struct hs_entering entering = {.actor = &call->actor,
+                                   .name = name,
+                                   .membership = membership,
+                                   .via = via,
+                                   .via_count = read_via(call, via),
+                                   .reason = reason,
+                                   .extra = extra.count ? &extra : NULL};
+    TRY(hs_room_enter(call->hs, ctx, &entering, &room_id));
+    json_out_object(&call->out);
+    json_out_key_string(&call->out, LIT("room_id"), room_id);
+    json_out_object_end(&call->out);
+    return OK;
 }
 
-static struct err join_by_name(void *app, struct ctx *ctx, const struct http_request *request,
-                               struct http_reply *reply)
+static struct err join(void *app, struct ctx *ctx, const struct http_request *request,
+                       struct http_reply *reply)
 {
     struct cs_room_call call;
-    TRY(begin_by_name(&call, app, ctx, request, reply));
-    return join_or_knock(&call, MEMBERSHIP_JOIN);
+    cs_call_begin(&call, app, ctx, request, reply);
+    return enter(&call, MEMBERSHIP_JOIN);
 }
 
 static struct err join_by_id(void *app, struct ctx *ctx, const struct http_request *request,
                              struct http_reply *reply)
 {
-    struct cs_room_call call;
-    cs_call_begin(&call, app, ctx, request, reply);
-    TRY(hs_room_get_by_id(call.hs, ctx, request->params[0], &call.room));
-    return join_or_knock(&call, MEMBERSHIP_JOIN);
+    return ids_is_room(request->params[0])
+               ? join(app, ctx, request, reply)
+               : err_public(ERR_M_INVALID_PARAM, "The room id is not valid.");
 }
 
 static struct err knock(void *app, struct ctx *ctx, const struct http_request *request,
                         struct http_reply *reply)
 {
     struct cs_room_call call;
-    TRY(begin_by_name(&call, app, ctx, request, reply));
-    return join_or_knock(&call, MEMBERSHIP_KNOCK);
+    cs_call_begin(&call, app, ctx, request, reply);
+    return enter(&call, MEMBERSHIP_KNOCK);
 }
 
 static struct err read_target(const struct http_request *request, struct slice *target_out,
@@ -171,13 +155,10 @@ static struct err leave(void *app, struct ctx *ctx, const struct http_request *r
                         struct http_reply *reply)
 {
     struct cs_room_call call;
-    struct hs_sent sent;
-    struct member_change change = {.membership = MEMBERSHIP_LEAVE};
+    struct slice reason;
     cs_call_begin(&call, app, ctx, request, reply);
-    TRY(hs_room_get_by_id(call.hs, ctx, request->params[0], &call.room));
-    TRY(cs_body_string(request, LIT("reason"), &change.reason));
-    change.target = call.actor.user_id;
-    TRY(hs_member_set(call.hs, ctx, call.room, &call.actor, &change, &sent));
+    TRY(cs_body_string(request, LIT("reason"), &reason));
+    TRY(hs_room_leave(call.hs, ctx, &call.actor, request->params[0], reason));
     http_reply_empty(reply);
     return OK;
 }
@@ -198,7 +179,7 @@ enum { BODY_BYTES_MAX = 1 << 16 };
 
 static const struct http_route routes[] = {
     {HTTP_POST, "/_matrix/client/v3/join/{roomIdOrAlias}", HTTP_AUTH_USER, HTTP_RATE_JOIN,
-     HTTP_BODY_OPTIONAL_JSON, HTTP_LANE_NONE, BODY_BYTES_MAX, join_by_name, "Joining rooms", NULL,
+     HTTP_BODY_OPTIONAL_JSON, HTTP_LANE_NONE, BODY_BYTES_MAX, join, "Joining rooms", NULL,
      HTTP_ALLOW_GUEST},
     {HTTP_POST, ROOM "join", HTTP_AUTH_USER, HTTP_RATE_JOIN, HTTP_BODY_OPTIONAL_JSON,
      HTTP_LANE_NONE, BODY_BYTES_MAX, join_by_id, "Joining rooms", NULL, HTTP_ALLOW_GUEST},

@@ -1,5 +1,7 @@
 /* Spec: client-server, "Getting events for a room": state, members, single events, context. */
 #include "homeserver/client/rooms_priv.h"
+#include "homeserver/service/intake.h"
+#include "homeserver/service/remote.h"
 #include "homeserver/sync/filter.h"
 
 static struct err begin_view(struct cs_room_call *call, void *app, struct ctx *ctx,
@@ -7,6 +9,19 @@ static struct err begin_view(struct cs_room_call *call, void *app, struct ctx *c
                              struct room_view *view)
 {
     TRY(cs_room_begin(call, app, ctx, request, reply));
+    return hs_room_view(call->hs, ctx, call->room, call->actor.user, view);
+}
+
+/* The same for what shows all members: of a room joined a moment ago they are awaited. */
+static struct err begin_whole_view(struct cs_room_call *call, void *app, struct ctx *ctx,
+                                   const struct http_request *request, struct http_reply *reply,
+                                   struct room_view *view)
+{
+    TRY(begin_view(call, app, ctx, request, reply, view));
+    if (!hs_room_is_partial(call->room) || !call->hs->remote) {
+        return OK;
+    }
+    TRY(call->hs->remote->await_complete(call->hs, ctx, call->room));
     return hs_room_view(call->hs, ctx, call->room, call->actor.user, view);
 }
 
@@ -33,7 +48,7 @@ static struct err get_state(void *app, struct ctx *ctx, const struct http_reques
 {
     struct cs_room_call call;
     struct room_view view;
-    TRY(begin_view(&call, app, ctx, request, reply, &view));
+    TRY(begin_whole_view(&call, app, ctx, request, reply, &view));
     return write_state_of(&call, view.root);
 }
 
@@ -125,7 +140,7 @@ static struct err get_members(void *app, struct ctx *ctx, const struct http_requ
     struct slice only;
     struct slice excluded;
     struct state_entries entries;
-    TRY(begin_view(&call, app, ctx, request, reply, &view));
+    TRY(begin_whole_view(&call, app, ctx, request, reply, &view));
     TRY(read_member_query(&call, &view, &only, &excluded));
     TRY(state_read(call.hs->states, ctx, hs_room_info(call.room).number, view.root, &entries));
     json_out_object(&call.out);
@@ -155,7 +170,7 @@ static struct err get_joined_members(void *app, struct ctx *ctx, const struct ht
     struct cs_room_call call;
     struct room_view view;
     struct room_members members;
-    TRY(begin_view(&call, app, ctx, request, reply, &view));
+    TRY(begin_whole_view(&call, app, ctx, request, reply, &view));
     if (view.membership != MEMBERSHIP_JOIN) {
         return err_public(ERR_M_FORBIDDEN, "You are not in this room.");
     }

@@ -1,10 +1,11 @@
 #include "homeserver/service/memberships.h"
 
-#include "homeserver/room/join_rules.h"
-#include "homeserver/room/power.h"
 #include "homeserver/room/visibility.h"
+#include "homeserver/service/intake.h"
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/profiles.h"
+#include "homeserver/service/remote.h"
+#include "homeserver/service/restricted.h"
 #include "homeserver/service/room_priv.h"
 #include "homeserver/service/succession.h"
 #include "homeserver/service/users.h"
@@ -57,87 +58,35 @@ static void add_extra(struct changing *c)
     }
 }
 
-/* Whether the joining user is in a room of the allow list. */
-static struct err meets_condition(struct changing *c, const struct join_rules *rules,
-                                  bool *meets_out)
-{
-    *meets_out = false;
-    for (size_t i = 0; i < rules->allowed_room_count && !*meets_out; i++) {
-        uint64_t room = 0;
-        struct user_room entry;
-        bool found = false;
-        TRY(hs_room_find(c->hs, c->ctx, rules->allowed_rooms[i].s, &room, &found));
-        if (found) {
-            TRY(hs_user_room(c->hs, c->ctx, c->actor->user, room, &entry, &found));
-            *meets_out = found && entry.membership == MEMBERSHIP_JOIN;
-        }
-    }
-    return OK;
-}
-
-/* A local member with the power to invite, who vouches for a restricted join. */
-static struct err find_authoriser(struct changing *c, struct slice *user_id_out)
-{
-    const struct event *create = NULL;
-    const struct event *levels_event = NULL;
-    uint64_t *users = NULL;
-    TRY(room_state_current(c->hs, c->ctx, c->room, LIT("m.room.create"), LIT(""), &create));
-    TRY(room_state_current(c->hs, c->ctx, c->room, LIT("m.room.power_levels"), LIT(""),
-                           &levels_event));
-    struct power_levels levels = power_load(c->room->rules, create, levels_event);
-    size_t count = hs_room_local_users(c->ctx, c->room, &users);
-    for (size_t i = 0; i < count; i++) {
-        struct slice user_id;
-        TRY(hs_user_id_of(c->hs, c->ctx, users[i], &user_id));
-        if (power_of_user(&levels, ids_trust_user(user_id)) >= levels.invite) {
-            *user_id_out = user_id;
-            return OK;
-        }
-    }
-    return err_public(ERR_M_UNABLE_TO_GRANT_JOIN, "No user of this server in the room may invite.");
-}
-
 /* Spec: room version 8, restricted joins name the user who could have invited. */
-static struct err add_authoriser(struct changing *c, enum membership current)
+static struct err add_authoriser(struct changing *c)
 {
-    const struct event *event = NULL;
     struct slice authoriser;
-    bool meets = false;
-    TRY(room_state_current(c->hs, c->ctx, c->room, LIT("m.room.join_rules"), LIT(""), &event));
-    if (current == MEMBERSHIP_INVITE || !join_rules_are_restricted(join_rules_rule(event))) {
-        return OK;
+    TRY(hs_restricted_authoriser(c->hs, c->ctx, c->room, c->actor->user_id, &authoriser));
+    if (authoriser.ptr) {
+        set_text(c, LIT("join_authorised_via_users_server"), authoriser);
     }
-    struct join_rules rules = join_rules_parse(c->ctx->arena, event);
-    TRY(meets_condition(c, &rules, &meets));
-    if (!meets) {
-        return err_public(ERR_M_FORBIDDEN,
-                          "You are in none of the rooms whose members may join this room.");
-    }
-    TRY(find_authoriser(c, &authoriser));
-    set_text(c, LIT("join_authorised_via_users_server"), authoriser);
     return OK;
 }
 
-/* Spec: client-server, "Invite permission": a blocking user gets no invites. */
-static struct err check_invite_permission(struct changing *c)
+struct err hs_invite_permission(struct hs *hs, struct ctx *ctx, struct slice user_id)
 {
-    uint64_t target = 0;
+    uint64_t user = 0;
     bool found = false;
     struct slice content;
     struct json config;
-    if (!hs_user_is_local(c->hs, c->change->target)) {
+    if (!hs_user_is_local(hs, user_id)) {
         return OK;
     }
-    TRY(hs_user_find(c->hs, c->ctx, c->change->target, &target, &found));
+    TRY(hs_user_find(hs, ctx, user_id, &user, &found));
     if (!found) {
         return OK;
     }
-    TRY(hs_account_data_get(c->hs, c->ctx, target, 0, LIT("m.invite_permission_config"), &content,
-                            &found));
+    TRY(hs_account_data_get(hs, ctx, user, 0, LIT("m.invite_permission_config"), &content, &found));
     if (!found) {
         return OK;
     }
-    TRY(json_parse(c->ctx->arena, content, &config));
+    TRY(json_parse(ctx->arena, content, &config));
     if (json_is_string(json_get(&config, LIT("default_action")), LIT("block"))) {
         return err_public(ERR_M_INVITE_BLOCKED, "This user does not accept invites.");
     }
@@ -151,6 +100,30 @@ static struct err current_membership(struct changing *c, enum membership *member
                            &event));
     *membership_out = membership_of(event);
     return OK;
+}
+
+static struct err make_content(struct changing *c)
+{
+    c->content = json_object();
+    set_text(c, LIT("membership"), membership_word(c->change->membership));
+    TRY(add_profile(c));
+    add_extra(c);
+    if (c->change->reason.ptr) {
+        set_text(c, LIT("reason"), c->change->reason);
+    }
+    if (c->change->is_direct) {
+        json_set(c->ctx->arena, &c->content, LIT("is_direct"), json_bool(true));
+    }
+    return OK;
+}
+
+static struct hs_draft draft_of(const struct changing *c)
+{
+    return (struct hs_draft){.sender = c->actor->user_id,
+                             .sender_number = c->actor->user,
+                             .type = LIT("m.room.member"),
+                             .state_key = c->change->target,
+                             .content = c->content};
 }
 
 static struct err change_in_lane(struct changing *c, struct hs_sent *sent_out)
@@ -167,25 +140,30 @@ static struct err change_in_lane(struct changing *c, struct hs_sent *sent_out)
         *sent_out = (struct hs_sent){.replayed = true};
         return OK;
     }
-    c->content = json_object();
-    set_text(c, LIT("membership"), membership_word(c->change->membership));
-    TRY(add_profile(c));
-    add_extra(c);
-    if (c->change->reason.ptr) {
-        set_text(c, LIT("reason"), c->change->reason);
-    }
-    if (c->change->is_direct) {
-        json_set(c->ctx->arena, &c->content, LIT("is_direct"), json_bool(true));
-    }
+    TRY(make_content(c));
     if (joins && own && current != MEMBERSHIP_JOIN) {
-        TRY(add_authoriser(c, current));
+        TRY(add_authoriser(c));
     }
-    struct hs_draft draft = {.sender = c->actor->user_id,
-                             .sender_number = c->actor->user,
-                             .type = LIT("m.room.member"),
-                             .state_key = c->change->target,
-                             .content = c->content};
+    struct hs_draft draft = draft_of(c);
     return hs_send(c->hs, c->ctx, c->room, &draft, sent_out);
+}
+
+/* The invited user's server signs too, so no lane is held meanwhile. */
+static struct err invite_remote(struct changing *c, struct hs_sent *sent_out)
+{
+    struct event event;
+    if (!c->ctx->may_wait) {
+        return err_make(ERR_WAITS, "the invited user's server signs the invite");
+    }
+    TRY(make_content(c));
+    struct hs_draft draft = draft_of(c);
+    TRY(hs_compose(c->hs, c->ctx, c->room, &draft, &event));
+    return c->hs->remote->invite(c->hs, c->ctx, c->room, &event, sent_out);
+}
+
+bool hs_invite_waits(const struct hs *hs, struct slice user_id)
+{
+    return hs->remote && hs->remote->invite && !hs_user_is_local(hs, user_id);
 }
 
 struct err hs_member_set(struct hs *hs, struct ctx *ctx, struct room *room,
@@ -195,7 +173,10 @@ struct err hs_member_set(struct hs *hs, struct ctx *ctx, struct room *room,
     struct changing changing = {
         .hs = hs, .ctx = ctx, .room = room, .actor = actor, .change = change};
     if (change->membership == MEMBERSHIP_INVITE) {
-        TRY(check_invite_permission(&changing));
+        TRY(hs_invite_permission(hs, ctx, change->target));
+        if (hs_invite_waits(hs, change->target)) {
+            return invite_remote(&changing, sent_out);
+        }
     }
     uint64_t lane = lane_of_room(room->number);
     workers_lane_enter(hs->workers, lane);
@@ -350,6 +331,17 @@ static struct err on_profile_change(struct hs *hs, struct ctx *ctx, uint64_t use
     return OK;
 }
 
+/* Invites to rooms of others end here alone: their servers are not waited for. */
+static struct err leave_for_good(struct hs *hs, struct ctx *ctx, struct room *room,
+                                 const struct actor *actor)
+{
+    uint64_t *users = NULL;
+    if (hs_room_local_users(ctx, room, &users) == 0) {
+        return hs_intake_uninvite(hs, ctx, hs_room_info(room).room_id, actor->user, NULL);
+    }
+    return set_left(hs, ctx, room, actor, actor->user_id, (struct slice){0});
+}
+
 static struct err on_deactivated(struct hs *hs, struct ctx *ctx, uint64_t user,
                                  struct slice user_id)
 {
@@ -364,7 +356,7 @@ static struct err on_deactivated(struct hs *hs, struct ctx *ctx, uint64_t user,
             continue;
         }
         TRY(hs_room_get(hs, ctx, rooms.items[i].room, &room));
-        struct err err = set_left(hs, ctx, room, &actor, user_id, (struct slice){0});
+        struct err err = leave_for_good(hs, ctx, room, &actor);
         if (err.code != 0 && !hs_member_is_refusal(err)) {
             return err;
         }

@@ -27,6 +27,12 @@ struct err hs_member_set(struct hs *hs, struct ctx *ctx, struct room *room,
 /* Whether the rules or another server said no, rather than that something failed here: what goes
  * through several rooms or users goes on after it. */
 bool hs_member_is_refusal(struct err err);
+/* An invite of this user waits for another server: hs_member_set answers ERR_WAITS outside the
+ * waiting pool. */
+bool hs_invite_waits(const struct hs *hs, struct slice user_id);
+/* M_INVITE_BLOCKED when this user of this server takes no invites. Spec: client-server, "Invite
+ * permission". */
+struct err hs_invite_permission(struct hs *hs, struct ctx *ctx, struct slice user_id) MUST_USE;
 /* Kick: the target must be in the room. Unban: the target must be banned. */
 struct err hs_member_kick(struct hs *hs, struct ctx *ctx, struct room *room,
                           const struct actor *actor, struct slice target,

@@ -26,10 +26,13 @@ struct hs_remote {
     struct err (*join)(struct hs *hs, struct ctx *ctx, const struct remote_membership *want);
     struct err (*knock)(struct hs *hs, struct ctx *ctx, const struct remote_membership *want);
     struct err (*leave)(struct hs *hs, struct ctx *ctx, const struct remote_membership *want);
-    /* Asks the invited user's server to sign an invite that is sealed and allowed here;
-     * `signed_out` carries its signature too. `room_state` is the stripped or full state for it. */
+    /* Asks the invited user's server to sign an invite that is sealed and allowed here, and takes
+     * it into the room; a join by it that comes quickly finds it there. M_FORBIDDEN when the room
+     * or that server refuses, M_INVITE_BLOCKED, M_REMOTE. */
     struct err (*invite)(struct hs *hs, struct ctx *ctx, struct room *room,
-                         const struct event *invite, struct event *signed_out);
+                         const struct event *invite, struct hs_sent *sent_out);
+    /* Waits until the room's state is whole (partial joins). ERR_TIMEOUT after a minute. */
+    struct err (*await_complete)(struct hs *hs, struct ctx *ctx, struct room *room);
     /* History older than what is here, before event `number`: some events were added, or `none`
      * when nobody has more. */
     struct err (*backfill)(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,

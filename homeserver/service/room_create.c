@@ -463,11 +463,23 @@ static void take_back(struct creating *c)
     }
 }
 
+/* Before the first effect: inviting users of other servers waits for those. */
+static struct err check_may_wait(struct creating *c)
+{
+    const struct json *invite = json_get_array(c->body, LIT("invite"));
+    bool waits = false;
+    for (uint32_t i = 0; invite && i < invite->count; i++) {
+        waits = waits || hs_invite_waits(c->hs, invite->items[i].text);
+    }
+    return waits && !c->ctx->may_wait ? err_make(ERR_WAITS, "other servers sign invites") : OK;
+}
+
 struct err hs_room_create(struct hs *hs, struct ctx *ctx, const struct actor *actor,
                           const struct json *body, struct slice *room_id_out)
 {
     struct creating creating = {.hs = hs, .ctx = ctx, .actor = actor, .body = body};
     TRY(read_request(&creating));
+    TRY(check_may_wait(&creating));
     struct err err = make(&creating);
     if (err.code != 0 && creating.room) {
         take_back(&creating);

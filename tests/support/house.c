@@ -47,15 +47,20 @@ static void load_key(struct house *house)
 
 void house_open(struct house *house)
 {
+    house_open_as(house, "test");
+}
+
+void house_open_as(struct house *house, const char *name)
+{
     struct hs *hs = &house->hs;
     struct store_config config = {.cache_bytes = 8 << 20};
     *house = (struct house){.wall_ms = 1700000000000, .mono_ms = 1000};
     house->conf_arena = arena_new();
     house->now = (struct now){wall, mono, house};
-    conf_defaults(house->conf_arena, LIT("test"), &house->conf);
+    conf_defaults(house->conf_arena, slice_of(name), &house->conf);
     house->conf.password_hash_cost = CONF_PASSWORD_COST_LOWEST;
     house->ctx = (struct ctx){.arena = arena_new(), .now = &house->now};
-    *hs = (struct hs){.server_name = LIT("test"), .conf = &house->conf, .now = &house->now};
+    *hs = (struct hs){.server_name = slice_of(name), .conf = &house->conf, .now = &house->now};
     must(store_open(&config, &hs->store));
     must(positions_open(hs->store, &house->ctx, &hs->positions));
     hs->states = state_store_new(hs->store, 8 << 20);
@@ -112,7 +117,8 @@ void house_settle(struct house *house)
 struct guest house_guest(struct house *house, const char *name)
 {
     struct guest guest = {.device_id = LIT("DEVICE")};
-    guest.actor.user_id = arena_printf(house->conf_arena, "@%s:test", name);
+    guest.actor.user_id = arena_printf(house->conf_arena, "@%s:%.*s", name,
+                                       (int)house->hs.server_name.len, house->hs.server_name.ptr);
     struct account_draft draft = {.user_id = guest.actor.user_id, .password = LIT("secret")};
     must(hs_account_create(&house->hs, &house->ctx, &draft, &guest.actor.user));
     struct sign_in sign_in = {.user = guest.actor.user, .device_id = guest.device_id};

@@ -22,13 +22,15 @@ struct guest {
 };
 
 void house_open(struct house *house);
+/* With another name than "test"; borrowed. */
+void house_open_as(struct house *house, const char *name);
 void house_close(struct house *house);
 /* Ends the job of house->ctx and begins another: its results are gone. */
 void house_next_job(struct house *house);
 /* Everything reserved so far is published. */
 void house_settle(struct house *house);
 
-/* An account "@<name>:test" with a device; fails the test when that does not work, like all below.
+/* An account of this name with a device; fails the test when that does not work, like all below.
  */
 struct guest house_guest(struct house *house, const char *name);
 /* A room by the body of createRoom. */
