@@ -201,7 +201,7 @@ static const enum errcode passed[] = {
 
 enum { REMOTE_TEXT_BYTES_MAX = 500 };
 
-static struct err error_of(struct ctx *ctx, const struct fed_answer *answer)
+struct err fed_answer_error(struct ctx *ctx, const struct fed_answer *answer)
 {
     struct json body;
     if (answer->status / 100 == 5 || json_parse(ctx->arena, answer->body, &body).code ||
@@ -222,19 +222,25 @@ static struct err error_of(struct ctx *ctx, const struct fed_answer *answer)
                        text.ptr);
 }
 
+struct err fed_answer_json(struct ctx *ctx, const struct fed_answer *answer,
+                           struct json *answer_out)
+{
+    if (answer->status / 100 != 2) {
+        return fed_answer_error(ctx, answer);
+    }
+    if (answer->json.type != JSON_OBJECT) {
+        return err_make(ERR_UNAVAILABLE, "the other server's answer is not a JSON object");
+    }
+    *answer_out = answer->json;
+    return OK;
+}
+
 struct err fed_call_json(struct fed *fed, struct ctx *ctx, const struct fed_call *call,
                          struct json *answer_out)
 {
     struct fed_answer answer;
     TRY(fed_call(fed, ctx, call, &answer));
-    if (answer.status / 100 != 2) {
-        return error_of(ctx, &answer);
-    }
-    if (answer.json.type != JSON_OBJECT) {
-        return err_make(ERR_UNAVAILABLE, "the other server's answer is not a JSON object");
-    }
-    *answer_out = answer.json;
-    return OK;
+    return fed_answer_json(ctx, &answer, answer_out);
 }
 
 static void add_escaped(struct buf *out, struct slice text)

@@ -5,6 +5,8 @@
 #include "federation/backfill.h"
 #include "federation/missing.h"
 #include "federation/receipt.h"
+#include "federation/joins.h"
+#include "federation/partial.h"
 #include "federation/remote.h"
 #include "federation/staged.h"
 #include "federation/turns.h"
@@ -37,6 +39,8 @@ struct err fed_new(struct hs *hs, struct fed **fed_out)
     fed->staged = staged_new(fed, fed_missing_fill);
     fed->backfills = backfills_new();
     receipt_name_stats(hs->stats);
+    fed->joins = fed_joins_new();
+    fed->partial = fed_partial_new(fed);
     hs->fed = fed;
     if (hs->conf->federation_enabled) {
         hs->remote = &fed_remote;
@@ -49,11 +53,16 @@ struct err fed_new(struct hs *hs, struct fed **fed_out)
 
 struct err fed_start(struct fed *fed)
 {
-    return fed->hs->conf->federation_enabled ? staged_start(fed->staged) : OK;
+    if (!fed->hs->conf->federation_enabled) {
+        return OK;
+    }
+    TRY(staged_start(fed->staged));
+    return fed_partial_start(fed->partial);
 }
 
 void fed_stop(struct fed *fed)
 {
+    fed_partial_stop(fed->partial);
     staged_stop(fed->staged);
 }
 
@@ -71,6 +80,8 @@ void fed_free(struct fed **pointer)
     backfills_free(&fed->backfills);
     staged_free(&fed->staged);
     turns_free(&fed->turns);
+    fed_partial_free(&fed->partial);
+    fed_joins_free(&fed->joins);
     fed_keys_free(&fed->keys);
     fed_peers_free(&fed->peers);
     fed_destinations_free(&fed->destinations);

@@ -46,6 +46,10 @@ struct err fed_call(struct fed *fed, struct ctx *ctx, const struct fed_call *cal
  * errcode and text when it gave those (remote.h says which pass), else ERR_UNAVAILABLE. */
 struct err fed_call_json(struct fed *fed, struct ctx *ctx, const struct fed_call *call,
                          struct json *answer_out) MUST_USE;
+/* The same for an answer that came through fed_call; the error of one that is not 2xx. */
+struct err fed_answer_json(struct ctx *ctx, const struct fed_answer *answer,
+                           struct json *answer_out) MUST_USE;
+struct err fed_answer_error(struct ctx *ctx, const struct fed_answer *answer) MUST_USE;
 /* A path: the format's %s are replaced by the percent-encoded slices, in order. */
 struct slice fed_path(struct ctx *ctx, const char *format, const struct slice *parts, size_t count);
 /* The server showed a sign of life (a request of it was accepted): ends its back-off. */

@@ -15,6 +15,8 @@ struct fed_media;
 struct turns;     /* turns.h */
 struct staged;    /* staged.h */
 struct backfills; /* backfill.h */
+struct fed_joins;   /* joins.h */
+struct fed_partial; /* partial.h */
 
 /* The network as federation sees it. */
 struct fed_net {
@@ -36,6 +38,8 @@ struct fed {
     struct turns *turns;
     struct staged *staged;
     struct backfills *backfills;
+    struct fed_joins *joins;
+    struct fed_partial *partial;
 };
 
 /* --- call.c --- */

@@ -3,9 +3,16 @@
 
 #include "federation/backfill.h"
 #include "federation/out_media.h"
+#include "federation/out_member.h"
 #include "federation/out_query.h"
+#include "federation/partial.h"
 
 const struct hs_remote fed_remote = {
+    .join = fed_join,
+    .knock = fed_knock,
+    .leave = fed_leave,
+    .invite = fed_invite,
+    .await_complete = fed_partial_await,
     .alias = fed_alias,
     .public_rooms = fed_public_rooms,
     .timestamp_to_event = fed_timestamp,

@@ -14,3 +14,8 @@ extern const struct http_route_table ss_rooms_routes;
 extern const struct http_route_table ss_media_routes;
 extern const struct http_route_table ss_send_routes;
 extern const struct http_route_table ss_history_routes;
+extern const struct http_route_table ss_join_routes;
+extern const struct http_route_table ss_leave_routes;
+extern const struct http_route_table ss_knock_routes;
+extern const struct http_route_table ss_invite_routes;
+extern const struct http_route_table ss_third_party_routes;

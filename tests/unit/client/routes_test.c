@@ -39,6 +39,8 @@ static const char *const extras[] = {
     "POST /_matrix/client/v3/auth/{}/fallback/web",
     "GET /_matrix/key/v2/server/{}",
     "POST /_matrix/client/v3/rooms/{}/send/{}",
+    "PUT /_matrix/federation/v1/send_join/{}/{}",
+    "PUT /_matrix/federation/v1/send_leave/{}/{}",
 };
 
 static const char *method_name(enum http_method method)
