@@ -4,6 +4,9 @@
 
 static const struct slice agent_methods_with_body[] = {{"PUT", 3}, {"POST", 4}};
 
+/* No answer in less time than this says nothing about the server. */
+enum { PATIENCE_MS = 5000 };
+
 static struct err check_destination(struct fed *fed, struct ctx *ctx, const struct fed_call *call)
 {
     if (!ids_is_server_name(call->destination) || hs_is_local(fed->hs, call->destination)) {
@@ -167,9 +170,13 @@ struct err fed_call(struct fed *fed, struct ctx *ctx, const struct fed_call *cal
     if (!out.request.body.ptr && has_body_always(out.request.method)) {
         out.request.body = LIT("");
     }
+    int64_t began_ms = now_mono_ms(ctx->now);
+    TRY(fed_peer_enter(fed, call->destination));
     struct err err = send(fed, ctx, &out, &reply);
+    fed_peer_leave(fed, call->destination);
     bool overloaded = !err.code && is_overloaded(ctx, &reply);
-    if (err.code != ERR_CANCELLED) {
+    bool hurried = err.code == ERR_TIMEOUT && now_mono_ms(ctx->now) - began_ms < PATIENCE_MS;
+    if (err.code != ERR_CANCELLED && !hurried) {
         fed_peer_note(fed, ctx, call->destination,
                       is_failure(err) || overloaded ? FED_PEER_FAILED : FED_PEER_ANSWERED);
     }

@@ -47,8 +47,14 @@ struct err fed_new(struct hs *hs, struct fed **fed_out)
         hs_profile_set_remote(hs, fed_profile);
         hs->authenticate_server = fed_authenticate;
     }
+    struct ctx ctx = {.arena = arena_new(), .now = hs->now, .log = hs->log};
+    struct err err = fed_peers_load(fed, &ctx);
+    arena_free(&ctx.arena);
+    if (err.code) {
+        fed_free(&fed);
+    }
     *fed_out = fed;
-    return OK;
+    return err;
 }
 
 struct err fed_start(struct fed *fed)

@@ -35,6 +35,10 @@ struct fed {
     struct fed_keys *keys;
     struct fed_answers *answers;
     struct fed_media *media;
+    /* A server that was left alone gave a sign of life; any thread. NULL = nobody cares. */
+    void (*on_alive)(struct fed *fed, struct slice server);
+    _Atomic unsigned notary_running;    /* questions of others that make this server ask around */
+    _Atomic unsigned strangers_running; /* requests whose signer's keys are being fetched */
     struct turns *turns;
     struct staged *staged;
     struct backfills *backfills;
@@ -63,6 +67,12 @@ struct err fed_destination_find(struct fed *fed, struct ctx *ctx, struct slice s
 /* --- peers.c: back-off, and how many requests run to a server at once --- */
 struct fed_peers *fed_peers_new(void);
 void fed_peers_free(struct fed_peers **peers);
+/* The pauses of before the restart. */
+struct err fed_peers_load(struct fed *fed, struct ctx *ctx) MUST_USE;
+/* Around a request: waits a while when many run to the server already; ERR_UNAVAILABLE when they do
+ * not end. */
+struct err fed_peer_enter(struct fed *fed, struct slice server) MUST_USE;
+void fed_peer_leave(struct fed *fed, struct slice server);
 /* The configuration lets this server talk to that one. */
 bool fed_peer_is_allowed(const struct fed *fed, struct slice server);
 enum fed_peer_result { FED_PEER_ANSWERED, FED_PEER_FAILED };

@@ -3,39 +3,18 @@
 #include "federation/fed.h"
 #include "federation/routes.h"
 #include "homeserver/service/directory.h"
+#include "homeserver/service/intake.h"
 #include "homeserver/service/openid.h"
 #include "homeserver/service/profiles.h"
 #include "homeserver/service/users.h"
-
-/* Servers with members in the room, this one first; no more than another server would try. */
-static struct err write_servers(struct hs *hs, struct ctx *ctx, struct room *room,
-                                struct json_out *out)
-{
-    enum { SERVERS_MAX = 50 };
-    struct room_members members;
-    struct slice seen[SERVERS_MAX] = {hs->server_name};
-    size_t count = 1;
-    TRY(hs_room_members(hs, ctx, room, MEMBERSHIP_JOIN, 0, &members));
-    json_out_string(out, hs->server_name);
-    for (size_t i = 0; i < members.count && count < SERVERS_MAX; i++) {
-        struct slice server = ids_user_domain(ids_trust_user(members.items[i].user_id)).s;
-        size_t at = 0;
-        while (at < count && !slice_eq(seen[at], server)) {
-            at++;
-        }
-        if (at == count) {
-            seen[count++] = server;
-            json_out_string(out, server);
-        }
-    }
-    return OK;
-}
 
 static struct err get_directory(void *app, struct ctx *ctx, const struct http_request *request,
                                 struct http_reply *reply)
 {
     struct hs *hs = app;
     struct room *room = NULL;
+    struct slice *servers = NULL;
+    size_t count = 0;
     struct slice alias = http_query_get(ctx, request, LIT("room_alias"));
     struct json_out out = json_out_to(&reply->body);
     if (!ids_is_alias(alias)) {
@@ -45,10 +24,14 @@ static struct err get_directory(void *app, struct ctx *ctx, const struct http_re
         return err_public(ERR_M_NOT_FOUND, "The alias belongs to another server.");
     }
     TRY(hs_room_resolve(hs, ctx, alias, &room));
+    TRY(hs_room_servers(hs, ctx, room, &servers, &count));
     json_out_object(&out);
     json_out_key_string(&out, LIT("room_id"), hs_room_info(room).room_id);
     json_out_key_array(&out, LIT("servers"));
-    TRY(write_servers(hs, ctx, room, &out));
+    json_out_string(&out, hs->server_name);
+    for (size_t i = 0; i < count; i++) {
+        json_out_string(&out, servers[i]);
+    }
     json_out_array_end(&out);
     json_out_object_end(&out);
     return OK;

@@ -31,10 +31,11 @@ struct cached_key {
 struct cached_server {
     struct cached_key *keys;
     size_t count;
-    unsigned refs;   /* threads that fetch or wait */
-    bool loaded;     /* what the store has is here */
-    bool in_flight;  /* a thread fetches */
-    unsigned futile; /* fetches in a row that brought nothing */
+    unsigned refs;     /* threads that fetch or wait */
+    bool loaded;       /* what the store has is here */
+    bool refreshing;   /* a refresh is queued or runs */
+    bool in_flight;    /* a thread fetches */
+    unsigned failures; /* fetches in a row without an answer */
     int64_t pause_until_ms, fetched_ms;
 };
 
@@ -162,8 +163,9 @@ static bool is_good(const struct cached_key *key, const struct fed_key_query *qu
 
 /* --- the store --- */
 
-/* (SERVER, "keys:" + server): "k" key id -> the key; "a" key id -> the newest answer that lists it,
- * as canonical JSON with its signatures, for those who ask this server as a notary. */
+/* (SERVER, "keys:" + server): "f" -> when they were fetched; "k" key id -> the key; "a" key id ->
+ * the newest answer that lists it, as canonical JSON with its signatures, for those who ask this
+ * server as a notary. */
 struct store_object fed_keys_object(struct ctx *ctx, struct slice server)
 {
     return (struct store_object){STORE_SERVER, arena_concat(ctx->arena, LIT("keys:"), server)};
@@ -176,6 +178,14 @@ static struct slice encode_key(struct arena *arena, const struct server_key *key
     pack_bytes(&out, (struct slice){(const char *)key->public_key.bytes, ED25519_PUBLIC_BYTES});
     pack_i64(&out, key->valid_until_ms);
     pack_u64(&out, key->is_old);
+    return buf_slice(&out);
+}
+
+static struct slice encode_time(struct arena *arena, int64_t time_ms)
+{
+    struct buf out;
+    buf_init_arena(&out, arena, 16);
+    pack_i64(&out, time_ms);
     return buf_slice(&out);
 }
 
@@ -196,13 +206,16 @@ static bool decode_key(const struct store_row *row, struct server_key *key)
 static struct err load(struct fed *fed, struct ctx *ctx, struct slice name)
 {
     struct store_rows rows;
-    struct store_range range = {.from = LIT("k"), .to = LIT("l")};
+    struct store_range range = {.from = LIT("f"), .to = LIT("l")};
     TRY(store_read_range(fed->hs->store, ctx, fed_keys_object(ctx, name), range, &rows));
     pthread_mutex_lock(&fed->keys->lock);
     struct cached_server *server = get_server(fed->keys, name);
     for (size_t i = 0; i < rows.count; i++) {
         struct server_key key;
-        if (decode_key(&rows.rows[i], &key)) {
+        if (rows.rows[i].key.ptr[0] == 'f') {
+            struct unpack in = unpack_of(rows.rows[i].value);
+            server->fetched_ms = unpack_i64(&in);
+        } else if (decode_key(&rows.rows[i], &key)) {
             merge_key(server, &key, false);
         }
     }
@@ -238,7 +251,10 @@ struct err fed_keys_take(struct fed *fed, struct ctx *ctx, const struct fed_keys
             changed = true;
         }
     }
-    server->fetched_ms = now_wall_ms(ctx->now);
+    if (answer->is_direct) {
+        server->fetched_ms = now_wall_ms(ctx->now);
+        store_put(update, LIT("f"), encode_time(ctx->arena, server->fetched_ms));
+    }
     pthread_mutex_unlock(&fed->keys->lock);
     return changed ? store_write(fed->hs->store, ctx, &update, 1) : OK;
 }
@@ -262,34 +278,6 @@ static bool find_own(const struct hs *hs, const struct fed_key_query *query,
         }
     }
     return false;
-}
-
-struct err fed_key_find(struct fed *fed, struct ctx *ctx, const struct fed_key_query *query,
-                        struct ed25519_public *key_out, bool *found_out)
-{
-    if (hs_is_local(fed->hs, query->server)) {
-        *found_out = find_own(fed->hs, query, key_out);
-        return OK;
-    }
-    TRY(ensure_loaded(fed, ctx, query->server));
-    pthread_mutex_lock(&fed->keys->lock);
-    const struct cached_key *key =
-        find_key(map_get_ptr(fed->keys->servers, query->server), query->key_id);
-    *found_out = is_good(key, query);
-    if (*found_out) {
-        *key_out = key->public_key;
-    }
-    pthread_mutex_unlock(&fed->keys->lock);
-    return OK;
-}
-
-bool fed_keys_may_fetch(struct fed *fed, struct ctx *ctx, struct slice name)
-{
-    pthread_mutex_lock(&fed->keys->lock);
-    const struct cached_server *server = map_get_ptr(fed->keys->servers, name);
-    bool may = !server || server->in_flight || server->pause_until_ms <= now_mono_ms(ctx->now);
-    pthread_mutex_unlock(&fed->keys->lock);
-    return may;
 }
 
 static void wait_for_flight(struct fed_keys *keys, const struct cached_server *server)
@@ -321,24 +309,108 @@ static bool take_off(struct fed *fed, struct ctx *ctx, struct slice name)
     return mine;
 }
 
-static void land(struct fed *fed, struct ctx *ctx, struct slice name, bool useful)
+/* A server that gave no answer is left alone longer each time; one that answered without the key
+ * that was looked for, only for a moment. */
+static void land(struct fed *fed, struct ctx *ctx, struct slice name, struct err fetched,
+                 bool found)
 {
     struct fed_keys *keys = fed->keys;
     pthread_mutex_lock(&keys->lock);
     struct cached_server *server = get_server(keys, name);
-    server->futile = useful ? 0 : server->futile + 1;
-    int64_t pause_ms = (int64_t)PAUSE_MS_MIN << (server->futile < 8 ? server->futile : 8);
+    server->failures = fetched.code ? server->failures + 1 : 0;
+    int64_t pause_ms = (int64_t)PAUSE_MS_MIN << (server->failures < 8 ? server->failures : 8);
     pause_ms = pause_ms < PAUSE_MS_MAX ? pause_ms : PAUSE_MS_MAX;
-    server->pause_until_ms = useful ? 0 : now_mono_ms(ctx->now) + pause_ms;
+    server->pause_until_ms = found ? 0 : now_mono_ms(ctx->now) + pause_ms;
     server->in_flight = false;
     server->refs--;
     pthread_cond_broadcast(&keys->landed);
     pthread_mutex_unlock(&keys->lock);
 }
 
-struct err fed_key_get(struct fed *fed, struct ctx *ctx, const struct fed_key_query *query,
-                       struct ed25519_public *key_out, bool *found_out)
+/* A key that is used past half of its time is fetched again by the way, so that it does not run out
+ * while the server happens to be away. */
+struct refresh {
+    struct fed *fed;
+    struct slice server;
+    struct arena *arena;
+};
+
+static bool is_due(struct cached_server *server, const struct cached_key *key, struct ctx *ctx)
 {
+    int64_t life_ms = key->valid_until_ms - server->fetched_ms;
+    bool due = !server->in_flight && !server->refreshing &&
+               server->pause_until_ms <= now_mono_ms(ctx->now) &&
+               now_wall_ms(ctx->now) > server->fetched_ms + life_ms / 2;
+    server->refreshing |= due;
+    return due;
+}
+
+static void run_refresh(void *arg)
+{
+    struct refresh *refresh = arg;
+    struct fed *fed = refresh->fed;
+    struct ctx ctx = {
+        .arena = refresh->arena, .now = fed->hs->now, .log = fed->hs->log, .may_wait = true};
+    if (take_off(fed, &ctx, refresh->server)) {
+        struct err err = fed_keys_ask_server(fed, &ctx, refresh->server);
+        land(fed, &ctx, refresh->server, err, !err.code);
+    }
+    pthread_mutex_lock(&fed->keys->lock);
+    get_server(fed->keys, refresh->server)->refreshing = false;
+    pthread_mutex_unlock(&fed->keys->lock);
+    ctx_finish(&ctx);
+    arena_free(&refresh->arena);
+    mem_free(refresh);
+}
+
+static void refresh_later(struct fed *fed, struct slice server)
+{
+    struct refresh *refresh = mem_alloc(sizeof *refresh);
+    refresh->fed = fed;
+    refresh->arena = arena_new();
+    refresh->server = arena_copy(refresh->arena, server);
+    if (!fed->hs->waiters || !workers_submit(fed->hs->waiters, 0, run_refresh, refresh)) {
+        arena_free(&refresh->arena);
+        mem_free(refresh);
+    }
+}
+
+struct err fed_key_find(struct fed *fed, struct ctx *ctx, const struct fed_key_query *query,
+                        struct ed25519_public *key_out, bool *found_out)
+{
+    if (hs_is_local(fed->hs, query->server)) {
+        *found_out = find_own(fed->hs, query, key_out);
+        return OK;
+    }
+    TRY(ensure_loaded(fed, ctx, query->server));
+    pthread_mutex_lock(&fed->keys->lock);
+    struct cached_server *server = map_get_ptr(fed->keys->servers, query->server);
+    const struct cached_key *key = find_key(server, query->key_id);
+    *found_out = is_good(key, query);
+    if (*found_out) {
+        *key_out = key->public_key;
+    }
+    bool due = *found_out && query->use == FED_KEY_REQUEST && is_due(server, key, ctx);
+    pthread_mutex_unlock(&fed->keys->lock);
+    if (due) {
+        refresh_later(fed, query->server);
+    }
+    return OK;
+}
+
+bool fed_keys_may_fetch(struct fed *fed, struct ctx *ctx, struct slice name)
+{
+    pthread_mutex_lock(&fed->keys->lock);
+    const struct cached_server *server = map_get_ptr(fed->keys->servers, name);
+    bool may = !server || server->in_flight || server->pause_until_ms <= now_mono_ms(ctx->now);
+    pthread_mutex_unlock(&fed->keys->lock);
+    return may;
+}
+
+struct err fed_keys_get_by(struct fed *fed, struct ctx *ctx, const struct fed_keys_want *want,
+                           struct ed25519_public *key_out, bool *found_out)
+{
+    const struct fed_key_query *query = want->query;
     TRY(fed_key_find(fed, ctx, query, key_out, found_out));
     if (*found_out || hs_is_local(fed->hs, query->server) ||
         !fed_keys_may_fetch(fed, ctx, query->server)) {
@@ -350,12 +422,19 @@ struct err fed_key_get(struct fed *fed, struct ctx *ctx, const struct fed_key_qu
     if (!take_off(fed, ctx, query->server)) {
         return fed_key_find(fed, ctx, query, key_out, found_out);
     }
-    struct err err = fed_keys_fetch(fed, ctx, query);
+    struct err err = want->fetch(fed, ctx, query);
     struct err found = fed_key_find(fed, ctx, query, key_out, found_out);
-    land(fed, ctx, query->server, !found.code && *found_out);
+    land(fed, ctx, query->server, err, !found.code && *found_out);
     if (err.code) {
         log_debug(ctx->log, "keys_not_fetched", .req = ctx->req, .dest = query->server,
                   .err = slice_of(err.text));
     }
     return found;
+}
+
+struct err fed_key_get(struct fed *fed, struct ctx *ctx, const struct fed_key_query *query,
+                       struct ed25519_public *key_out, bool *found_out)
+{
+    struct fed_keys_want want = {query, fed_keys_fetch};
+    return fed_keys_get_by(fed, ctx, &want, key_out, found_out);
 }

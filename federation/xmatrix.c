@@ -3,7 +3,9 @@
 
 #include "federation/fed_priv.h"
 
-enum { KEY_ID_BYTES_MAX = 255 };
+#include <stdatomic.h>
+
+enum { KEY_ID_BYTES_MAX = 255, STRANGERS_MAX = 24, STRANGER_MS_MAX = 20000 };
 
 static const char *const method_names[] = {
     [HTTP_GET] = "GET",       [HTTP_POST] = "POST", [HTTP_PUT] = "PUT",
@@ -127,15 +129,43 @@ static struct err verify(struct fed *fed, struct ctx *ctx, const struct http_req
     return OK;
 }
 
+static struct err verify_each(struct fed *fed, struct ctx *ctx, const struct http_request *request,
+                              const struct signers *signers, key_fn find, struct verdict *verdict)
+{
+    for (size_t i = 0; i < signers->count && !verdict->verified; i++) {
+        TRY(verify(fed, ctx, request, &signers->headers[i], find, verdict));
+    }
+    return OK;
+}
+
+/* Anybody may claim to be a server whose keys are slow to come: at most a part of the threads that
+ * wait for the network does so for strangers, and not for long. */
+static struct err verify_stranger(struct fed *fed, struct ctx *ctx,
+                                  const struct http_request *request, const struct signers *signers,
+                                  struct verdict *verdict)
+{
+    struct ctx hurried = *ctx;
+    int64_t until_ms = now_mono_ms(ctx->now) + STRANGER_MS_MAX;
+    hurried.deadline_mono_ms = ctx->deadline_mono_ms && ctx->deadline_mono_ms < until_ms
+                                   ? ctx->deadline_mono_ms
+                                   : until_ms;
+    struct err err = err_public(ERR_M_UNAVAILABLE, "Too many unknown servers call; try again.");
+    if (atomic_fetch_add(&fed->strangers_running, 1) < STRANGERS_MAX) {
+        err = verify_each(fed, &hurried, request, signers, fed_key_get, verdict);
+    }
+    atomic_fetch_sub(&fed->strangers_running, 1);
+    ctx->write_ticket = hurried.write_ticket;
+    ctx->deferred = hurried.deferred;
+    return err;
+}
+
 static struct err check_signers(struct fed *fed, struct ctx *ctx,
                                 const struct http_request *request, const struct signers *signers)
 {
-    static const key_fn ways[] = {fed_key_find, fed_key_get};
     struct verdict verdict = {0};
-    for (size_t way = 0; way < COUNT_OF(ways) && !verdict.found; way++) {
-        for (size_t i = 0; i < signers->count && !verdict.verified; i++) {
-            TRY(verify(fed, ctx, request, &signers->headers[i], ways[way], &verdict));
-        }
+    TRY(verify_each(fed, ctx, request, signers, fed_key_find, &verdict));
+    if (!verdict.found) {
+        TRY(verify_stranger(fed, ctx, request, signers, &verdict));
     }
     if (!verdict.found) {
         return refuse("The key of the origin cannot be found, or it is not valid now.");

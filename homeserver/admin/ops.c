@@ -1,5 +1,7 @@
 #include "homeserver/admin/ops_priv.h"
 
+#include "crypto/signing_key.h"
+
 static const struct {
     struct slice name;
     admin_fn fn;
@@ -26,6 +28,7 @@ static const struct {
     {{"registration_tokens/delete", 26}, admin_tokens_delete},
     {{"reports/list", 12}, admin_reports_list},
     {{"reports/delete", 14}, admin_reports_delete},
+    {{"rotate_key", 10}, admin_rotate_key},
     {{"stats", 5}, admin_stats},
     {{"compact", 7}, admin_compact},
 };
@@ -89,6 +92,23 @@ struct err admin_stats(struct admin_call *call)
     json_out_key_int(call->out, LIT("store_flushes"), (int64_t)stats.flushes);
     json_out_key_int(call->out, LIT("store_writes_pending"), (int64_t)stats.pending);
     json_out_key_int(call->out, LIT("jobs_queued"), (int64_t)workers_queued(hs->workers));
+    json_out_object_end(call->out);
+    return OK;
+}
+
+/* In force from the next start; the present key then counts for the events that it has signed. */
+struct err admin_rotate_key(struct admin_call *call)
+{
+    struct slice dir = call->hs->conf->data_dir;
+    if (call->hs->fetcher) { /* what it signed until its stop would come after the key's end */
+        return err_public(ERR_M_UNKNOWN_400,
+                          "Stop the server first: its key changes with a start.");
+    }
+    struct slice path = arena_printf(call->ctx->arena, "%.*s/signing.key", (int)dir.len, dir.ptr);
+    TRY(signing_key_rotate(path, now_wall_ms(call->ctx->now)));
+    json_out_object(call->out);
+    json_out_key_string(call->out, LIT("old_key"), signing_key_id(call->hs->signing_key));
+    json_out_key_string(call->out, LIT("in_force"), LIT("after the next start"));
     json_out_object_end(call->out);
     return OK;
 }

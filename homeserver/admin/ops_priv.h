@@ -43,5 +43,6 @@ struct err admin_tokens_create(struct admin_call *call) MUST_USE;
 struct err admin_tokens_delete(struct admin_call *call) MUST_USE;
 struct err admin_reports_list(struct admin_call *call) MUST_USE;
 struct err admin_reports_delete(struct admin_call *call) MUST_USE;
+struct err admin_rotate_key(struct admin_call *call) MUST_USE;
 struct err admin_stats(struct admin_call *call) MUST_USE;
 struct err admin_compact(struct admin_call *call) MUST_USE;

@@ -1,16 +1,28 @@
 /* The one file that talks to libmicrohttpd. Each loop drives one daemon in external mode: its epoll
  * descriptor is watched, and MHD_run is called before the loop sleeps whenever there is a reason.
  *
- * What the library answers by itself, before any of our code sees the request, keeps its own plain
- * form: headers larger than the pool (431, 414), a malformed Content-Length or chunk (400). */
+ * What the library answers by itself, before our code sees the request or while it reads the body
+ * (headers larger than the pool, a malformed request line, Content-Length or chunk), it queues with
+ * its public MHD_queue_response, which it calls as any other program does: by name. This file
+ * defines that name, so those answers come by here and get the form of all others. */
 #include "homeserver/base/mem.h"
 #include "homeserver/http/priv.h"
 #include "spec/errcodes.h"
 
+#include <dlfcn.h>
 #include <microhttpd.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+
+enum {
+    UNREAD_BYTES_MAX = 1 << 20,
+    HEADER_RECORD_BYTES = 64, /* of the pool, for each header line */
+    REPLY_HEAD_BYTES = 1536,  /* of the pool, for the reply */
+};
+
+typedef enum MHD_Result (*queue_fn)(struct MHD_Connection *mhd, unsigned status,
+                                    struct MHD_Response *response);
 
 struct http_front {
     struct MHD_Daemon *daemon;
@@ -18,6 +30,7 @@ struct http_front {
     struct loop_watch *watch;
     struct loop_timer *timer;
     struct http_connection *incoming; /* during MHD_add_connection */
+    queue_fn queue;                   /* the library's MHD_queue_response */
     bool need_run;
 };
 
@@ -86,7 +99,8 @@ static enum MHD_Result on_header(void *cls, enum MHD_ValueKind kind, const char 
     struct slice name = {key, key_len};
     struct slice text = {value ? value : "", value ? value_len : 0};
     (void)kind;
-    job->bad_header |= !is_token(name);
+    job->bad_header |= !is_token(name) || memchr(text.ptr, '\r', text.len) != NULL;
+    job->header_count++;
     job->host_count += slice_eq_nocase(name, LIT("Host"));
     job->encoding_count += slice_eq_nocase(name, LIT("Transfer-Encoding"));
     if (slice_eq_nocase(name, LIT("Content-Length"))) {
@@ -124,11 +138,16 @@ static void collect_headers(struct http_connection *connection, const char *meth
     MHD_get_connection_values_n(connection->mhd, MHD_HEADER_KIND, on_header, job);
 }
 
-static void *on_uri(void *cls, const char *uri, struct MHD_Connection *mhd)
+static struct http_connection *connection_of(struct MHD_Connection *mhd)
 {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-    struct http_connection *connection = info->socket_context;
+    return info->socket_context;
+}
+
+static void *on_uri(void *cls, const char *uri, struct MHD_Connection *mhd)
+{
+    struct http_connection *connection = connection_of(mhd);
     (void)cls;
     connection->uri = uri ? uri : "";
     connection->uri_len = strlen(connection->uri);
@@ -261,6 +280,18 @@ static enum MHD_Result queue_reply(struct http_connection *connection)
     return queued;
 }
 
+/* Bytes that nobody will read any more: a socket that is closed over them resets the connection,
+ * and the peer may lose the answer. */
+static void throw_unread_away(int fd)
+{
+    char bytes[4096];
+    for (size_t i = 0; i < UNREAD_BYTES_MAX / sizeof bytes; i++) {
+        if (recv(fd, bytes, sizeof bytes, MSG_DONTWAIT) <= 0) {
+            return;
+        }
+    }
+}
+
 /* The reply by hand, where the library takes none; the connection is closed after it. */
 static void send_raw(struct http_connection *connection)
 {
@@ -268,17 +299,98 @@ static void send_raw(struct http_connection *connection)
     struct slice body = buf_slice(&reply->body);
     struct buf out;
     buf_init_arena(&out, connection->arena, HTTP_REPLY_BYTES_MAX);
-    buf_printf(&out, "HTTP/1.1 %d Refused\r\nConnection: close\r\nContent-Length: %zu\r\n",
-               reply->status, body.len);
+    buf_printf(&out, "HTTP/1.1 %d %s\r\nConnection: close\r\nContent-Length: %zu\r\n",
+               reply->status, MHD_get_reason_phrase_for((unsigned)reply->status), body.len);
     for (size_t i = 0; i < HTTP_CORS_COUNT; i++) {
         buf_printf(&out, "%s: %s\r\n", http_cors[i].name, http_cors[i].value);
     }
     buf_printf(&out, "X-Request-Id: %s\r\nContent-Type: application/json\r\n\r\n",
                connection->req_text);
     buf_add(&out, body);
+    throw_unread_away(connection->fd);
     ssize_t sent = send(connection->fd, out.ptr, out.len, MSG_DONTWAIT | MSG_NOSIGNAL);
     (void)sent; /* a peer that does not read loses the explanation, not more */
     shutdown(connection->fd, SHUT_WR);
+}
+
+/* --- answers of the library's own --- */
+
+static const struct own_answer {
+    unsigned status;
+    uint32_t code;
+    const char *text;
+} own_answers[] = {
+    {MHD_HTTP_BAD_REQUEST, ERR_M_UNKNOWN_400,
+     "The request line, a header or the coding of the body is malformed."},
+    {MHD_HTTP_CONTENT_TOO_LARGE, ERR_M_TOO_LARGE, "The body is too large."},
+    {MHD_HTTP_URI_TOO_LONG, ERR_M_TOO_LARGE, "The request line is too long."},
+    {MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE, ERR_M_HEADERS_TOO_LARGE,
+     "The request headers are too large."},
+    {MHD_HTTP_HTTP_VERSION_NOT_SUPPORTED, ERR_M_UNKNOWN_400, "Use HTTP/1.1."},
+    {MHD_HTTP_INTERNAL_SERVER_ERROR, ERR_M_UNKNOWN, "The server failed to read the request."},
+};
+
+static const struct own_answer *find_own_answer(unsigned status)
+{
+    for (size_t i = 0; i + 1 < COUNT_OF(own_answers); i++) {
+        if (own_answers[i].status == status) {
+            return &own_answers[i];
+        }
+    }
+    return &own_answers[COUNT_OF(own_answers) - 1];
+}
+
+/* Sent by hand: some of the library's own answers leave with their head twice. */
+static void send_own_answer(struct http_connection *connection, unsigned status)
+{
+    const struct own_answer *answer = find_own_answer(status);
+    struct err err = err_public(answer->code, answer->text);
+    if (!connection->job) {
+        http_exchange_begin(connection, (struct slice){0});
+    }
+    http_exchange_count_error(connection->home->server, err);
+    http_reply_error(&connection->job->reply, err, (struct slice){0});
+    connection->job->reply.status = (int)status;
+    send_raw(connection);
+}
+
+/* Ours are queued while the phase says so; see the head of the file. Told that it cannot queue its
+ * answer, the library closes the connection. */
+enum MHD_Result MHD_queue_response(struct MHD_Connection *mhd, unsigned status,
+                                   struct MHD_Response *response)
+{
+    struct http_connection *connection = connection_of(mhd);
+    if (connection->phase == HTTP_PHASE_SENDING) {
+        return connection->home->front->queue(mhd, status, response);
+    }
+    send_own_answer(connection, status);
+    return MHD_NO;
+}
+
+/* Whether the pool, which holds the request's head, has room for that of the reply. */
+static bool has_room(struct http_connection *connection)
+{
+    const struct http_server_config *config = &connection->home->server->config;
+    size_t pool = config->pool_bytes ? config->pool_bytes : HTTP_POOL_BYTES;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection->mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    size_t used = (info ? info->header_size : 0) +
+                  (size_t)connection->job->header_count * HEADER_RECORD_BYTES;
+    return used + REPLY_HEAD_BYTES <= pool;
+}
+
+/* The request's head is complete. */
+static enum http_step take_head(struct http_connection *connection, const char *method,
+                                const char *version)
+{
+    collect_headers(connection, method, version);
+    if (has_room(connection)) {
+        return http_exchange_headers(connection);
+    }
+    struct err err = err_make(ERR_M_HEADERS_TOO_LARGE, "no room for the reply's headers");
+    http_exchange_count_error(connection->home->server, err);
+    http_reply_error(&connection->job->reply, err, (struct slice){0});
+    return HTTP_STEP_DROP;
 }
 
 static enum MHD_Result on_access(void *cls, struct MHD_Connection *mhd, const char *url,
@@ -294,10 +406,8 @@ static enum MHD_Result on_access(void *cls, struct MHD_Connection *mhd, const ch
         step = http_exchange_body(connection, (struct slice){upload, *upload_len}, &taken);
         *upload_len -= taken;
     } else if (connection->in_head) {
-        if (connection->phase == HTTP_PHASE_HEAD) {
-            collect_headers(connection, method, version);
-        }
-        step = http_exchange_headers(connection);
+        step = connection->phase == HTTP_PHASE_HEAD ? take_head(connection, method, version)
+                                                    : http_exchange_headers(connection);
         connection->in_head = step == HTTP_STEP_SUSPEND;
     } else {
         step = http_exchange_complete(connection);
@@ -406,6 +516,9 @@ static struct MHD_Daemon *start_daemon(struct http_front *front)
 struct http_front *http_front_new(struct http_loop *home)
 {
     struct http_front *front = mem_alloc(sizeof *front);
+    void *queue = dlsym(RTLD_NEXT, "MHD_queue_response");
+    ASSERT(queue != NULL);
+    memcpy(&front->queue, &queue, sizeof queue);
     front->home = home;
     front->daemon = start_daemon(front);
     if (!front->daemon) {

@@ -46,7 +46,7 @@ struct http_job {
     struct slice upgrade, connection_header, forwarded_for; /* headers of internal use */
     struct slice ws_key, ws_version, ws_protocol;
     int64_t content_length;
-    unsigned host_count, length_count, encoding_count;
+    unsigned header_count, host_count, length_count, encoding_count;
     bool bad_header, expects_continue, http_1_0, unknown_method;
     struct slice transfer_encoding;
 };

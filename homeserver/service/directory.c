@@ -112,6 +112,63 @@ struct err hs_public_rooms(struct hs *hs, struct ctx *ctx, uint64_t **rooms_out,
     return OK;
 }
 
+/* --- from room to room --- */
+
+struct names_move {
+    uint64_t from, to;
+    struct store_update *forward, *reverse, *listing;
+};
+
+static struct err move_alias(struct hs *hs, struct ctx *ctx, struct names_move *move,
+                             struct slice alias)
+{
+    struct slice row;
+    struct buf moved;
+    bool found = false;
+    TRY(store_get(hs->store, ctx, aliases, alias, &row, &found));
+    struct unpack in = unpack_of(found ? row : (struct slice){0});
+    store_delete(move->reverse, reverse_key(ctx, move->from, alias));
+    if (!found || unpack_u64(&in) != move->from) { /* it was deleted just now */
+        return OK;
+    }
+    buf_init_arena(&moved, ctx->arena, 32);
+    pack_u64(&moved, move->to);
+    pack_u64(&moved, unpack_u64(&in));
+    store_expect(move->forward, alias, row);
+    store_put(move->forward, alias, buf_slice(&moved));
+    store_put(move->reverse, reverse_key(ctx, move->to, alias), (struct slice){0});
+    return OK;
+}
+
+static struct err move_once(struct hs *hs, struct ctx *ctx, uint64_t from, uint64_t to)
+{
+    struct names_move move = {from, to, store_update_new(ctx, aliases),
+                              store_update_new(ctx, aliases_of), store_update_new(ctx, published)};
+    struct store_update *updates[] = {move.forward, move.reverse, move.listing};
+    struct slice *names = NULL;
+    size_t count = 0;
+    bool is_public = false;
+    TRY(hs_aliases_of(hs, ctx, from, &names, &count));
+    for (size_t i = 0; i < count; i++) {
+        TRY(move_alias(hs, ctx, &move, names[i]));
+    }
+    TRY(hs_public_get(hs, ctx, from, &is_public));
+    if (is_public) {
+        store_delete(move.listing, store_id_u64(ctx->arena, from));
+        store_put(move.listing, store_id_u64(ctx->arena, to), (struct slice){0});
+    }
+    return store_write(hs->store, ctx, updates, COUNT_OF(updates));
+}
+
+struct err hs_names_move(struct hs *hs, struct ctx *ctx, uint64_t from, uint64_t to)
+{
+    struct err err = err_make(ERR_CONFLICT, "not tried yet");
+    while (err.code == ERR_CONFLICT) { /* an alias changed in between */
+        err = move_once(hs, ctx, from, to);
+    }
+    return err;
+}
+
 struct err hs_room_resolve(struct hs *hs, struct ctx *ctx, struct slice room_id_or_alias,
                            struct room **room_out)
 {

@@ -13,6 +13,8 @@ struct err hs_alias_delete(struct hs *hs, struct ctx *ctx, struct slice alias) M
 struct err hs_aliases_of(struct hs *hs, struct ctx *ctx, uint64_t room, struct slice **aliases_out,
                          size_t *count_out) MUST_USE;
 
+/* All aliases of a room, and its entry in the room list, go over to another room in one write. */
+struct err hs_names_move(struct hs *hs, struct ctx *ctx, uint64_t from, uint64_t to) MUST_USE;
 struct err hs_public_set(struct hs *hs, struct ctx *ctx, uint64_t room, bool is_public) MUST_USE;
 struct err hs_public_get(struct hs *hs, struct ctx *ctx, uint64_t room,
                          bool *is_public_out) MUST_USE;

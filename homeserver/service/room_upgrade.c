@@ -1,6 +1,7 @@
 #include "homeserver/service/room_upgrade.h"
 
 #include "homeserver/service/directory.h"
+#include "homeserver/service/purge.h"
 #include "homeserver/service/sending.h"
 #include "homeserver/service/succession.h"
 #include "homeserver/service/users.h"
@@ -17,6 +18,7 @@ static const struct slice carried_types[] = {
     {"m.room.topic", 12},
     {"m.room.avatar", 13},
     {"m.room.policy", 13},
+    {"m.room.canonical_alias", 22}, /* its aliases follow once the old room is closed */
 };
 
 struct upgrading {
@@ -294,46 +296,20 @@ static struct err unless_forbidden(struct err err)
     return err.code == ERR_M_FORBIDDEN ? OK : err;
 }
 
-static struct err move_canonical(struct upgrading *u)
+static struct err clear_canonical(struct upgrading *u)
 {
     const struct json *content = NULL;
     TRY(find_state(u, LIT("m.room.canonical_alias"), LIT(""), &content));
-    if (!content || !content->count) {
-        return OK;
-    }
-    TRY(unless_forbidden(
-        send_state(u, u->old_room, LIT("m.room.canonical_alias"), LIT(""), json_object())));
-    return send_state(u, u->new_room, LIT("m.room.canonical_alias"), LIT(""), *content);
+    return content && content->count
+               ? unless_forbidden(send_state(u, u->old_room, LIT("m.room.canonical_alias"), LIT(""),
+                                             json_object()))
+               : OK;
 }
 
-static struct err move_aliases(struct upgrading *u)
+static struct err move_names(struct upgrading *u)
 {
-    struct slice *aliases = NULL;
-    size_t count = 0;
-    TRY(hs_aliases_of(u->hs, u->ctx, hs_room_info(u->old_room).number, &aliases, &count));
-    for (size_t i = 0; i < count; i++) {
-        uint64_t room = 0;
-        uint64_t creator = 0;
-        bool found = false;
-        TRY(hs_alias_get(u->hs, u->ctx, aliases[i], &room, &creator, &found));
-        if (found) {
-            TRY(hs_alias_delete(u->hs, u->ctx, aliases[i]));
-            TRY(hs_alias_set(u->hs, u->ctx, aliases[i], hs_room_info(u->new_room).number, creator));
-        }
-    }
-    return move_canonical(u);
-}
-
-static struct err move_listing(struct upgrading *u)
-{
-    bool is_public = false;
-    uint64_t old_number = hs_room_info(u->old_room).number;
-    TRY(hs_public_get(u->hs, u->ctx, old_number, &is_public));
-    if (!is_public) {
-        return OK;
-    }
-    TRY(hs_public_set(u->hs, u->ctx, hs_room_info(u->new_room).number, true));
-    return hs_public_set(u->hs, u->ctx, old_number, false);
+    return hs_names_move(u->hs, u->ctx, hs_room_info(u->old_room).number,
+                         hs_room_info(u->new_room).number);
 }
 
 /* Spec: "setting events_default and invite to the greater of 50 and users_default + 1". */
@@ -368,14 +344,75 @@ static struct err carry_settings(struct upgrading *u)
     return OK;
 }
 
+typedef struct err (*step_fn)(struct upgrading *u);
+
+static struct err run(struct upgrading *u, const step_fn *steps, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        TRY(steps[i](u));
+    }
+    return OK;
+}
+
+/* The tombstone comes last: before it nobody has heard of the new room, which can be taken back. */
+static struct err make_new(struct upgrading *u)
+{
+    static const step_fn steps[] = {send_create,   send_join, send_power_levels, send_carried,
+                                    send_children, send_bans, send_final_levels, send_tombstone};
+    struct err err = run(u, steps, COUNT_OF(steps));
+    if (err.code != 0 && u->new_room) {
+        struct err left = hs_room_take_back(u->hs, u->ctx, hs_room_info(u->new_room).number);
+        if (left.code != 0) {
+            log_warn(u->hs->log, "room_not_taken_back", .room = hs_room_info(u->new_room).room_id,
+                     .err = slice_of(left.text));
+        }
+    }
+    return err;
+}
+
+/* Whether the room is the successor that this upgrade would make, and the actor is in it. */
+static struct err is_successor(struct upgrading *u, struct room *room, bool *is_out)
+{
+    struct stored_event create;
+    enum membership membership = MEMBERSHIP_NONE;
+    uint64_t root = hs_room_head(room).root;
+    TRY(hs_state_event(u->hs, u->ctx, room, root, LIT("m.room.create"), LIT(""), &create, is_out));
+    TRY(hs_membership_at(u->hs, u->ctx, room, root, u->actor->user_id, &membership));
+    if (*is_out) {
+        const struct json *predecessor = json_get_object(create.event.content, LIT("predecessor"));
+        *is_out = slice_eq(create.event.sender.s, u->actor->user_id) &&
+                  hs_room_info(room).rules == u->rules && membership == MEMBERSHIP_JOIN &&
+                  json_is_string(json_get(predecessor, LIT("room_id")),
+                                 hs_room_info(u->old_room).room_id);
+    }
+    return OK;
+}
+
+/* An upgrade that stopped behind its tombstone goes on where it was. */
+static struct err find_new(struct upgrading *u)
+{
+    const struct json *tombstone = NULL;
+    struct room *room = NULL;
+    uint64_t number = 0;
+    bool found = false;
+    TRY(find_state(u, LIT("m.room.tombstone"), LIT(""), &tombstone));
+    struct slice room_id = json_get_string(tombstone, LIT("replacement_room"));
+    if (ids_is_room(room_id)) {
+        TRY(hs_room_find(u->hs, u->ctx, room_id, &number, &found));
+    }
+    if (found) {
+        TRY(hs_room_get(u->hs, u->ctx, number, &room));
+        TRY(is_successor(u, room, &found));
+    }
+    u->new_room = found ? room : NULL;
+    return OK;
+}
+
 struct err hs_room_upgrade(struct hs *hs, struct ctx *ctx, struct room *room,
                            const struct actor *actor, const struct room_upgrade *upgrade,
                            struct slice *room_id_out)
 {
-    static struct err (*const steps[])(struct upgrading *) = {
-        check_permission, read_creators, send_create, send_join,     send_power_levels,
-        send_carried,     send_children, send_bans,   move_aliases,  send_final_levels,
-        send_tombstone,   move_listing,  close_old,   carry_settings};
+    static const step_fn rest[] = {move_names, clear_canonical, close_old, carry_settings};
     struct upgrading u = {.hs = hs,
                           .ctx = ctx,
                           .old_room = room,
@@ -386,9 +423,13 @@ struct err hs_room_upgrade(struct hs *hs, struct ctx *ctx, struct room *room,
     if (!u.rules) {
         return err_public(ERR_M_UNSUPPORTED_ROOM_VERSION, "This room version is not known.");
     }
-    for (size_t i = 0; i < COUNT_OF(steps); i++) {
-        TRY(steps[i](&u));
+    TRY(check_permission(&u));
+    TRY(read_creators(&u));
+    TRY(find_new(&u));
+    if (!u.new_room) {
+        TRY(make_new(&u));
     }
+    TRY(run(&u, rest, COUNT_OF(rest)));
     *room_id_out = hs_room_info(u.new_room).room_id;
     return OK;
 }

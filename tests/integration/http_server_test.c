@@ -97,6 +97,94 @@ static void malformed_requests_are_refused_and_closed(void **state)
     }
 }
 
+/* Head, `fill` bytes, tail: some are found by the library, some by us. */
+static const struct broken {
+    const char *head;
+    size_t fill;
+    const char *tail;
+    int status;
+} broken[] = {
+    {"GET / HTTP/1.1\r\nHost: a\r\nX: ", 20000, "\r\n\r\n", 431},
+    {"GET / HTTP/1.1\r\nHost: a\r\nX: ", 400000, "\r\n\r\n", 431},
+    {"GET / HTTP/1.1\r\nHost: a\r\nX: ", 7000, "\r\n\r\n", 431}, /* no room to answer */
+    {"GET / HTTP/1.1\r\nHost: a\r\nX: ", 8000, "\r\n\r\n", 431},
+    {"GET /", 20000, " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
+    {"GET /?", 20000, " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
+    {"GET / HTTQ/1.1\r\nHost: a\r\n\r\n", 0, "", 400},
+    {"one two three\r\n\r\n", 0, "", 400},
+    {"GET /\r\n\r\n", 0, "", 400},
+    {"GET / HTTP/3.0\r\nHost: a\r\n\r\n", 0, "", 505},
+    {"GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", 0, "", 400},
+    {"GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", 0, "", 400},
+    {"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 0, "", 400},
+    {"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: ten\r\n\r\n", 0, "", 400},
+    {"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1x\r\n\r\na", 0, "", 400},
+    {"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: \r\n\r\n", 0, "", 400},
+    {"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999\r\n\r\n", 0, "", 413},
+    {"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 0, "", 400},
+    {"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\na", 0, "", 400},
+#define CHUNKED(route) "POST " route " HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    {CHUNKED("/_matrix/client/v3/echo") "zz\r\nabc\r\n0\r\n\r\n", 0, "", 400},
+    {CHUNKED("/_matrix/client/v3/echo") "-1\r\nabc\r\n0\r\n\r\n", 0, "", 400},
+    {CHUNKED("/_matrix/client/v3/echo") "2\r\n{}and more\r\n0\r\n\r\n", 0, "", 400},
+    {CHUNKED("/_matrix/client/v3/echo") "ffffffffffffffffffff\r\n{}\r\n0\r\n\r\n", 0, "", 413},
+    {CHUNKED("/_matrix/client/v3/echo") "2\r\n{}\r\n0\r\nno colon\r\n\r\n", 0, "", 400},
+    {CHUNKED("/upload") "2\r\nab\r\nzz\r\nabc\r\n0\r\n\r\n", 0, "", 400},
+};
+
+/* Written in pieces, so that the library finds the fault with and without all of it at hand. */
+static void write_broken(int fd, const struct broken *request, size_t piece_bytes)
+{
+    static char text[500000];
+    size_t head = strlen(request->head);
+    memcpy(text, request->head, head);
+    memset(text + head, 'a', request->fill);
+    memcpy(text + head + request->fill, request->tail, strlen(request->tail));
+    struct slice rest = {text, head + request->fill + strlen(request->tail)};
+    while (rest.len) {
+        harness_write(fd, slice_sub(rest, 0, piece_bytes));
+        rest = slice_from(rest, piece_bytes);
+    }
+}
+
+static void every_refusal_has_the_one_shape(void **state)
+{
+    static const size_t pieces[] = {500000, 7};
+    for (size_t i = 0; i < 2 * COUNT_OF(broken); i++) {
+        const struct broken *request = &broken[i / 2];
+        if (request->fill > 100000 && i % 2) {
+            continue;
+        }
+        int fd = harness_connect(*state, HARNESS_PLAIN);
+        write_broken(fd, request, pieces[i % 2]);
+        bool answered = harness_read(fd, &reply);
+        if (!answered || reply.status != request->status ||
+            !strstr(reply.head, "Content-Type: application/json\r\n") ||
+            !strstr(reply.head, "Access-Control-Allow-Origin: *\r\n") ||
+            strncmp(reply.body, "{\"errcode\":\"M_", 14) != 0 ||
+            !strstr(reply.body, "\"error\":\"")) {
+            fail_msg("%.60s: %s%s", request->head, reply.head, reply.body);
+        }
+        assert_true(harness_closed(fd));
+        close(fd);
+    }
+}
+
+static void a_kept_connection_gets_the_shape_too(void **state)
+{
+    int fd = harness_connect(*state, HARNESS_PLAIN);
+    for (int i = 0; i < 3; i++) {
+        harness_write(fd, LIT("GET /big HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert_true(harness_read(fd, &reply));
+        assert_int_equal(reply.status, 200);
+    }
+    write_broken(fd, &broken[0], 1000);
+    assert_true(harness_read(fd, &reply));
+    assert_int_equal(reply.status, 431);
+    assert_non_null(strstr(reply.body, "M_TOO_LARGE"));
+    close(fd);
+}
+
 static void pipelined_requests_are_answered_in_order(void **state)
 {
     char text[] = "POST /_matrix/client/v3/echo HTTP/1.1\r\nHost: a\r\n"
@@ -304,6 +392,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         HTTP_TEST(requests_are_answered_by_status),
         HTTP_TEST(malformed_requests_are_refused_and_closed),
+        HTTP_TEST(every_refusal_has_the_one_shape),
+        HTTP_TEST(a_kept_connection_gets_the_shape_too),
         HTTP_TEST(pipelined_requests_are_answered_in_order),
         HTTP_TEST(a_body_may_come_byte_by_byte),
         HTTP_TEST(slow_bodies_get_408_and_idle_connections_end),

@@ -81,6 +81,19 @@ static void https_answers_and_knows_the_peer(void **state)
     close_tls(&client);
 }
 
+static void refusals_have_the_one_shape(void **state)
+{
+    static char header[20000];
+    struct client client = open_tls(*state);
+    memset(header, 'a', sizeof header);
+    say(&client, LIT("GET / HTTP/1.1\r\nHost: a\r\nX: "));
+    say(&client, (struct slice){header, sizeof header});
+    hear(&client, "}", 1);
+    assert_non_null(strstr(got, "HTTP/1.1 431 "));
+    assert_non_null(strstr(got, "\"errcode\":\"M_TOO_LARGE\""));
+    close_tls(&client);
+}
+
 static void uploads_pass(void **state)
 {
     static char block[100000];
@@ -186,6 +199,7 @@ int main(void)
 #define TLS_TEST(name) cmocka_unit_test_setup_teardown(name, harness_start, harness_stop)
     const struct CMUnitTest tests[] = {
         TLS_TEST(https_answers_and_knows_the_peer),
+        TLS_TEST(refusals_have_the_one_shape),
         TLS_TEST(uploads_pass),
         TLS_TEST(a_gate_opens_behind_tls),
         TLS_TEST(wss_echoes_and_notices_the_end),

@@ -131,6 +131,12 @@ static const struct command commands[] = {
      {ROOM},
      "Nothing of the room is kept on this server. An interrupted purge is finished by\n"
      "beginning it again.\n"},
+    {"rotate-key",
+     "make a new key to sign with",
+     "rotate_key",
+     NULL,
+     {{0}},
+     "The server must not run. The present key stays published for the events that it signed.\n"},
     {"stats", "figures of the server and its store", "stats", NULL, {{0}}, NULL},
     {"compact", "give disk space of deleted rows back", "compact", NULL, {{0}}, NULL},
     {"check",

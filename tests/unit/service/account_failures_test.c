@@ -1,10 +1,12 @@
 /* Each write path of an account with the store failing at its k-th call. */
 #include "homeserver/service/devices.h"
+#include "homeserver/service/openid.h"
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/profiles.h"
 #include "homeserver/service/pushers.h"
 #include "homeserver/service/registration.h"
 #include "homeserver/service/registration_tokens.h"
+#include "homeserver/service/reports.h"
 #include "spec/errcodes.h"
 #include "tests/support/failing.h"
 
@@ -431,6 +433,44 @@ static void a_device_goes_with_its_pushers(void **state)
     failing_each_call(&(struct failing){&h, furnish_pusher, sign_bob_out, bob_has_no_pusher, NULL});
 }
 
+/* --- what goes to others --- */
+
+static struct err report(void)
+{
+    struct report wanted = {.reporter = ann.actor.user_id, .user_id = bob.actor.user_id};
+    return hs_report_add(&h.hs, &h.ctx, &wanted);
+}
+
+static void one_report_is_there(void)
+{
+    struct reports reports;
+    assert_int_equal(hs_reports_list(&h.hs, &h.ctx, 0, 10, &reports).code, 0);
+    assert_int_equal(reports.count, 1);
+}
+
+static void a_report_is_kept_once(void **state)
+{
+    (void)state;
+    fail_each(report, one_report_is_there);
+}
+
+static struct err vouch(void)
+{
+    struct slice token;
+    struct slice user_id;
+    bool found = false;
+    TRY(hs_openid_issue(&h.hs, &h.ctx, ann.actor.user, &token));
+    TRY(hs_openid_find(&h.hs, &h.ctx, token, &user_id, &found));
+    assert_true(found);
+    return OK;
+}
+
+static void an_openid_token_fails_whole(void **state)
+{
+    (void)state;
+    fail_each(vouch, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -451,6 +491,8 @@ int main(void)
         cmocka_unit_test(a_pusher_moves_whole),
         cmocka_unit_test(a_pusher_goes_whole),
         cmocka_unit_test(a_device_goes_with_its_pushers),
+        cmocka_unit_test(a_report_is_kept_once),
+        cmocka_unit_test(an_openid_token_fails_whole),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 #include "homeserver/service/directory.h"
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/room_create.h"
+#include "homeserver/service/room_upgrade.h"
 #include "homeserver/service/signals.h"
 #include "homeserver/service/users.h"
 #include "tests/support/failing.h"
@@ -123,6 +124,75 @@ static void a_room_is_made_whole(void **state)
     (void)state;
     failing_each_call(
         &(struct failing){&h, furnish, create, both_have_the_room, one_more_room_or_none});
+}
+
+static void furnish_listed(void)
+{
+    struct room *where = NULL;
+    furnish_alias();
+    assert_int_equal(hs_public_set(&h.hs, &h.ctx, room, true).code, 0);
+    assert_int_equal(hs_room_get(&h.hs, &h.ctx, room, &where).code, 0);
+    house_state(&h, where, &ann, "m.room.canonical_alias", "{\"alias\":\"#a:test\"}");
+}
+
+static struct err upgrade(void)
+{
+    struct room *where = NULL;
+    struct slice made;
+    struct room_upgrade wanted = {.new_version = LIT("10")};
+    TRY(hs_room_get(&h.hs, &h.ctx, room, &where));
+    return hs_room_upgrade(&h.hs, &h.ctx, where, &ann.actor, &wanted, &made);
+}
+
+static struct slice state_text(uint64_t number, const char *type, struct slice member)
+{
+    struct room *where = NULL;
+    struct stored_event event;
+    bool found = false;
+    assert_int_equal(hs_room_get(&h.hs, &h.ctx, number, &where).code, 0);
+    assert_int_equal(hs_state_event(&h.hs, &h.ctx, where, hs_room_head(where).root, slice_of(type),
+                                    LIT(""), &event, &found)
+                         .code,
+                     0);
+    return found ? json_get_string(event.event.content, member) : (struct slice){0};
+}
+
+/* Another room stands where the old room says so, and nowhere else; the alias names one of them. */
+static void replaced_or_not(void)
+{
+    uint64_t named = 0;
+    uint64_t creator = 0;
+    bool found = false;
+    bool replaced = state_text(room, "m.room.tombstone", LIT("replacement_room")).ptr != NULL;
+    ctx_finish(&h.ctx);
+    assert_int_equal(rooms_of(&ann), replaced ? 2 : 1);
+    assert_int_equal(hs_alias_get(&h.hs, &h.ctx, alias, &named, &creator, &found).code, 0);
+    assert_true(found);
+    assert_true(named == room || replaced);
+}
+
+static void the_names_have_moved(void)
+{
+    uint64_t named = 0;
+    uint64_t creator = 0;
+    bool found = false;
+    bool is_public = true;
+    assert_int_equal(hs_alias_get(&h.hs, &h.ctx, alias, &named, &creator, &found).code, 0);
+    assert_true(named != room);
+    assert_int_equal(hs_public_get(&h.hs, &h.ctx, room, &is_public).code, 0);
+    assert_false(is_public);
+    assert_int_equal(hs_public_get(&h.hs, &h.ctx, named, &is_public).code, 0);
+    assert_true(is_public);
+    assert_true(slice_eq(state_text(named, "m.room.canonical_alias", LIT("alias")), alias));
+    assert_null(state_text(room, "m.room.canonical_alias", LIT("alias")).ptr);
+    ctx_finish(&h.ctx);
+}
+
+static void a_room_is_replaced_whole(void **state)
+{
+    (void)state;
+    failing_each_call(
+        &(struct failing){&h, furnish_listed, upgrade, the_names_have_moved, replaced_or_not});
 }
 
 /* --- members --- */
@@ -323,6 +393,7 @@ int main(void)
         cmocka_unit_test(aliases_come_and_go_whole),
         cmocka_unit_test(a_room_is_published_whole),
         cmocka_unit_test(a_room_is_made_whole),
+        cmocka_unit_test(a_room_is_replaced_whole),
         cmocka_unit_test(members_change_whole),
         cmocka_unit_test(a_room_is_forgotten_whole),
         cmocka_unit_test(guests_are_shut_out_in_the_end),
