@@ -1,4 +1,5 @@
 #include "homeserver/base/conf_priv.h"
+#include "homeserver/base/mem.h"
 
 #include <stdio.h>
 
@@ -313,11 +314,12 @@ static struct err read_file(struct arena *arena, struct slice path, struct slice
     if (!file) {
         return err_public(ERR_IO, "the configuration file cannot be opened");
     }
-    char *bytes = arena_alloc(arena, CONF_TEXT_BYTES_MAX + 1);
+    char *bytes = mem_alloc_raw(CONF_TEXT_BYTES_MAX + 1);
     size_t size = fread(bytes, 1, CONF_TEXT_BYTES_MAX + 1, file);
     bool failed = ferror(file) != 0;
     fclose(file);
-    *text_out = (struct slice){bytes, size};
+    *text_out = arena_copy(arena, (struct slice){bytes, size});
+    mem_free(bytes);
     return failed ? err_public(ERR_IO, "the configuration file cannot be read") : OK;
 }
 

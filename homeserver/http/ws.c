@@ -51,7 +51,7 @@ struct http_ws {
     struct http_wheel_entry timer;
     struct loop_task flush_task, read_task, gone_task;
     int64_t heard_ms, sent_ms, closing_ms;
-    struct http_ws_reader reader;
+    struct http_ws_reader *reader_owned; /* NULL between messages, which is most of the time */
     _Atomic size_t pending_bytes;
     _Atomic unsigned references;
     int fd;
@@ -118,12 +118,21 @@ static int64_t now_of(const struct http_ws *ws)
     return loop_mono_ms(ws->home->loop);
 }
 
+static void drop_reader(struct http_ws *ws)
+{
+    if (ws->reader_owned) {
+        http_ws_reader_deinit(ws->reader_owned);
+        mem_free(ws->reader_owned);
+        ws->reader_owned = NULL;
+    }
+}
+
 static void unref(struct http_ws *ws)
 {
     if (atomic_fetch_sub(&ws->references, 1) == 1) {
         drop_all(&ws->out);
         drop_all(&ws->in);
-        http_ws_reader_deinit(&ws->reader);
+        drop_reader(ws);
         pthread_mutex_destroy(&ws->mutex);
         mem_free(ws);
     }
@@ -381,11 +390,18 @@ static void take_message(struct http_ws *ws, struct slice text)
 
 static void feed(struct http_ws *ws, struct slice bytes)
 {
+    if (!ws->reader_owned) {
+        ws->reader_owned = mem_alloc_raw(sizeof *ws->reader_owned);
+        http_ws_reader_init(ws->reader_owned, MESSAGE_BYTES_MAX);
+    }
     while (!ws->close_received && !ws->failed) {
         struct slice payload = {0};
         uint16_t code = 0;
-        switch (http_ws_reader_next(&ws->reader, &bytes, &payload, &code)) {
+        switch (http_ws_reader_next(ws->reader_owned, &bytes, &payload, &code)) {
         case HTTP_WS_GOT_NOTHING:
+            if (http_ws_reader_is_idle(ws->reader_owned)) {
+                drop_reader(ws);
+            }
             return;
         case HTTP_WS_GOT_TEXT:
             take_message(ws, payload);
@@ -564,7 +580,6 @@ struct err http_ws_accept(struct ctx *ctx, const struct http_request *request,
     ws->timer = (struct http_wheel_entry){.fn = on_timer, .arg = ws};
     atomic_store(&ws->references, 1);
     pthread_mutex_init(&ws->mutex, NULL);
-    http_ws_reader_init(&ws->reader, MESSAGE_BYTES_MAX);
     atomic_fetch_add(&ws->home->server->sockets, 1);
     stats_gauge_add(ws->home->server->config.stats, STAT_http_websockets, 1);
     connection->ws = ws;

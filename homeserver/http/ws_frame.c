@@ -27,6 +27,11 @@ void http_ws_reader_deinit(struct http_ws_reader *reader)
     buf_deinit(&reader->message);
 }
 
+bool http_ws_reader_is_idle(const struct http_ws_reader *reader)
+{
+    return reader->head_len == 0 && !reader->in_payload && !reader->in_message;
+}
+
 static size_t length_bytes(const struct http_ws_reader *reader)
 {
     unsigned len = reader->head[1] & 0x7F;

@@ -38,6 +38,8 @@ struct http_ws_reader {
 
 void http_ws_reader_init(struct http_ws_reader *reader, size_t message_max);
 void http_ws_reader_deinit(struct http_ws_reader *reader);
+/* Whether it stands between messages, with nothing to remember. */
+bool http_ws_reader_is_idle(const struct http_ws_reader *reader);
 /* Consumes bytes up to the next event. The payload is valid until the next call. For CLOSE and
  * ERROR, code_out is the code to answer with. After an error nothing more may be read. */
 enum http_ws_event http_ws_reader_next(struct http_ws_reader *reader, struct slice *bytes,

@@ -211,13 +211,21 @@ static void push_ready(struct sync_sessions *sessions, struct sync_waiter *waite
     sessions->ready_last = waiter;
 }
 
+/* Of a device id, cut as in changes. */
+static uint64_t hash_device(struct slice device_id)
+{
+    size_t len = device_id.len < SYNC_DEVICE_BYTES_MAX ? device_id.len : SYNC_DEVICE_BYTES_MAX - 1;
+    return slice_hash(slice_sub(device_id, 0, len));
+}
+
 /* device NULL = whatever the device. */
 static void wake_waiters(struct sync_sessions *sessions, struct sync_user *user, const char *device)
 {
+    uint64_t hash = device ? hash_device(slice_of(device)) : 0;
     struct sync_waiter *next = NULL;
     for (struct sync_waiter *waiter = user->armed; waiter != NULL; waiter = next) {
         next = waiter->next;
-        if (device == NULL || strcmp(device, waiter->device_id) == 0) {
+        if (device == NULL || hash == waiter->device) {
             unlink_armed(sessions, waiter);
             push_ready(sessions, waiter);
         }
@@ -612,12 +620,7 @@ void sync_sessions_leave(struct sync_sessions *sessions, uint64_t number, uint64
 void sync_waiter_init(struct sync_waiter *waiter, struct slice device_id, void (*wake)(void *arg),
                       void *arg)
 {
-    *waiter = (struct sync_waiter){.wake = wake, .arg = arg};
-    size_t len =
-        device_id.len < sizeof waiter->device_id ? device_id.len : sizeof waiter->device_id - 1;
-    if (len > 0) {
-        memcpy(waiter->device_id, device_id.ptr, len);
-    }
+    *waiter = (struct sync_waiter){.wake = wake, .arg = arg, .device = hash_device(device_id)};
 }
 
 /* Changes beyond `upto` that are not published yet cannot be read: the waiter is woken with them.

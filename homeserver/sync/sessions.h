@@ -67,8 +67,8 @@ void sync_sessions_leave(struct sync_sessions *sessions, uint64_t user, uint64_t
 struct sync_waiter {
     void (*wake)(void *arg); /* on a worker, once per sync_sessions_wait */
     void *arg;
-    char device_id[SYNC_DEVICE_BYTES_MAX]; /* NUL-terminated, long ids are cut as in changes */
-    struct sync_user *user;                /* these belong to sessions.c */
+    uint64_t device;        /* hash of the id: one that is equal by chance is woken for nothing */
+    struct sync_user *user; /* these belong to sessions.c */
     struct sync_waiter *next, *prev;
     enum { SYNC_WAITER_IDLE, SYNC_WAITER_ARMED, SYNC_WAITER_READY } state;
 };
