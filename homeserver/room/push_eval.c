@@ -40,6 +40,7 @@ struct condition {
     struct property_path path;
     struct slice text; /* pattern, room or user id, or notification key */
     bool is_plain;     /* the pattern is ASCII without wildcards */
+    bool is_own;       /* compares with the id, or localpart, of whoever is asked for */
     struct json value;
     int64_t count;
 };
@@ -291,14 +292,19 @@ struct push_rules *push_rules_compile(struct arena *arena, const struct json *me
     return rules;
 }
 
-void push_rules_mark_default(struct push_rules *rules)
-{
-    rules->is_default = true;
-}
-
 bool push_rules_is_default(const struct push_rules *rules)
 {
     return rules->is_default;
+}
+
+/* The pattern, or text, that a condition compares with. */
+static struct slice text_for(const struct condition *condition, const struct push_target *target)
+{
+    if (!condition->is_own) {
+        return condition->text;
+    }
+    return condition->kind == CONDITION_MATCH_WORD ? ids_user_localpart(target->user)
+                                                   : target->user.s;
 }
 
 /* The value a condition looks at; false when the event has none. */
@@ -332,9 +338,24 @@ static bool find_value(const struct condition *condition, const struct event *ev
     return false;
 }
 
-static bool matches_value(const struct condition *condition, const struct event *event)
+static bool contains_value(const struct condition *condition, const struct json *list,
+                           const struct push_target *target)
+{
+    struct json wanted =
+        condition->is_own ? json_string(text_for(condition, target)) : condition->value;
+    for (uint32_t i = 0; list->type == JSON_ARRAY && i < list->count; i++) {
+        if (is_scalar(&list->items[i]) && json_eq(&list->items[i], &wanted)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool matches_value(const struct condition *condition, const struct event *event,
+                          const struct push_target *target)
 {
     struct json value;
+    struct slice text = text_for(condition, target);
     if (!find_value(condition, event, &value)) {
         return false;
     }
@@ -342,20 +363,13 @@ static bool matches_value(const struct condition *condition, const struct event 
         return is_scalar(&value) && json_eq(&value, &condition->value);
     }
     if (condition->kind == CONDITION_MATCH) {
-        return value.type == JSON_STRING &&
-               (condition->is_plain ? slice_eq_nocase(condition->text, value.text)
-                                    : glob_matches(condition->text, value.text));
+        return value.type == JSON_STRING && (condition->is_plain ? slice_eq_nocase(text, value.text)
+                                                                 : glob_matches(text, value.text));
     }
     if (condition->kind == CONDITION_MATCH_WORD) {
-        return value.type == JSON_STRING &&
-               glob_matches_word(condition->text, value.text, GLOB_WILDCARDS);
+        return value.type == JSON_STRING && glob_matches_word(text, value.text, GLOB_WILDCARDS);
     }
-    for (uint32_t i = 0; value.type == JSON_ARRAY && i < value.count; i++) {
-        if (is_scalar(&value.items[i]) && json_eq(&value.items[i], &condition->value)) {
-            return true;
-        }
-    }
-    return false;
+    return contains_value(condition, &value, target);
 }
 
 static bool matches_count(const struct condition *condition, int64_t members)
@@ -396,7 +410,7 @@ static bool matches(const struct condition *condition, const struct event *event
     case CONDITION_MATCH_WORD:
     case CONDITION_IS:
     case CONDITION_CONTAINS:
-        return matches_value(condition, event);
+        return matches_value(condition, event, target);
     case CONDITION_DISPLAY_NAME:
         return matches_display_name(event, target->display_name);
     case CONDITION_MEMBER_COUNT:
@@ -451,10 +465,26 @@ struct push_verdict push_rules_evaluate(const struct push_rules *rules, const st
 static const struct slice nobody = LIT("@\1:\1");
 static const struct slice nobody_localpart = LIT("\1");
 
-struct push_rules *push_rules_of_nobody(struct arena *arena)
+static void mark_own(struct condition *condition)
+{
+    bool own_id = slice_eq(condition->text, nobody) ||
+                  (condition->value.type == JSON_STRING && slice_eq(condition->value.text, nobody));
+    condition->is_own = own_id || (condition->kind == CONDITION_MATCH_WORD &&
+                                   slice_eq(condition->text, nobody_localpart));
+    condition->is_plain = condition->is_plain && !condition->is_own;
+}
+
+struct push_rules *push_rules_of_everybody(struct arena *arena)
 {
     struct json merged = push_rules_merge(arena, ids_trust_user(nobody), NULL);
-    return push_rules_compile(arena, &merged);
+    struct push_rules *rules = push_rules_compile(arena, &merged);
+    rules->is_default = true;
+    for (size_t i = 0; i < rules->count; i++) {
+        for (size_t j = 0; j < rules->rules[i].condition_count; j++) {
+            mark_own(&rules->rules[i].conditions[j]);
+        }
+    }
+    return rules;
 }
 
 enum certainty {
@@ -485,14 +515,12 @@ static enum certainty foresee_own(const struct condition *condition, const struc
 static enum certainty foresee_condition(const struct condition *condition,
                                         const struct event *event)
 {
-    bool own_id = slice_eq(condition->text, nobody) ||
-                  (condition->value.type == JSON_STRING && slice_eq(condition->value.text, nobody));
-    if (own_id) {
-        return foresee_own(condition, event);
-    }
     if (condition->kind == CONDITION_DISPLAY_NAME ||
-        (condition->kind == CONDITION_MATCH_WORD && slice_eq(condition->text, nobody_localpart))) {
+        (condition->kind == CONDITION_MATCH_WORD && condition->is_own)) {
         return has_body(event) ? UNCERTAIN_NAME : CERTAIN_NO;
+    }
+    if (condition->is_own) {
+        return foresee_own(condition, event);
     }
     if (condition->kind == CONDITION_MEMBER_COUNT) {
         return UNCERTAIN_COUNT;

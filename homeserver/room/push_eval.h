@@ -29,9 +29,10 @@ struct push_rules;
  * are compiled to nothing. */
 struct push_rules *push_rules_compile(struct arena *arena, const struct json *merged);
 
-/* For whoever compiles: the document is that of a user who has changed nothing. */
-void push_rules_mark_default(struct push_rules *rules);
-bool push_rules_is_default(const struct push_rules *rules);
+/* The default rules for all who have changed nothing: conditions on the user's own names look at
+ * the target. */
+struct push_rules *push_rules_of_everybody(struct arena *arena);
+bool push_rules_is_default(const struct push_rules *rules); /* made by push_rules_of_everybody */
 
 struct push_target {
     struct user_id user;               /* whose rules these are */
@@ -61,9 +62,7 @@ struct push_outlook {
     /* It depends on the user, too, when the user's localpart or display name stands in the body. */
     bool unless_named;
 };
-/* The default rules as they stand for nobody: for push_rules_foresee. */
-struct push_rules *push_rules_of_nobody(struct arena *arena);
-/* `rules` are those of nobody. Needs a content tree. */
+/* `rules` are those of everybody. Needs a content tree. */
 struct push_outlook push_rules_foresee(const struct push_rules *rules, const struct event *event);
 
 /* The first matching enabled rule decides. An event of the user himself gives nothing. Needs a

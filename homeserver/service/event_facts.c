@@ -59,10 +59,10 @@ static enum event_place place_of(const struct event *event, struct slice *thread
     return relation.rel_type.len && relation.event_id.s.len ? EVENT_HANGS : EVENT_IN_MAIN;
 }
 
-struct event_facts *event_facts_new(const struct push_rules *nobody, const struct event *event,
+struct event_facts *event_facts_new(const struct push_rules *everybody, const struct event *event,
                                     size_t *bytes_out)
 {
-    struct event_facts facts = {.outlook = push_rules_foresee(nobody, event)};
+    struct event_facts facts = {.outlook = push_rules_foresee(everybody, event)};
     struct slice body = {0};
     facts.place = place_of(event, &facts.thread);
     if (facts.outlook.unless_named) {

@@ -19,8 +19,8 @@ struct event_facts {
     size_t word_count;
 };
 
-/* Needs a content tree. `nobody`: push_rules_of_nobody. To be freed with mem_free. */
-struct event_facts *event_facts_new(const struct push_rules *nobody, const struct event *event,
+/* Needs a content tree. `everybody`: push_rules_of_everybody. To be freed with mem_free. */
+struct event_facts *event_facts_new(const struct push_rules *everybody, const struct event *event,
                                     size_t *bytes_out);
 
 /* The first word of a name, to look for in bodies. */

@@ -404,26 +404,19 @@ struct err hs_filter_get(struct hs *hs, struct ctx *ctx, uint64_t user, struct s
 
 /* --- push rules --- */
 
-static struct err read_rules(struct hs *hs, struct ctx *ctx, uint64_t user, struct json *rules_out,
-                             bool *changed_out)
+struct err hs_push_rules_read(struct hs *hs, struct ctx *ctx, uint64_t user, struct json *rules_out)
 {
+    bool found = false;
     struct slice content;
     struct slice user_id;
     struct json stored;
     TRY(hs_user_id_of(hs, ctx, user, &user_id));
-    TRY(hs_account_data_get(hs, ctx, user, 0, LIT("m.push_rules"), &content, changed_out));
-    if (*changed_out) {
+    TRY(hs_account_data_get(hs, ctx, user, 0, LIT("m.push_rules"), &content, &found));
+    if (found) {
         TRY(json_parse(ctx->arena, content, &stored));
     }
-    *rules_out =
-        push_rules_merge(ctx->arena, ids_trust_user(user_id), *changed_out ? &stored : NULL);
+    *rules_out = push_rules_merge(ctx->arena, ids_trust_user(user_id), found ? &stored : NULL);
     return OK;
-}
-
-struct err hs_push_rules_read(struct hs *hs, struct ctx *ctx, uint64_t user, struct json *rules_out)
-{
-    bool changed = false;
-    return read_rules(hs, ctx, user, rules_out, &changed);
 }
 
 struct rules_edit {
@@ -471,20 +464,23 @@ static struct rules_entry *take_cached(struct hs_prefs *prefs, uint64_t user)
     return entry;
 }
 
-/* Compiles outside the lock; whoever comes first is kept, unless a change came in between. */
+/* Who has changed nothing has the rules of everybody. Compiles outside the lock; whoever comes
+ * first is kept, unless a change came in between. */
 static struct err compile_rules(struct hs *hs, struct ctx *ctx, uint64_t user,
                                 struct rules_entry **entry_out)
 {
     struct json document;
+    struct slice content;
     bool changed = false;
     uint64_t version = changes_now(hs->prefs);
-    TRY(read_rules(hs, ctx, user, &document, &changed));
-    struct rules_entry *entry = mem_alloc(sizeof *entry);
-    entry->arena_owned = arena_new();
-    entry->rules = push_rules_compile(entry->arena_owned, &document);
-    if (!changed) {
-        push_rules_mark_default(entry->rules);
+    TRY(hs_account_data_get(hs, ctx, user, 0, LIT("m.push_rules"), &content, &changed));
+    if (changed) {
+        TRY(hs_push_rules_read(hs, ctx, user, &document));
     }
+    struct rules_entry *entry = mem_alloc(sizeof *entry);
+    entry->arena_owned = changed ? arena_new() : NULL;
+    entry->rules =
+        changed ? push_rules_compile(entry->arena_owned, &document) : hs->rooms->everybody;
     entry->refs = 1;
     pthread_mutex_lock(&hs->prefs->lock);
     struct prefs_user *cached = user_entry(hs->prefs, user);

@@ -10,8 +10,8 @@ enum { PREFS_USERS_MAX = 20000, COUNTS_MAX = 100000 };
 
 /* Compiled rules with the references to them; freed when the last is gone. */
 struct rules_entry {
-    struct arena *arena_owned;
-    struct push_rules *rules;
+    struct arena *arena_owned; /* NULL: the rules are those of everybody */
+    const struct push_rules *rules;
     size_t refs; /* under hs_prefs.lock */
 };
 

@@ -89,7 +89,7 @@ static struct err facts_of(struct hs *hs, struct ctx *ctx, const struct known_ev
     if (!*facts_out) {
         struct stored_event event = *known->event;
         TRY(hs_event_parse_content(ctx, &event));
-        struct event_facts *facts = event_facts_new(hs->rooms->nobody, &event.event, &bytes);
+        struct event_facts *facts = event_facts_new(hs->rooms->everybody, &event.event, &bytes);
         *facts_out = cached_row_give_facts(hs->rooms->rows_owned, known->row, facts, bytes);
     }
     return OK;

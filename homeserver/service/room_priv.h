@@ -139,7 +139,7 @@ struct hs_rooms {
     struct map *numbers;   /* room id -> number */
     struct row_cache *rows_owned;
     struct arena *arena_owned;
-    struct push_rules *nobody; /* push_rules_of_nobody */
+    struct push_rules *everybody; /* push_rules_of_everybody */
     size_t rooms_max;
     struct room *warm_oldest, *warm_newest; /* rooms_idle.c */
     size_t warm_count;

@@ -76,7 +76,7 @@ struct hs_rooms *hs_rooms_new(struct hs *hs, size_t rooms_max)
     rooms->numbers = map_new();
     rooms->rows_owned = row_cache_new(ROWS_BYTES_MAX);
     rooms->arena_owned = arena_new();
-    rooms->nobody = push_rules_of_nobody(rooms->arena_owned);
+    rooms->everybody = push_rules_of_everybody(rooms->arena_owned);
     pthread_mutex_init(&rooms->lock, NULL);
     return rooms;
 }

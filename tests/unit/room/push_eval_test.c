@@ -175,7 +175,7 @@ static void default_rules_decide_as_the_spec_lists_them(void **state)
 static void what_is_foreseen_is_what_is_found(void **state)
 {
     struct fixture *f = *state;
-    const struct push_rules *nobody = push_rules_of_nobody(f->arena);
+    const struct push_rules *everybody = push_rules_of_everybody(f->arena);
     size_t told = 0;
     for (size_t i = 0; i < COUNT_OF(push_rows); i++) {
         f->event.type = slice_of(push_rows[i].type);
@@ -183,7 +183,7 @@ static void what_is_foreseen_is_what_is_found(void **state)
         f->content = parse(f, push_rows[i].content);
         f->target.member_count = push_rows[i].members;
         struct push_verdict verdict = evaluate(f, NULL);
-        struct push_outlook outlook = push_rules_foresee(nobody, &f->event);
+        struct push_outlook outlook = push_rules_foresee(everybody, &f->event);
         if (outlook.verdict == PUSH_OUTLOOK_ASK) {
             continue;
         }
@@ -194,6 +194,36 @@ static void what_is_foreseen_is_what_is_found(void **state)
         }
     }
     assert_true(told > 10);
+}
+
+static void the_rules_of_everybody_are_those_of_each(void **state)
+{
+    static const char *const more[] = {"{\"body\":\"hello ME!\"}", "{\"body\":\"hello you\"}",
+                                       "{\"body\":\"me\",\"m.mentions\":{}}",
+                                       "{\"m.mentions\":{\"user_ids\":[\"@me:h\"]}}"};
+    struct fixture *f = *state;
+    const struct push_rules *everybody = push_rules_of_everybody(f->arena);
+    for (size_t i = 0; i < COUNT_OF(push_rows) + COUNT_OF(more) + 1; i++) {
+        const struct push_row *row = i < COUNT_OF(push_rows) ? &push_rows[i] : &push_rows[0];
+        f->event.type = slice_of(row->type);
+        f->event.has_state_key = row->is_state;
+        f->content =
+            parse(f, i < COUNT_OF(push_rows)                    ? row->content
+                     : i - COUNT_OF(push_rows) < COUNT_OF(more) ? more[i - COUNT_OF(push_rows)]
+                                                                : "{\"membership\":\"invite\"}");
+        if (i == COUNT_OF(push_rows) + COUNT_OF(more)) {
+            f->event.type = LIT("m.room.member");
+            f->event.has_state_key = true;
+            f->event.state_key = LIT("@me:h");
+        }
+        f->target.member_count = row->members;
+        struct push_verdict own = evaluate(f, NULL);
+        struct push_verdict shared = push_rules_evaluate(everybody, &f->event, &f->target);
+        if (!slice_eq(own.rule_id, shared.rule_id) || own.notify != shared.notify ||
+            own.highlight != shared.highlight || !slice_eq(own.actions, shared.actions)) {
+            fail_msg("row %zu: %.*s", i, (int)shared.rule_id.len, shared.rule_id.ptr);
+        }
+    }
 }
 
 static void what_depends_on_the_user_is_not_foreseen(void **state)
@@ -210,10 +240,10 @@ static void what_depends_on_the_user_is_not_foreseen(void **state)
         {"{\"m.mentions\":{\"room\":true}}", true, false},
     };
     struct fixture *f = *state;
-    const struct push_rules *nobody = push_rules_of_nobody(f->arena);
+    const struct push_rules *everybody = push_rules_of_everybody(f->arena);
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
         message(f, rows[i].content);
-        struct push_outlook outlook = push_rules_foresee(nobody, &f->event);
+        struct push_outlook outlook = push_rules_foresee(everybody, &f->event);
         bool asks = outlook.verdict == PUSH_OUTLOOK_ASK;
         if (asks != rows[i].asks || (!asks && outlook.unless_named != rows[i].unless_named)) {
             fail_msg("row %zu", i);
@@ -357,6 +387,7 @@ int main(void)
         cmocka_unit_test(words_start_and_end_at_boundaries),
         TEST(default_rules_decide_as_the_spec_lists_them),
         TEST(what_is_foreseen_is_what_is_found),
+        TEST(the_rules_of_everybody_are_those_of_each),
         TEST(what_depends_on_the_user_is_not_foreseen),
         TEST(bodies_mention_only_where_mentions_are_not_told),
         TEST(room_mentions_need_power),

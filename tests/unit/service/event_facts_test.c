@@ -16,7 +16,7 @@ static struct event_facts *facts_of(struct arena *arena, const char *content)
                           .sender = ids_trust_user(LIT("@you:h")),
                           .type = LIT("m.room.message"),
                           .content = tree};
-    return event_facts_new(push_rules_of_nobody(arena), &event, &bytes);
+    return event_facts_new(push_rules_of_everybody(arena), &event, &bytes);
 }
 
 static void a_name_that_matches_is_never_ruled_out(void **state)
