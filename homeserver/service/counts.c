@@ -97,10 +97,16 @@ static struct slice cache_key(struct ctx *ctx, uint64_t user, uint64_t room)
     return arena_concat(ctx->arena, store_id_u64(ctx->arena, user), store_id_u64(ctx->arena, room));
 }
 
-/* Takes the cache out, so that two jobs never work on one; the second counts anew. */
+/* Takes the cache out, so that two jobs never work on one. The second waits for the first: to count
+ * anew takes longer, and finds something else when the rules have changed. */
 static struct count_cache *take_cache(struct hs_prefs *prefs, struct slice key)
 {
+    uint64_t out = 0;
     pthread_mutex_lock(&prefs->lock);
+    while (map_get(prefs->counting, key, &out)) {
+        pthread_cond_wait(&prefs->back, &prefs->lock);
+    }
+    map_set(prefs->counting, key, 1);
     struct count_cache *cache = map_get_ptr(prefs->counts, key);
     map_remove(prefs->counts, key);
     prefs->unread_kept -= cache ? cache->unread_count : 0;
@@ -108,18 +114,27 @@ static struct count_cache *take_cache(struct hs_prefs *prefs, struct slice key)
     return cache;
 }
 
-static void put_cache(struct hs_prefs *prefs, struct slice key, struct count_cache *cache)
+/* NULL: there is none. Lock held. */
+static void keep_cache(struct hs_prefs *prefs, struct slice key, struct count_cache *cache)
 {
-    pthread_mutex_lock(&prefs->lock);
+    if (!cache) {
+        return;
+    }
     if (map_count(prefs->counts) >= COUNTS_MAX || prefs->unread_kept >= UNREAD_KEPT_MAX) {
         counts_free_all(prefs);
         map_free(&prefs->counts);
         prefs->counts = map_new();
     }
-    struct count_cache *other = map_get_ptr(prefs->counts, key);
-    prefs->unread_kept += cache->unread_count - (other ? other->unread_count : 0);
-    free_cache(other);
+    prefs->unread_kept += cache->unread_count;
     map_set_ptr(prefs->counts, key, cache);
+}
+
+static void put_cache(struct hs_prefs *prefs, struct slice key, struct count_cache *cache)
+{
+    pthread_mutex_lock(&prefs->lock);
+    keep_cache(prefs, key, cache);
+    map_remove(prefs->counting, key);
+    pthread_cond_broadcast(&prefs->back);
     pthread_mutex_unlock(&prefs->lock);
 }
 
@@ -643,11 +658,12 @@ struct err hs_unread_counts_of(struct hs *hs, struct ctx *ctx, struct room *room
     struct err err = count_cached(&counting);
     if (err.code != 0) {
         free_cache(counting.cache);
-        return err;
+        counting.cache = NULL;
+    } else {
+        write_counts(&counting, counts_out);
     }
-    write_counts(&counting, counts_out);
     put_cache(hs->prefs, key, counting.cache);
-    return OK;
+    return err;
 }
 
 struct err hs_unread_counts(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t user,

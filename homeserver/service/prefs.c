@@ -24,6 +24,8 @@ struct hs_prefs *hs_prefs_new(struct hs *hs)
     prefs->hs = hs;
     prefs->users = map_new();
     prefs->counts = map_new();
+    prefs->counting = map_new();
+    pthread_cond_init(&prefs->back, NULL);
     pthread_mutex_init(&prefs->lock, NULL);
     return prefs;
 }
@@ -62,6 +64,8 @@ void hs_prefs_free(struct hs_prefs **prefs)
         free_users(*prefs);
         counts_free_all(*prefs);
         map_free(&(*prefs)->counts);
+        map_free(&(*prefs)->counting);
+        pthread_cond_destroy(&(*prefs)->back);
         pthread_mutex_destroy(&(*prefs)->lock);
         mem_free(*prefs);
         *prefs = NULL;

@@ -29,6 +29,8 @@ struct hs_prefs {
     uint64_t version;     /* grows with each change of rules or ignored users */
     struct map *counts;   /* user and room -> struct count_cache * (counts.c) */
     size_t unread_kept;   /* events in all of them */
+    struct map *counting; /* keys of those that a job has taken out */
+    pthread_cond_t back;  /* one is no longer out */
 };
 
 /* Forgets what account data of this type said. */

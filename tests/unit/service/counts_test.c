@@ -4,6 +4,7 @@
 #include "homeserver/service/signals.h"
 #include "tests/support/house.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -371,11 +372,61 @@ static void nothing_counts_for_those_who_left(void **state)
     assert_int_equal(total(), 0);
 }
 
+static struct err store_rules(void *arg, struct ctx *ctx, struct json *stored)
+{
+    return json_parse(ctx->arena, slice_of(arg), stored);
+}
+
+static void set_rules(char *json)
+{
+    struct err err = hs_push_rules_edit(&h.hs, &h.ctx, ben.actor.user, store_rules, json);
+    assert_int_equal(err.code, 0);
+}
+
+static void *count_as_another(void *arg)
+{
+    struct ctx ctx = {.arena = arena_new(), .now = &h.now};
+    struct unread_counts counts = {0};
+    uint64_t pos = positions_newest(h.hs.positions);
+    struct err err = hs_unread_counts(&h.hs, &ctx, room, ben.actor.user, pos, &counts);
+    *(uint32_t *)arg = err.code == 0 ? counts.notify_all : UINT32_MAX;
+    ctx_finish(&ctx);
+    arena_free(&ctx.arena);
+    return NULL;
+}
+
+/* What did not count under the old rules does not begin to, however many ask. */
+static void two_sessions_count_alike_after_a_change_of_rules(void **state)
+{
+    (void)state;
+    set_rules("{\"global\":{\"content\":[{\"rule_id\":\"x\",\"pattern\":\"quiet\","
+              "\"actions\":[]}]}}");
+    for (int i = 0; i < 30; i++) {
+        house_say(&h, room, &ann, "quiet");
+    }
+    assert_int_equal(total(), 0);
+    set_rules("{}");
+    for (uint32_t i = 1; i <= 100; i++) {
+        enum { SESSIONS = 4 };
+        pthread_t threads[SESSIONS];
+        uint32_t found[SESSIONS] = {0};
+        house_say(&h, room, &ann, "loud");
+        for (size_t j = 0; j < SESSIONS; j++) {
+            pthread_create(&threads[j], NULL, count_as_another, &found[j]);
+        }
+        for (size_t j = 0; j < SESSIONS; j++) {
+            pthread_join(threads[j], NULL);
+            assert_int_equal(found[j], i);
+        }
+    }
+}
+
 #define IN_HOUSE(test) cmocka_unit_test_setup_teardown(test, open_house, close_house)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        IN_HOUSE(two_sessions_count_alike_after_a_change_of_rules),
         IN_HOUSE(messages_count_until_they_are_read),
         IN_HOUSE(a_private_receipt_reads_too),
         IN_HOUSE(an_older_receipt_brings_nothing_back),
