@@ -61,6 +61,8 @@ struct transfer {
     struct buf head; /* header lines of the last answer */
     size_t received;
     bool any_address;
+    struct http_address named[HTTP_HOSTS_ADDRESSES_MAX]; /* the operator says where the host is */
+    size_t named_count;
     bool denied, too_large; /* why the transfer was broken off */
     /* protected by mutex (leaf lock) */
     pthread_mutex_t mutex;
@@ -88,6 +90,11 @@ static bool in_ranges(const struct http_cidr *ranges, size_t count,
 static bool may_reach(struct transfer *transfer, const struct http_address *address)
 {
     const struct http_fetcher *fetcher = transfer->fetcher;
+    for (size_t i = 0; i < transfer->named_count; i++) {
+        if (memcmp(&transfer->named[i], address, sizeof *address) == 0) {
+            return true;
+        }
+    }
     if (in_ranges(fetcher->allow, fetcher->config.allow_count, address)) {
         return true;
     }
@@ -170,7 +177,8 @@ static size_t on_header(char *bytes, size_t size, size_t count, void *arg)
         buf_clear(&transfer->head);
     }
     buf_add(&transfer->head, line);
-    return line.len;
+    transfer->too_large |= transfer->head.overflow; /* headers without an end */
+    return transfer->head.overflow ? 0 : line.len;
 }
 
 static void finish(struct transfer *transfer, CURLcode code)
@@ -529,12 +537,22 @@ static struct slice without_port(struct slice host)
     return slice_sub(host, 0, slice_find(host, ':'));
 }
 
-static bool is_numeric(struct slice host)
+static bool parse_literal(struct slice host, struct http_address *address_out)
 {
-    struct http_address address;
     bool bracketed = host.len > 2 && host.ptr[0] == '[';
     host = bracketed ? slice_sub(host, 1, host.len - 2) : host;
-    return http_address_parse(host, &address);
+    return http_address_parse(host, address_out);
+}
+
+/* Only the very address that the operator named is allowed by that; a redirect leads elsewhere. */
+static void allow_named(struct transfer *transfer, struct slice host)
+{
+    struct http_address address;
+    if (!parse_literal(host, &address)) {
+        transfer->any_address = true; /* a name, of the operator's choice too */
+    } else if (transfer->named_count < COUNT_OF(transfer->named)) {
+        transfer->named[transfer->named_count++] = address;
+    }
 }
 
 /* The operator's DNS server goes before the system's. */
@@ -562,8 +580,11 @@ static void set_addresses(struct transfer *transfer, struct ctx *ctx, struct sli
     const struct http_fetch_request *request = transfer->request;
     struct slice found[HTTP_HOSTS_ADDRESSES_MAX];
     size_t count = http_hosts_find(transfer->fetcher->hosts, arena, host, found);
-    transfer->any_address |= count > 0; /* the operator named them */
-    if (count == 0 && !is_numeric(host)) {
+    struct http_address literal;
+    for (size_t i = 0; i < count; i++) {
+        allow_named(transfer, found[i]);
+    }
+    if (count == 0 && !parse_literal(host, &literal)) {
         count = ask_dns(transfer->fetcher, ctx, host, found);
     }
     if (count == 0) {
@@ -598,7 +619,7 @@ static void set_target(struct transfer *transfer, struct ctx *ctx)
             host = without_port(config->overrides[i].address);
             struct slice own = slice_from(config->overrides[i].address, host.len);
             port = own.len ? own : port;
-            transfer->any_address = true;
+            allow_named(transfer, host);
             replaced = true;
             break;
         }
