@@ -105,6 +105,22 @@ static struct err send(struct fed *fed, struct ctx *ctx, struct outgoing *out,
     return err;
 }
 
+/* A location without a host stays on the server that answered. */
+static void set_location(struct ctx *ctx, struct http_fetch_request *request, struct slice location)
+{
+    size_t authority = sizeof "https://" - 1;
+    if (slice_has_prefix(location, LIT("//"))) {
+        request->url = arena_concat(ctx->arena, LIT("https:"), location);
+    } else if (slice_has_prefix(location, LIT("/"))) {
+        size_t path = authority + slice_find(slice_from(request->url, authority), '/');
+        request->url = arena_concat(ctx->arena, slice_sub(request->url, 0, path), location);
+        return;
+    } else {
+        request->url = location;
+    }
+    request->connect_to = (struct slice){0};
+}
+
 /* Media may lie elsewhere: any HTTPS address, without our name. */
 static struct err follow(struct fed *fed, struct ctx *ctx, const struct outgoing *out,
                          struct http_fetch_reply *reply)
@@ -116,9 +132,8 @@ static struct err follow(struct fed *fed, struct ctx *ctx, const struct outgoing
         return OK;
     }
     struct http_fetch_request request = out->request;
+    set_location(ctx, &request, location);
     request.method = LIT("GET");
-    request.url = location;
-    request.connect_to = (struct slice){0};
     request.headers = NULL;
     request.header_count = 0;
     request.body = (struct slice){0};

@@ -106,6 +106,66 @@ static void long_pauses_outlive_a_restart(void **state)
     assert_false(fed_peer_is_down(fw.fed, peer, NULL));
 }
 
+static struct err answer_deeply(struct fed_world *world, const struct http_fetch_request *request,
+                                struct http_fetch_reply *reply)
+{
+    struct buf text;
+    (void)request;
+    buf_init_arena(&text, world->world.ctx.arena, 1 << 20);
+    buf_add(&text, LIT("{\"a\":"));
+    for (int i = 0; i < 100000; i++) {
+        buf_add_byte(&text, '[');
+    }
+    *reply = (struct http_fetch_reply){.status = 200, .body = buf_slice(&text)};
+    return OK;
+}
+
+static void an_answer_that_is_no_json_object_is_none(void **state)
+{
+    struct fed_call call = {.destination = peer, .path = LIT("/x")};
+    struct json got;
+    (void)state;
+    fw.on_fetch = answer_deeply;
+    assert_int_equal(fed_call_json(fw.fed, &fw.world.ctx, &call, &got).code, ERR_UNAVAILABLE);
+    assert_int_equal(call_with(0), 0);
+}
+
+static struct err refuse(struct fed_world *world, const struct http_fetch_request *request,
+                         struct http_fetch_reply *reply)
+{
+    (void)request;
+    *reply = fed_world_reply(world, 400, world->arg, "");
+    return OK;
+}
+
+static void refusals_keep_what_concerns_the_user(void **state)
+{
+    static const struct {
+        const char *body;
+        uint32_t code;
+        const char *text;
+    } cases[] = {
+        {"{\"errcode\":\"M_FORBIDDEN\",\"error\":\"You are %s banned\"}", ERR_M_FORBIDDEN,
+         "You are %s banned"},
+        {"{\"errcode\":\"M_NOT_FOUND\"}", ERR_M_NOT_FOUND, "refused by the other server"},
+        {"{\"errcode\":\"M_MISSING_PARAM\",\"error\":\"x\"}", ERR_M_REMOTE,
+         "The other server refused: x"},
+        {"{\"errcode\":\"M_UNKNOWN_TOKEN\"}", ERR_M_REMOTE, "The other server refused: "},
+        {"{\"errcode\":5}", ERR_M_REMOTE, "The other server refused: "},
+        {"<html>", ERR_UNAVAILABLE, "the other server answered with an error"},
+    };
+    struct fed_call call = {.destination = peer, .path = LIT("/x")};
+    (void)state;
+    fw.on_fetch = refuse;
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct json got;
+        fw.arg = (void *)(uintptr_t)cases[i].body;
+        struct err err = fed_call_json(fw.fed, &fw.world.ctx, &call, &got);
+        assert_int_equal(err.code, cases[i].code);
+        assert_string_equal(err.text, cases[i].text);
+    }
+}
+
 static void calls_know_where_not_to_go(void **state)
 {
     struct fed_call call = {.destination = LIT("test"), .path = LIT("/x")};
@@ -149,6 +209,8 @@ int main(void)
         WORLD_TEST(a_gateway_without_its_server_counts_as_a_failure),
         WORLD_TEST(long_pauses_outlive_a_restart),
         WORLD_TEST(calls_know_where_not_to_go),
+        WORLD_TEST(an_answer_that_is_no_json_object_is_none),
+        WORLD_TEST(refusals_keep_what_concerns_the_user),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
