@@ -70,7 +70,7 @@ static struct err has_place(struct room_walk *w, struct event_id id, bool *has_p
 struct err check_edges(struct room_walk *w)
 {
     struct ctx *page = &w->c->page;
-    bool may_miss = (w->record.flags & EVENT_AFTER_GAP) || w->number < 0;
+    bool may_miss = (w->record.flags & (EVENT_AFTER_GAP | EVENT_HISTORY)) != 0;
     struct buf depth;
     check_compared(w->c, CHECK_EDGES);
     buf_init_arena(&depth, page->arena, 16);

@@ -285,7 +285,7 @@ static struct err visit_event(struct checker *c, void *arg, const struct store_r
     TRY(check_relation(w));
     TRY(check_edges(w));
     TRY(check_waiting(w));
-    return w->number > 0 ? check_timeline(w) : OK;
+    return w->record.flags & EVENT_HISTORY ? OK : check_timeline(w);
 }
 
 static struct err walk_room(struct room_walk *w)

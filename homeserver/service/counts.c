@@ -405,7 +405,8 @@ static struct err count_known(struct counting *c, const struct known_event *know
     const struct stored_event *event = known->event;
     struct stored_event parsed = *event;
     bool asks = true;
-    if (event->flags & (EVENT_REDACTED | EVENT_OUTLIER | EVENT_REJECTED | EVENT_SOFT_FAILED)) {
+    if (event->flags &
+        (EVENT_REDACTED | EVENT_OUTLIER | EVENT_REJECTED | EVENT_SOFT_FAILED | EVENT_HISTORY)) {
         return OK;
     }
     bool plain =

@@ -118,6 +118,7 @@ static void put_rows(struct placing *p)
     struct buf row;
     struct buf where;
     p->record.pos = p->pos;
+    p->record.flags |= EVENT_HISTORY;
     p->record.state_before = p->before;
     p->record.state_after = p->after;
     p->record.next_key = p->judging.room->next_key;

@@ -69,6 +69,7 @@ enum event_flag {
     EVENT_PARTIAL = 2048,  /* its state_before may lack members (a partial join) */
     EVENT_RESTART = 4096,  /* the graph begins anew with it: the one forward extremity after it */
     EVENT_LOOSE = 8192,    /* of a room that this server is not in: not found by its id */
+    EVENT_HISTORY = 16384, /* fetched for a gap or the time before: no part of the live timeline */
     EVENT_HIDDEN = EVENT_OUTLIER | EVENT_REJECTED | EVENT_SOFT_FAILED | EVENT_WITHHELD,
 };
 /* Numbers of events without a place in the timeline: [FIRST, LAST). */

@@ -1,9 +1,11 @@
 /* A client reads back to where the history here ends, or to a gap in its middle. */
 #include "homeserver/base/mem.h"
+#include "homeserver/service/check.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/remote.h"
 #include "tests/support/inbound_world.h"
 
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -74,6 +76,22 @@ static void assert_timeline(size_t first, size_t last)
     assert_int_equal(next, last + 1);
 }
 
+static void report(void *arg, const struct check_difference *difference)
+{
+    (void)arg;
+    printf("%s of %" PRId64 " %s\n", check_index_name(difference->index), difference->number,
+           difference->what);
+}
+
+/* What was written is what a rebuild would write. */
+static void assert_sound(void)
+{
+    struct check_options options = {.deep = true, .report = report};
+    struct check_result result;
+    assert_int_equal(hs_check(&w->house.hs, &w->house.ctx, &options, &result).code, 0);
+    assert_int_equal(result.differences, 0);
+}
+
 static void history_from_before_the_join_is_fetched(void **state)
 {
     (void)state;
@@ -81,6 +99,7 @@ static void history_from_before_the_join_is_fetched(void **state)
     assert_true(edge != INT64_MIN);
     assert_true(backfill(edge));
     assert_timeline(0, w->joined);
+    assert_sound();
     assert_true(lowest_edge(INT64_MAX) == INT64_MIN);
     assert_false(backfill(edge));
 }
@@ -100,6 +119,7 @@ static void a_gap_in_the_middle_is_filled_in_its_place(void **state)
     assert_false(inbound_has(w, events[5]));
     assert_true(backfill(edge));
     assert_timeline(before, events[49]);
+    assert_sound();
     assert_int_equal(inbound_asked(w, "/backfill/"), 1);
 }
 
