@@ -229,6 +229,26 @@ struct err fed_missing_state(const struct pull *pull, struct event_id id,
 }
 
 /* --- gaps --- */
+/* prev_events without a place here. */
+static struct err find_missing(const struct fill *fill, const struct event *event,
+                               struct event_id **missing_out, size_t *count_out)
+{
+    struct event_id *missing =
+        arena_array(fill->ctx->arena, event->prev_event_count + 1, sizeof *missing);
+    *count_out = 0;
+    for (size_t i = 0; i < event->prev_event_count; i++) {
+        struct stored_event stored;
+        bool found = false;
+        TRY(hs_event_find(fill->hs, fill->ctx, fill->room, event->prev_events[i].s, &stored,
+                          &found));
+        if (!found || (stored.flags & EVENT_OUTLIER)) {
+            missing[(*count_out)++] = event->prev_events[i];
+        }
+    }
+    *missing_out = missing;
+    return OK;
+}
+
 /* Takes in one missing event with the state before it, as a server tells: after it the events that
  * cite it have a state. Only events that were fetched get here, never one that was sent to us: its
  * sender must be able to give what it cites. */
@@ -255,11 +275,13 @@ static struct err take_after_gap(struct fill *fill, struct slice server, struct 
     return take(fill, &intake, server, &report);
 }
 
-static struct err close_gap(struct fill *fill, struct slice server,
-                            const struct intake_report *report)
+static struct err close_gap(struct fill *fill, struct slice server, const struct event *event)
 {
-    for (size_t i = 0; i < report->missing_count; i++) {
-        struct err err = take_after_gap(fill, server, report->missing[i]);
+    struct event_id *missing = NULL;
+    size_t count = 0;
+    TRY(find_missing(fill, event, &missing, &count));
+    for (size_t i = 0; i < count; i++) {
+        struct err err = take_after_gap(fill, server, missing[i]);
         if (err.code != 0 && is_ours(err)) {
             return err;
         }
@@ -267,17 +289,28 @@ static struct err close_gap(struct fill *fill, struct slice server,
     return OK;
 }
 
+/* Intake once the prev events are here: before that, nothing is asked for its sake. */
+static struct err take_next(struct fill *fill, struct slice server, const struct event *event,
+                            struct intake_report *report_out)
+{
+    struct intake intake = {.event = event};
+    struct event_id *missing = NULL;
+    size_t count = 0;
+    TRY(find_missing(fill, event, &missing, &count));
+    if (count) {
+        report_out->result = INTAKE_MISSING_PREV;
+        return OK;
+    }
+    return take(fill, &intake, server, report_out);
+}
+
 /* What was fetched, oldest first: those that reach back to what is here need nothing else. */
 static struct err take_fetched(struct fill *fill, struct slice server, const struct pulled *events)
 {
     for (size_t i = 0; i < events->count; i++) {
-        struct intake intake = {.event = events->items[i]};
-        struct intake_report report;
-        TRY(take(fill, &intake, server, &report));
-        if (report.result == INTAKE_MISSING_PREV) {
-            TRY(close_gap(fill, server, &report));
-            TRY(take(fill, &intake, server, &report));
-        }
+        struct intake_report report = {0};
+        TRY(close_gap(fill, server, events->items[i]));
+        TRY(take_next(fill, server, events->items[i], &report));
     }
     return OK;
 }
@@ -294,31 +327,53 @@ static struct err ask_server(struct fill *fill, struct slice server, const struc
     return take_fetched(fill, server, &events);
 }
 
+static bool is_missing(const struct intake_report *report)
+{
+    return report->result == INTAKE_MISSING_PREV || report->result == INTAKE_MISSING_AUTH;
+}
+
+/* The other server could not be reached or did not answer in time. */
+static bool is_silence(struct err err)
+{
+    return err.code == ERR_UNAVAILABLE || err.code == ERR_TIMEOUT;
+}
+
+/* One server's part. *answered_out: it gave what it would give. */
+static struct err try_server(struct fill *fill, struct slice server, const struct event *event,
+                             struct intake_report *report, bool *answered_out)
+{
+    struct event_id *missing = NULL;
+    size_t count = 0;
+    struct err err = OK;
+    TRY(find_missing(fill, event, &missing, &count));
+    if (count) {
+        err = ask_server(fill, server, event);
+    }
+    if (err.code != 0 && is_ours(err)) {
+        return err;
+    }
+    *answered_out = !is_silence(err) || !fed_peer_is_down(fill->fed, server, NULL);
+    return take_next(fill, server, event, report);
+}
+
 struct err fed_missing_fill(struct fed *fed, struct ctx *ctx, const struct staged_event *staged,
-                            struct intake_report *report_out)
+                            struct staged_outcome *outcome_io)
 {
     struct fill fill = {
         .fed = fed, .hs = fed->hs, .ctx = ctx, .room = staged->room, .origin = staged->origin};
     struct fed_candidates candidates = {.first = staged->origin,
                                         .second = ids_user_domain(staged->event->sender).s,
                                         .max = SERVERS_ASKED_MAX};
-    struct intake intake = {.event = staged->event};
     TRY(fed_servers_to_ask(fill.hs, ctx, staged->room, &candidates, &fill.servers,
                            &fill.server_count));
     for (size_t i = 0; i < fill.server_count && !is_over(ctx); i++) {
-        struct slice server = fill.servers[i];
-        TRY(take(&fill, &intake, server, report_out));
-        if (report_out->result == INTAKE_MISSING_PREV) {
-            struct err err = ask_server(&fill, server, staged->event);
-            if (err.code != 0 && is_ours(err)) {
-                return err;
-            }
-            TRY(take(&fill, &intake, server, report_out));
-        }
-        if (report_out->result != INTAKE_MISSING_PREV &&
-            report_out->result != INTAKE_MISSING_AUTH) {
+        bool answered = false;
+        TRY(try_server(&fill, fill.servers[i], staged->event, &outcome_io->report, &answered));
+        if (!is_missing(&outcome_io->report)) {
             return OK;
         }
+        outcome_io->is_final =
+            outcome_io->is_final || (answered && slice_eq(fill.servers[i], staged->origin));
     }
     return OK;
 }

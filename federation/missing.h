@@ -6,10 +6,9 @@
 #include "federation/pull.h"
 #include "federation/staged.h"
 
-/* Takes an event in, fetching what it lacks: as hs_intake_event, whose result MISSING_PREV or
- * MISSING_AUTH then means that nobody gave what is missing. A staged_fill_fn. */
+/* Takes an event in, fetching what it lacks. A staged_fill_fn. */
 struct err fed_missing_fill(struct fed *fed, struct ctx *ctx, const struct staged_event *event,
-                            struct intake_report *report_out) MUST_USE;
+                            struct staged_outcome *outcome_io) MUST_USE;
 
 /* The whole state before an event, from the server of `pull`: what is unknown of it and of its
  * authorisation is fetched and stored. is_whole_out false: parts of it could not be had. */

@@ -332,8 +332,10 @@ static struct err settle_event(struct pass *pass, struct ctx *ctx, const struct 
     }
     struct staged_event event = {
         .room = received->room, .origin = row->origin, .event = &received->event};
+    struct staged_outcome outcome = {.report = received->report};
     attempts_of(pass, row->event_id, 1);
-    struct err err = pass->staged->fill(fed, ctx, &event, &received->report);
+    struct err err = pass->staged->fill(fed, ctx, &event, &outcome);
+    received->report = outcome.report;
     if (err.code != 0 && err.code != ERR_CANCELLED) {
         log_info(ctx->log, "event_not_completed", .origin = row->origin, .event = row->event_id,
                  .err = slice_of(err.text));
@@ -341,7 +343,7 @@ static struct err settle_event(struct pass *pass, struct ctx *ctx, const struct 
     }
     TRY(err);
     receipt_settle(&receipt, received);
-    if (received->waits && attempts >= COUNT_OF(retry_after_ms)) {
+    if (received->waits && (outcome.is_final || attempts >= COUNT_OF(retry_after_ms))) {
         receipt_refuse(&receipt, received, RECEIPT_MISSING,
                        err_public(ERR_M_NOT_FOUND, "Nobody has what the event cites."));
         received->waits = false;

@@ -17,11 +17,16 @@ struct staged_event {
     const struct event *event; /* checked up to its signatures */
 };
 
-/* What is done to an event that waits; replaced in tests. `report_out` as hs_intake_event. May wait
- * for the network. */
+/* What came of it. `report` as of hs_intake_event; when it still says that something is missing,
+ * is_final tells that the origin was asked and did not give it: asking again is of no use. */
+struct staged_outcome {
+    struct intake_report report;
+    bool is_final;
+};
+/* What is done to an event that waits. May wait for the network. */
 typedef struct err (*staged_fill_fn)(struct fed *fed, struct ctx *ctx,
                                      const struct staged_event *event,
-                                     struct intake_report *report_out);
+                                     struct staged_outcome *outcome_io);
 
 struct staged *staged_new(struct fed *fed, staged_fill_fn fill);
 /* Takes up what an earlier run left, and starts the clock for later attempts. */

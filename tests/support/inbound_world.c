@@ -256,6 +256,9 @@ static struct err fetch(void *arg, struct ctx *ctx, const struct http_fetch_requ
         return OK;
     }
     note(w, path);
+    if (w->is_down) {
+        return err_make(ERR_UNAVAILABLE, "down");
+    }
     if (w->lie && w->lie(w, ctx->arena, path, &body)) {
         reply_out->status = body.ptr ? 200 : 404;
         reply_out->body = body.ptr ? body : LIT("{}");

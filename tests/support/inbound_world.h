@@ -27,6 +27,7 @@ struct inbound_world {
     bool (*lie)(struct inbound_world *w, struct arena *arena, struct slice path,
                 struct slice *body);
     size_t shown; /* their events from this index on are not known to the script; 0 = all are */
+    _Atomic bool is_down; /* nothing but its keys can be reached */
     unsigned txn;
 };
 
