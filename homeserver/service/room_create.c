@@ -17,7 +17,8 @@ struct preset {
 static const struct preset presets[] = {
     {{"private_chat", 12}, "invite", "shared", "can_join", false, true},
     {{"trusted_private_chat", 20}, "invite", "shared", "can_join", true, true},
-    {{"public_chat", 11}, "public", "shared", "forbidden", false, false},
+    /* Guests are forbidden where the room says nothing, so it says nothing. */
+    {{"public_chat", 11}, "public", "shared", NULL, false, false},
 };
 
 struct creating {
@@ -369,7 +370,7 @@ static struct err send_preset(struct creating *c)
         {LIT("m.room.guest_access"), LIT("guest_access"), c->preset->guest_access},
     };
     for (size_t i = 0; i < COUNT_OF(events); i++) {
-        if (!is_in_initial_state(c, events[i].type)) {
+        if (events[i].value && !is_in_initial_state(c, events[i].type)) {
             TRY(put_one(c, events[i].type, events[i].key, slice_of(events[i].value)));
         }
     }

@@ -123,11 +123,12 @@ static void an_initial_sync_has_state_before_the_timeline_and_no_event_twice(voi
     struct json answer =
         sync_as(f, &f->alice, (struct asking){.filter = "{\"room\":{\"timeline\":{\"limit\":2}}}"});
     const struct json *joined = room_of(&answer, "join", room);
-    assert_string_equal(types_of(f, events_of(joined, "timeline")), "m.room.guest_access one");
+    assert_string_equal(types_of(f, events_of(joined, "timeline")),
+                        "m.room.history_visibility one");
     assert_true(is_limited(joined));
     assert_string_equal(types_of(f, events_of(joined, "state")),
                         "m.room.create m.room.member/@alice:test m.room.power_levels "
-                        "m.room.join_rules m.room.history_visibility");
+                        "m.room.join_rules");
     int64_t count = 0;
     assert_true(
         json_get_int(json_get(joined, LIT("summary")), LIT("m.joined_member_count"), &count));
@@ -143,7 +144,7 @@ static void a_whole_small_room_is_not_limited(void **state)
     const struct json *joined = room_of(&answer, "join", room);
     assert_false(is_limited(joined));
     assert_int_equal(events_of(joined, "state")->count, 0);
-    assert_int_equal(events_of(joined, "timeline")->count, 6);
+    assert_int_equal(events_of(joined, "timeline")->count, 5);
 }
 
 static void an_incremental_sync_brings_what_is_new_and_then_nothing(void **state)
@@ -216,7 +217,7 @@ static void a_room_joined_since_comes_whole_and_not_as_left(void **state)
                                 false, false});
     const struct json *joined = room_of(&second, "join", room);
     assert_string_equal(types_of(f, events_of(joined, "timeline")), "m.room.member/@bob:test");
-    assert_int_equal(events_of(joined, "state")->count, 7);
+    assert_int_equal(events_of(joined, "state")->count, 6);
     assert_null(room_of(&second, "leave", room));
     const struct json *lists = json_get(&second, LIT("device_lists"));
     assert_true(
@@ -281,7 +282,7 @@ static void lazy_loading_sends_the_members_that_speak_once(void **state)
     struct json first = sync_as(f, &f->alice, (struct asking){.filter = filter});
     const char *types = types_of(f, events_of(room_of(&first, "join", room), "state"));
     assert_string_equal(types, "m.room.create m.room.power_levels m.room.join_rules "
-                               "m.room.history_visibility m.room.guest_access m.room.name "
+                               "m.room.history_visibility m.room.name "
                                "m.room.member/@bob:test m.room.member/@alice:test");
     house_say(&f->house, room, &f->bob, "two");
     house_say(&f->house, room, &carol, "three");
@@ -317,7 +318,7 @@ static void lazy_loading_in_a_crowd_sends_only_who_is_needed(void **state)
                                           "\"timeline\":{\"limit\":1}}}"});
     /* Without a name for the room, its heroes are needed too. */
     assert_string_equal(types_of(f, events_of(room_of(&answer, "join", room), "state")),
-                        "m.room.create m.room.guest_access m.room.history_visibility "
+                        "m.room.create m.room.history_visibility "
                         "m.room.join_rules m.room.power_levels m.room.member/@bob:test "
                         "m.room.member/@alice:test m.room.member/@crowd0:test "
                         "m.room.member/@crowd1:test m.room.member/@crowd2:test "
@@ -370,7 +371,7 @@ static void full_state_repeats_the_state_but_not_the_timeline(void **state)
         sync_as(f, &f->alice, (struct asking){.since = next_batch(f, &first), .full_state = true});
     const struct json *joined = room_of(&second, "join", room);
     assert_int_equal(events_of(joined, "timeline")->count, 0);
-    assert_int_equal(events_of(joined, "state")->count, 6);
+    assert_int_equal(events_of(joined, "state")->count, 5);
     assert_false(is_limited(joined));
 }
 
