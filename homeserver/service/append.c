@@ -51,15 +51,32 @@ static struct err append_state(struct append_work *w)
     return room_cites_add(hs, d->ctx, d->room, &citing, d->derived);
 }
 
+/* A local event cites extremities; another may cite what stands behind them. */
+static struct err append_cited(struct append_work *w, struct room_cited *cited_out)
+{
+    const struct derive *d = &w->derive;
+    const struct event *event = d->event;
+    const struct room *room = d->room;
+    bool plain = room->extremity_count == 1 && event->prev_event_count == 1 &&
+                 slice_eq(event->prev_events[0].s, slice_of(room->extremities_owned[0].event_id));
+    *cited_out = (struct room_cited){.ids = (struct event_id *)(uintptr_t)event->prev_events,
+                                     .count = event->prev_event_count};
+    return plain || !w->append->is_foreign
+               ? OK
+               : room_cited_load(d->hs, d->ctx, d->room, event, cited_out);
+}
+
 /* The room's state, which is that after the event where the graph does not fork. */
 static struct err append_ends(struct append_work *w)
 {
     struct derive *d = &w->derive;
     struct extremity own = {
         .number = d->number, .root = w->record.state_after, .depth = d->event->depth};
+    struct room_cited cited;
     memcpy(own.event_id, d->event->id.s.ptr, d->event->id.s.len);
-    room_extremities_after(d->ctx, d->room, d->event, &own, (w->append->flags & EVENT_RESTART) != 0,
-                           &w->ends);
+    TRY(append_cited(w, &cited));
+    bool restarts = (w->append->flags & EVENT_RESTART) != 0;
+    room_extremities_after(d->ctx, d->room, restarts ? NULL : &cited, &own, &w->ends);
     w->record.room_root = w->record.state_after;
     if (w->ends.count == 1) {
         return OK;
@@ -345,6 +362,7 @@ static void publish(struct append_work *w, enum change_kind kind)
     size_t extra = 0;
     for (size_t i = 0; i < d->members.count; i++) {
         const struct derived_member *member = &d->members.items[i];
+        room_entry_forget(d->room, member->user);
         if (member->is_local) {
             room_local_user_set(d->room, member->user, member->membership);
             change.user = member->is_own ? member->user : change.user;

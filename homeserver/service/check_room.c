@@ -8,6 +8,7 @@
 
 /* What has no place in the graph: neither state nor relations follow from it. */
 enum { ASIDE = EVENT_OUTLIER | EVENT_REJECTED | EVENT_SOFT_FAILED };
+enum { CITED_MAX = 1000 };
 
 static const struct store_object event_ids = {STORE_EVENT_IDS, {"ids", 3}};
 
@@ -153,19 +154,55 @@ static void drop_untold(struct room_walk *w)
     }
 }
 
+/* An event that is cited is no end; one that does not count is followed further. */
+static struct err cite(struct room_walk *w, struct event_id id, struct map *seen,
+                       struct event *events, size_t *count_io)
+{
+    struct room_record record;
+    uint64_t room = 0;
+    int64_t number = 0;
+    bool found = false;
+    map_remove(w->extremities, id.s);
+    if (map_get(seen, id.s, &room) || *count_io == CITED_MAX) {
+        return OK;
+    }
+    map_set(seen, id.s, 1);
+    TRY(hs_event_locate(w->c->hs, &w->c->page, id.s, &room, &number, &found));
+    if (found && room == w->shape.number) {
+        TRY(check_record_load(w->c, room, number, &record, &found));
+        if (found && (record.flags & (EVENT_SOFT_FAILED | EVENT_REJECTED))) {
+            TRY(check_event_load(w, number, &events[*count_io], &found));
+            *count_io += found ? 1 : 0;
+        }
+    }
+    return OK;
+}
+
+/* As room_cited_load does it: through events that do not count, what these cite. */
+static struct err remove_cited(struct room_walk *w)
+{
+    struct checker *c = w->c;
+    struct map *queue = map_new();
+    const struct event *event = &w->event;
+    struct event *events = arena_array(c->page.arena, CITED_MAX, sizeof *events);
+    size_t count = 0;
+    struct err err = OK;
+    for (size_t at = 0; event && err.code == 0; at++) {
+        for (size_t i = 0; i < event->prev_event_count && err.code == 0; i++) {
+            err = cite(w, event->prev_events[i], queue, events, &count);
+        }
+        event = at < count ? &events[at] : NULL;
+    }
+    map_free(&queue);
+    return err;
+}
+
 static size_t ends_of(struct room_walk *w, int64_t **ends_out)
 {
     size_t cursor = 0;
     size_t count = 0;
     struct slice id;
     uint64_t value = 0;
-    if (w->record.flags & EVENT_RESTART) {
-        map_free(&w->extremities);
-        w->extremities = map_new();
-    }
-    for (size_t i = 0; i < w->event.prev_event_count; i++) {
-        map_remove(w->extremities, w->event.prev_events[i].s);
-    }
     map_set(w->extremities, w->event.id.s, (uint64_t)w->number);
     if (map_count(w->extremities) > ROOM_EXTREMITIES_MAX) {
         drop_untold(w);
@@ -178,9 +215,17 @@ static size_t ends_of(struct room_walk *w, int64_t **ends_out)
     return count;
 }
 
-static void check_extremities(struct room_walk *w)
+static struct err check_extremities(struct room_walk *w)
 {
     int64_t *ends = NULL;
+    if (w->record.flags & EVENT_RESTART) {
+        map_free(&w->extremities);
+        w->extremities = map_new();
+    } else if (w->is_linear && w->last_number) {
+        map_remove(w->extremities, w->event.prev_events[0].s);
+    } else {
+        TRY(remove_cited(w));
+    }
     size_t count = ends_of(w, &ends);
     struct room_record *record = &w->record;
     size_t told_count = record->extremity_count ? record->extremity_count : 1;
@@ -190,12 +235,13 @@ static void check_extremities(struct room_walk *w)
     qsort(told, told_count, sizeof *told, by_number);
     check_compared(w->c, CHECK_EXTREMITIES);
     if (told_count == count && memcmp(told, ends, count * sizeof *told) == 0) {
-        return;
+        return OK;
     }
     w->wrong |= RECORD_EXTREMITIES;
     record->extremities = ends;
     record->extremity_count = count == 1 && ends[0] == w->number ? 0 : count;
     check_report(w->c, CHECK_EXTREMITIES, (struct slice){0}, "differ", w->c->mode == CHECK_REBUILD);
+    return OK;
 }
 
 static void check_counts(struct room_walk *w)
@@ -216,7 +262,7 @@ static struct err check_timeline(struct room_walk *w)
     w->is_linear = follows_the_last(w);
     TRY(check_state(w));
     check_counts(w);
-    check_extremities(w);
+    TRY(check_extremities(w));
     if (w->wrong && w->c->mode == CHECK_REBUILD) {
         TRY(rebuild_record(w));
     }

@@ -7,11 +7,47 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool is_cited(const struct event *event, const struct extremity *extremity)
+static void add_id(struct ctx *ctx, struct room_cited *cited, struct event_id id)
+{
+    for (size_t i = 0; i < cited->count; i++) {
+        if (ids_event_eq(cited->ids[i], id)) {
+            return;
+        }
+    }
+    if (cited->count == cited->cap) {
+        size_t cap = cited->cap ? cited->cap * 2 : 32;
+        cited->ids = arena_grow(ctx->arena, cited->ids, cited->cap * sizeof id, cap * sizeof id);
+        cited->cap = cap;
+    }
+    cited->ids[cited->count++] = id;
+}
+
+struct err room_cited_load(struct hs *hs, struct ctx *ctx, struct room *room,
+                           const struct event *event, struct room_cited *cited_out)
+{
+    enum { CITED_MAX = 1000 };
+    struct room_cited cited = {0};
+    for (size_t i = 0; i < event->prev_event_count; i++) {
+        add_id(ctx, &cited, event->prev_events[i]);
+    }
+    for (size_t i = 0; i < cited.count && cited.count < CITED_MAX; i++) {
+        struct stored_event prev;
+        bool found = false;
+        TRY(hs_event_find(hs, ctx, room, cited.ids[i].s, &prev, &found));
+        bool aside = found && (prev.flags & (EVENT_SOFT_FAILED | EVENT_REJECTED));
+        for (size_t j = 0; aside && j < prev.event.prev_event_count; j++) {
+            add_id(ctx, &cited, prev.event.prev_events[j]);
+        }
+    }
+    *cited_out = cited;
+    return OK;
+}
+
+static bool is_cited(const struct room_cited *cited, const struct extremity *extremity)
 {
     struct slice id = slice_of(extremity->event_id);
-    for (size_t i = 0; i < event->prev_event_count; i++) {
-        if (slice_eq(event->prev_events[i].s, id)) {
+    for (size_t i = 0; i < cited->count; i++) {
+        if (slice_eq(cited->ids[i].s, id)) {
             return true;
         }
     }
@@ -37,14 +73,14 @@ static void drop_lowest(struct extremities *ends)
     ends->count--;
 }
 
-void room_extremities_after(struct ctx *ctx, const struct room *room, const struct event *event,
-                            const struct extremity *own, bool restarts,
+void room_extremities_after(struct ctx *ctx, const struct room *room,
+                            const struct room_cited *cited, const struct extremity *own,
                             struct extremities *after_out)
 {
     struct extremities after = {0};
     after.items = arena_array(ctx->arena, room->extremity_count + 1, sizeof *after.items);
-    for (size_t i = 0; i < room->extremity_count && !restarts; i++) {
-        if (!is_cited(event, &room->extremities_owned[i])) {
+    for (size_t i = 0; i < room->extremity_count && cited; i++) {
+        if (!is_cited(cited, &room->extremities_owned[i])) {
             after.items[after.count++] = room->extremities_owned[i];
         }
     }

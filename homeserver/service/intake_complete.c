@@ -23,14 +23,16 @@ struct completing {
 
 /* --- forward extremities --- */
 
-static void keep_end(struct completing *c, const struct stored_event *event, uint64_t root)
+static struct err keep_end(struct completing *c, const struct stored_event *event, uint64_t root)
 {
+    struct room_cited cited;
+    TRY(room_cited_load(c->hs, &c->page, c->room, &event->event, &cited));
     if (event->flags & EVENT_RESTART) {
         map_free(&c->ends);
         c->ends = map_new();
     }
-    for (size_t i = 0; i < event->event.prev_event_count; i++) {
-        map_remove(c->ends, event->event.prev_events[i].s);
+    for (size_t i = 0; i < cited.count; i++) {
+        map_remove(c->ends, cited.ids[i].s);
     }
     if (c->kept_count == c->kept_cap) {
         size_t cap = c->kept_cap ? c->kept_cap * 2 : 64;
@@ -43,6 +45,7 @@ static void keep_end(struct completing *c, const struct stored_event *event, uin
     memcpy(end->event_id, event->event.id.s.ptr, event->event.id.s.len);
     map_set(c->ends, event->event.id.s, c->kept_count);
     c->last = event->number;
+    return OK;
 }
 
 static struct extremities ends_of(const struct completing *c)
@@ -150,7 +153,7 @@ static struct err rewrite(struct completing *c, const struct stored_event *event
     TRY(put_after(c, event, &record, updates[0]));
     record.flags |= record.room_root == record.state_after ? 0 : EVENT_FORKED;
     if (!rejected) {
-        keep_end(c, event, record.state_after);
+        TRY(keep_end(c, event, record.state_after));
         put_ends(c, &record);
     }
     buf_init_arena(&bytes, c->page.arena, SIZE_MAX / 2);

@@ -87,6 +87,7 @@ static struct err write_entry(struct hs *hs, struct ctx *ctx, struct room *room,
         positions_abandon(hs->positions, published.pos);
         return err;
     }
+    room_entry_forget(room, change->user);
     positions_complete(hs->positions, &published, ctx->write_ticket);
     return OK;
 }

@@ -371,9 +371,17 @@ struct room_cites_query {
 };
 struct err room_cites_find(struct hs *hs, struct ctx *ctx, const struct room_cites_query *query,
                            bool *found_out) MUST_USE;
-/* Those of the room without what `event` cites, and `own`; only that if the graph restarts. */
-void room_extremities_after(struct ctx *ctx, const struct room *room, const struct event *event,
-                            const struct extremity *own, bool restarts,
+/* What an event cites, and what is cited through events that do not count (soft-failed, rejected).
+ */
+struct room_cited {
+    struct event_id *ids;
+    size_t count, cap;
+};
+struct err room_cited_load(struct hs *hs, struct ctx *ctx, struct room *room,
+                           const struct event *event, struct room_cited *cited_out) MUST_USE;
+/* Those of the room that are not cited, and `own`; cited NULL: `own` alone. */
+void room_extremities_after(struct ctx *ctx, const struct room *room,
+                            const struct room_cited *cited, const struct extremity *own,
                             struct extremities *after_out);
 void room_extremities_set(struct room *room, const struct extremities *extremities);
 struct err room_extremities_root(struct hs *hs, struct ctx *ctx, struct room *room,
@@ -396,5 +404,7 @@ struct err room_partial_load(struct hs *hs, struct ctx *ctx, struct room *room) 
 /* Which servers have joined members: follows memberships once it was asked for. */
 void room_servers_change(struct room *room, const struct derived_members *members);
 
+/* A user's entry of the room was written. */
+void room_entry_forget(struct room *room, uint64_t user);
 /* Adds or removes a local joined user (lane; takes the room's lock). */
 void room_local_user_set(struct room *room, uint64_t user, enum membership membership);

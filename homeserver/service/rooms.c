@@ -753,6 +753,17 @@ static void insert_local(struct room *room, size_t at, uint64_t user)
     room->local_user_count++;
 }
 
+void room_entry_forget(struct room *room, uint64_t user)
+{
+    pthread_mutex_lock(&room->lock);
+    room->entries_version++;
+    if (room->entries_owned) {
+        mem_free(map_get_ptr(room->entries_owned, map_key_u64(&user)));
+        map_remove(room->entries_owned, map_key_u64(&user));
+    }
+    pthread_mutex_unlock(&room->lock);
+}
+
 void room_local_user_set(struct room *room, uint64_t user, enum membership membership)
 {
     pthread_mutex_lock(&room->lock);
