@@ -25,6 +25,8 @@ struct intake_join {
     struct room *room;         /* held */
     struct event join;
     bool is_partial;
+    bool is_first; /* nothing was here of the room before */
+    int64_t stored_count;
     struct slice *servers;
     size_t server_count;
     struct map *ids; /* event id -> index of item + 1 */
@@ -77,6 +79,7 @@ static struct err open_join(struct intake_join *join, struct ctx *ctx,
     TRY(copy_event(join->arena_owned, rules, start->join, &join->join));
     TRY(rooms_open(join->hs, ctx, start->room_id, rules, &join->room));
     rooms_hold(join->hs, join->room);
+    join->is_first = join->room->head.number == 0 && join->room->next_apart == EVENT_APART_FIRST;
     join->servers = arena_array(join->arena_owned, start->server_count + 1, sizeof(struct slice));
     for (size_t i = 0; i < start->server_count; i++) {
         join->servers[join->server_count++] = arena_copy(join->arena_owned, start->servers[i]);
@@ -133,6 +136,7 @@ static struct err put_batch(struct intake_join *join, struct ctx *batch)
         struct apart apart = {
             .event = &join->batch[i], .flags = EVENT_OUTLIER, .cites = APART_CITES_LATER};
         item->number = join->room->next_apart;
+        join->stored_count++;
         TRY(apart_put(join->hs, batch, join->room, &apart, &rows));
     }
     return apart_write(join->hs, batch, join->room, &rows);
@@ -292,10 +296,10 @@ static struct err keep_cites(struct intake_join *join, struct ctx *page, const s
     struct store_update *derived =
         store_update_new(page, room_derived_object(page, join->room->number));
     struct room_citing citing = {.event = event, .number = item->number, .key = item->key};
-    if (!item->key || !join->room->keeps_cites) {
+    if (!item->key || !(join->is_first || join->room->keeps_cites)) {
         return OK;
     }
-    TRY(room_cites_add(join->hs, page, join->room, &citing, derived));
+    TRY(room_cites_put(join->hs, page, join->room, &citing, derived));
     return store_write(join->hs->store, page, &derived, 1);
 }
 
@@ -428,10 +432,11 @@ static struct err finish_in_lane(struct intake_join *join, struct ctx *ctx,
     struct ctx page = batch_ctx(join, ctx);
     uint64_t root = 0;
     TRY(room_check_there(join->room));
-    if (join->room->head.number == 0) {
-        TRY(room_cites_begin(join->hs, &page, join->room));
-    }
     struct err err = judge_all(join, &page);
+    bool alone = join->room->next_apart - EVENT_APART_FIRST == join->stored_count;
+    if (err.code == 0 && join->is_first && alone) { /* all rows were written just now */
+        err = room_cites_begin(join->hs, &page, join->room);
+    }
     if (err.code == 0) {
         err = make_state(join, &page, &root);
     }

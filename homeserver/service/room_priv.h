@@ -233,8 +233,8 @@ struct room_append {
     struct store_update *const *more; /* written in the same call */
     size_t more_count;
 };
-/* lane: the number that the next live event with these flags gets: one after a gap leaves room below
- * itself (INTAKE_GAP_NUMBERS). */
+/* lane: the number that the next live event with these flags gets: one after a gap leaves room
+ * below itself (INTAKE_GAP_NUMBERS). */
 int64_t room_live_number(const struct room *room, uint32_t flags);
 /* lane: writes the event as the new head and all that derives from it. */
 struct err room_append(struct hs *hs, struct ctx *ctx, struct room *room,

@@ -1,0 +1,151 @@
+/* Rooms joined with part of their state. */
+#include "tests/support/away.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+static struct away a;
+
+static int open_house(void **state)
+{
+    (void)state;
+    away_open(&a, "10");
+    away_join(&a, AWAY_PARTIAL);
+    return 0;
+}
+
+static int close_house(void **state)
+{
+    (void)state;
+    away_close(&a);
+    return 0;
+}
+
+/* Fetches what was left out, and ends the partial time. */
+static struct err complete(void)
+{
+    struct event_id ids[16];
+    size_t count = 0;
+    size_t join = 0;
+    for (size_t i = 0; i < a.r.count; i++) {
+        const struct event *event = peer_get(&a.r, i);
+        join = event_is(event, LIT("m.room.member"), a.ann.actor.user_id) && !join ? i : join;
+    }
+    const struct resolve_set *before = &a.r.events[join].before;
+    for (size_t i = 0; i < before->count; i++) {
+        struct intake_report report;
+        const struct event *event = peer_get(&a.r, peer_find(&a.r, before->items[i].event.s));
+        TRY(hs_intake_outlier(&a.h.hs, &a.h.ctx, a.room, event, &report));
+        ids[count++] = before->items[i].event;
+    }
+    return hs_room_complete(&a.h.hs, &a.h.ctx, a.room, ids, count);
+}
+
+static void a_partial_room_can_be_used(void **state)
+{
+    uint64_t *rooms = NULL;
+    struct slice *servers = NULL;
+    size_t count = 0;
+    (void)state;
+    assert_int_equal(away_membership(&a, a.rob), MEMBERSHIP_NONE);
+    assert_int_equal(away_take(&a, away_say(&a, &a.by_rob, NULL, 0)).result, INTAKE_ACCEPTED);
+    house_say(&a.h, a.room, &a.ann, "hello");
+    away_restart(&a);
+    assert_true(hs_room_is_partial(a.room));
+    assert_int_equal(hs_rooms_partial(&a.h.hs, &a.h.ctx, &rooms, &count).code, 0);
+    assert_int_equal(count, 1);
+    assert_int_equal(rooms[0], hs_room_info(a.room).number);
+    assert_int_equal(hs_room_servers(&a.h.hs, &a.h.ctx, a.room, &servers, &count).code, 0);
+    assert_int_equal(count, 1);
+}
+
+static void a_room_becomes_whole(void **state)
+{
+    (void)state;
+    size_t said = away_say(&a, &a.by_rob, NULL, 0);
+    away_take(&a, said);
+    house_say(&a.h, a.room, &a.ann, "hello");
+    struct room_head before = hs_room_head(a.room);
+    assert_int_equal(complete().code, 0);
+    struct room_head after = hs_room_head(a.room);
+    assert_false(hs_room_is_partial(a.room));
+    assert_int_equal(away_membership(&a, a.rob), MEMBERSHIP_JOIN);
+    assert_int_equal(after.joined_count, 3);
+    assert_true(after.pos > before.pos);
+    assert_int_equal(after.number, before.number);
+    /* Whoever has seen the room up to here learns of the change. */
+    int64_t number = 0;
+    uint64_t root = 0;
+    assert_int_equal(hs_room_at(&a.h.hs, &a.h.ctx, a.room, before.pos, &number, &root).code, 0);
+    assert_int_equal(root, before.root);
+    assert_int_equal(away_stored(&a, said).flags & EVENT_PARTIAL, 0);
+    away_restart(&a);
+    assert_int_equal(hs_room_head(a.room).root, after.root);
+    assert_int_equal(hs_room_head(a.room).pos, after.pos);
+    assert_int_equal(complete().code, 0);
+    house_say(&a.h, a.room, &a.ann, "still here");
+}
+
+/* rob was never banned as far as this server knew: what he did falls with the whole state. */
+static void what_the_whole_state_forbids_is_rejected(void **state)
+{
+    (void)state;
+    peer_room_close(&a.r);
+    house_close(&a.h);
+    away_open(&a, "10");
+    struct peer_draft by_ria = a.by_ria;
+    size_t join = a.r.count - 1;
+    peer_member(&a.r, &by_ria, a.rob, "ban");
+    away_join(&a, AWAY_PARTIAL);
+    struct event_id auth[] = {peer_get(&a.r, 0)->id, peer_get(&a.r, 2)->id,
+                              peer_get(&a.r, join)->id};
+    struct peer_draft draft = a.by_rob;
+    draft.type = "m.room.topic";
+    draft.state_key = "";
+    draft.content = "{\"topic\":\"mine\"}";
+    draft.auth = auth;
+    draft.auth_count = 3;
+    draft.type = "m.room.message";
+    draft.state_key = NULL;
+    size_t bad = peer_make(&a.r, &draft);
+    assert_int_equal(away_take(&a, bad).result, INTAKE_ACCEPTED);
+    house_say(&a.h, a.room, &a.ann, "hello");
+    assert_int_equal(complete().code, 0);
+    assert_true(away_stored(&a, bad).flags & EVENT_REJECTED);
+    assert_int_equal(away_membership(&a, a.rob), MEMBERSHIP_BAN);
+    assert_int_equal(away_end_count(&a), 1);
+}
+
+static void completing_begins_anew_after_any_failure(void **state)
+{
+    (void)state;
+    away_take(&a, away_say(&a, &a.by_rob, NULL, 0));
+    house_say(&a.h, a.room, &a.ann, "hello");
+    struct err err = {.code = 1};
+    for (int k = 1; k < 400 && err.code != 0; k += 3) {
+        store_fail_after(a.h.hs.store, k);
+        err = complete();
+        store_fail_after(a.h.hs.store, 0);
+        house_next_job(&a.h);
+        assert_int_equal(hs_room_get_by_id(&a.h.hs, &a.h.ctx, a.r.room_id, &a.room).code, 0);
+    }
+    assert_int_equal(err.code, 0);
+    assert_false(hs_room_is_partial(a.room));
+    assert_int_equal(away_membership(&a, a.rob), MEMBERSHIP_JOIN);
+}
+
+int main(void)
+{
+#define CASE(name) cmocka_unit_test_setup_teardown(name, open_house, close_house)
+    const struct CMUnitTest tests[] = {
+        CASE(a_partial_room_can_be_used),
+        CASE(a_room_becomes_whole),
+        CASE(what_the_whole_state_forbids_is_rejected),
+        CASE(completing_begins_anew_after_any_failure),
+    };
+#undef CASE
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
