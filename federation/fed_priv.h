@@ -12,9 +12,9 @@ struct fed_peers;
 struct fed_keys;
 struct fed_answers;
 struct fed_media;
-struct turns;     /* turns.h */
-struct staged;    /* staged.h */
-struct backfills; /* backfill.h */
+struct turns;       /* turns.h */
+struct staged;      /* staged.h */
+struct backfills;   /* backfill.h */
 struct fed_joins;   /* joins.h */
 struct fed_partial; /* partial.h */
 

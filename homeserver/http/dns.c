@@ -69,11 +69,6 @@ void http_dns_free(struct http_dns **pointer)
     *pointer = NULL;
 }
 
-bool http_dns_has_server(const struct http_dns *dns)
-{
-    return dns->server != NULL;
-}
-
 /* One question, on a channel of its own: names are asked for seldom. */
 struct question {
     struct ctx *ctx;
@@ -266,4 +261,18 @@ struct err http_dns_find_addresses(struct http_dns *dns, struct ctx *ctx, struct
     }
     keep(dns, name, addresses_out);
     return OK;
+}
+
+size_t http_dns_choose(struct http_dns *dns, struct ctx *ctx, struct slice name,
+                       struct slice *addresses_out, size_t max)
+{
+    struct http_dns_addresses addresses;
+    if (!dns->server || http_dns_find_addresses(dns, ctx, name, &addresses).code) {
+        return 0;
+    }
+    size_t count = addresses.count < max ? addresses.count : max;
+    for (size_t i = 0; i < count; i++) {
+        addresses_out[i] = addresses.items[i];
+    }
+    return count;
 }

@@ -8,8 +8,10 @@ struct http_dns;
 /* `server` is "address" or "address:port"; empty: those of the system. */
 struct http_dns *http_dns_new(struct slice server);
 void http_dns_free(struct http_dns **dns);
-/* Whether the operator named a server. */
-bool http_dns_has_server(const struct http_dns *dns);
+/* Addresses from the operator's server, which goes before the system's: at most `max`; none when
+ * the operator named no server, or it knows none. */
+size_t http_dns_choose(struct http_dns *dns, struct ctx *ctx, struct slice name,
+                       struct slice *addresses_out, size_t max);
 
 struct http_dns_srv {
     uint16_t priority, weight, port;

@@ -3,19 +3,18 @@
 #include "homeserver/base/loop.h"
 #include "homeserver/base/mem.h"
 #include "homeserver/base/stats.h"
+#include "homeserver/http/authorities.h"
 #include "homeserver/http/cidr.h"
 #include "homeserver/http/dns.h"
 #include "homeserver/http/hosts.h"
+#include "homeserver/http/url.h"
 
 #include <curl/curl.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 enum {
@@ -26,10 +25,8 @@ enum {
     CONNECT_TIMEOUT_MS = 10000,
     BODY_BYTES_DEFAULT = 1 << 24,
     CONNECTIONS_DEFAULT = 256,
-    CA_BYTES_MAX = 1 << 22,
 };
 
-static const char system_ca_file[] = "/etc/ssl/certs/ca-certificates.crt";
 static const char system_ca_folder[] = "/etc/ssl/certs";
 
 struct http_fetcher {
@@ -38,9 +35,7 @@ struct http_fetcher {
     struct http_cidr *allow, *deny;
     struct http_hosts *hosts;
     struct http_dns *dns;
-    int ca_fd; /* the authorities in one file; -1 = those of the system */
-    char ca_path[32];
-    bool ca_whole; /* those of the system are in it */
+    struct http_authorities authorities;
     struct loop *loop;
     struct loop_timer *timer;
     CURLM *multi;
@@ -373,53 +368,6 @@ static void copy_config(struct http_fetcher *fetcher, const struct http_fetch_co
     fetcher->config.proxy = arena_copy(arena, config->proxy);
 }
 
-static void close_ca(struct http_fetcher *fetcher)
-{
-    if (fetcher->ca_fd >= 0) {
-        close(fetcher->ca_fd);
-    }
-}
-
-static bool copy_file(const char *path, int to)
-{
-    char chunk[4096];
-    ssize_t got = 0;
-    size_t total = 0;
-    int from = open(path, O_RDONLY | O_CLOEXEC);
-    if (from < 0) {
-        return false;
-    }
-    while (total <= CA_BYTES_MAX && (got = read(from, chunk, sizeof chunk)) > 0) {
-        total += (size_t)got;
-        if (write(to, chunk, (size_t)got) != got) {
-            break;
-        }
-    }
-    close(from);
-    return got == 0 && write(to, "\n", 1) == 1;
-}
-
-/* libcurl takes one file of authorities (and not from memory, with GnuTLS): one without a name is
- * made of those of the operator and those of the system. */
-static struct err load_ca(struct http_fetcher *fetcher, const struct http_fetch_config *config)
-{
-    if (config->ca_file_count == 0) {
-        return OK;
-    }
-    fetcher->ca_fd = memfd_create("authorities", MFD_CLOEXEC);
-    if (fetcher->ca_fd < 0) {
-        return err_public(ERR_IO, "no room for the authorities of tls.trusted_ca");
-    }
-    for (size_t i = 0; i < config->ca_file_count; i++) {
-        if (!copy_file(arena_cstr(fetcher->arena, config->ca_files[i]), fetcher->ca_fd)) {
-            return err_public(ERR_IO, "a file of tls.trusted_ca is not readable or too large");
-        }
-    }
-    fetcher->ca_whole = copy_file(system_ca_file, fetcher->ca_fd);
-    snprintf(fetcher->ca_path, sizeof fetcher->ca_path, "/proc/self/fd/%d", fetcher->ca_fd);
-    return OK;
-}
-
 static void start(struct http_fetcher *fetcher)
 {
     long connections = (long)(fetcher->config.connection_max ? fetcher->config.connection_max
@@ -450,17 +398,16 @@ struct err http_fetcher_new(const struct http_fetch_config *config,
 {
     struct http_fetcher *fetcher = mem_alloc(sizeof *fetcher);
     fetcher->arena = arena_new();
-    fetcher->ca_fd = -1;
+    fetcher->authorities.fd = -1;
     copy_config(fetcher, config);
     struct err err = parse_ranges(fetcher, config->allow, config->allow_count, &fetcher->allow);
     if (!err.code) {
         err = parse_ranges(fetcher, config->deny, config->deny_count, &fetcher->deny);
     }
     if (!err.code) {
-        err = load_ca(fetcher, config);
+        err = http_authorities_init(&fetcher->authorities, config->ca_files, config->ca_file_count);
     }
     if (err.code) {
-        close_ca(fetcher);
         arena_free(&fetcher->arena);
         mem_free(fetcher);
         return err;
@@ -495,7 +442,7 @@ void http_fetcher_free(struct http_fetcher **pointer)
     curl_global_cleanup();
     http_dns_free(&fetcher->dns);
     http_hosts_free(&fetcher->hosts);
-    close_ca(fetcher);
+    http_authorities_deinit(&fetcher->authorities);
     arena_free(&fetcher->arena);
     mem_free(fetcher);
     *pointer = NULL;
@@ -515,60 +462,15 @@ struct err http_fetch_find_srv(struct http_fetcher *fetcher, struct ctx *ctx, st
 
 /* --- the call --- */
 
-/* host and port of a URL or "host:port" text; the port may be empty. */
-static struct slice host_of_url(struct slice url)
-{
-    size_t scheme = slice_contains(url, LIT("://")) ? slice_find(url, ':') + 3 : 0;
-    struct slice rest = slice_from(url, scheme);
-    size_t end = 0;
-    while (end < rest.len && !memchr("/?#", rest.ptr[end], 3)) {
-        end++;
-    }
-    rest = slice_sub(rest, 0, end);
-    size_t at = slice_find_last(rest, '@');
-    return at < rest.len ? slice_from(rest, at + 1) : rest;
-}
-
-static struct slice without_port(struct slice host)
-{
-    if (host.len && host.ptr[0] == '[') {
-        return slice_sub(host, 0, slice_find(host, ']') + 1);
-    }
-    return slice_sub(host, 0, slice_find(host, ':'));
-}
-
-static bool parse_literal(struct slice host, struct http_address *address_out)
-{
-    bool bracketed = host.len > 2 && host.ptr[0] == '[';
-    host = bracketed ? slice_sub(host, 1, host.len - 2) : host;
-    return http_address_parse(host, address_out);
-}
-
 /* Only the very address that the operator named is allowed by that; a redirect leads elsewhere. */
 static void allow_named(struct transfer *transfer, struct slice host)
 {
     struct http_address address;
-    if (!parse_literal(host, &address)) {
+    if (!http_url_is_literal(host, &address)) {
         transfer->any_address = true; /* a name, of the operator's choice too */
     } else if (transfer->named_count < COUNT_OF(transfer->named)) {
         transfer->named[transfer->named_count++] = address;
     }
-}
-
-/* The operator's DNS server goes before the system's. */
-static size_t ask_dns(struct http_fetcher *fetcher, struct ctx *ctx, struct slice host,
-                      struct slice found[HTTP_HOSTS_ADDRESSES_MAX])
-{
-    struct http_dns_addresses addresses;
-    if (!http_dns_has_server(fetcher->dns) ||
-        http_dns_find_addresses(fetcher->dns, ctx, host, &addresses).code) {
-        return 0;
-    }
-    size_t count = 0;
-    for (; count < addresses.count && count < HTTP_HOSTS_ADDRESSES_MAX; count++) {
-        found[count] = addresses.items[count];
-    }
-    return count;
 }
 
 /* Addresses that are known go to libcurl's cache of names, for this transfer's host and port. A
@@ -584,8 +486,8 @@ static void set_addresses(struct transfer *transfer, struct ctx *ctx, struct sli
     for (size_t i = 0; i < count; i++) {
         allow_named(transfer, found[i]);
     }
-    if (count == 0 && !parse_literal(host, &literal)) {
-        count = ask_dns(transfer->fetcher, ctx, host, found);
+    if (count == 0 && !http_url_is_literal(host, &literal)) {
+        count = http_dns_choose(transfer->fetcher->dns, ctx, host, found, COUNT_OF(found));
     }
     if (count == 0) {
         return;
@@ -609,14 +511,14 @@ static void set_target(struct transfer *transfer, struct ctx *ctx)
     struct arena *arena = ctx->arena;
     const struct http_fetch_request *request = transfer->request;
     const struct http_fetch_config *config = &transfer->fetcher->config;
-    struct slice from = without_port(host_of_url(request->url));
+    struct slice from = http_url_without_port(http_url_authority(request->url));
     struct slice target = request->connect_to.len ? request->connect_to : from;
-    struct slice host = without_port(target);
+    struct slice host = http_url_without_port(target);
     struct slice port = slice_from(target, host.len); /* with its colon */
     bool replaced = request->connect_to.len != 0;
     for (size_t i = 0; i < config->override_count; i++) {
         if (slice_eq_nocase(config->overrides[i].host, host)) {
-            host = without_port(config->overrides[i].address);
+            host = http_url_without_port(config->overrides[i].address);
             struct slice own = slice_from(config->overrides[i].address, host.len);
             port = own.len ? own : port;
             allow_named(transfer, host);
@@ -624,7 +526,7 @@ static void set_target(struct transfer *transfer, struct ctx *ctx)
             break;
         }
     }
-    struct slice url_port = slice_from(host_of_url(request->url), from.len);
+    struct slice url_port = slice_from(http_url_authority(request->url), from.len);
     set_addresses(transfer, ctx, host, port.len > 1 ? port : url_port);
     if (replaced) {
         port = port.len ? port : LIT(":");
@@ -669,9 +571,10 @@ static void set_trust(struct transfer *transfer)
     const struct http_fetcher *fetcher = transfer->fetcher;
     const struct http_fetch_config *config = &fetcher->config;
     CURL *easy = transfer->easy;
-    if (fetcher->ca_fd >= 0) {
-        curl_easy_setopt(easy, CURLOPT_CAINFO, fetcher->ca_path);
-        curl_easy_setopt(easy, CURLOPT_CAPATH, fetcher->ca_whole ? NULL : system_ca_folder);
+    if (fetcher->authorities.fd >= 0) {
+        curl_easy_setopt(easy, CURLOPT_CAINFO, fetcher->authorities.path);
+        curl_easy_setopt(easy, CURLOPT_CAPATH,
+                         fetcher->authorities.is_whole ? NULL : system_ca_folder);
     }
     if (config->skip_tls_checks) {
         curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);

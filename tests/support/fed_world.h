@@ -12,7 +12,7 @@ struct fed_world {
     struct err (*on_srv)(struct fed_world *fw, struct slice service, struct slice host,
                          struct http_dns_srvs *srvs);
     void *arg;
-    unsigned fetches;
+    _Atomic unsigned fetches;
 };
 
 void fed_world_open(struct fed_world *fw);

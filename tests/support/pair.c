@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
+#include <ftw.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,14 +101,20 @@ void pair_open(struct pair *pair, const char *more)
     }
 }
 
+static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *place)
+{
+    (void)info;
+    (void)kind;
+    (void)place;
+    return remove(path);
+}
+
 void pair_close(struct pair *pair)
 {
     ctx_finish(&pair->ctx);
     for (size_t i = 0; i < 2; i++) {
-        char command[128];
         pair_stop(pair, i);
-        snprintf(command, sizeof command, "rm -rf '%s'", pair->servers[i].folder);
-        assert_int_equal(system(command), 0);
+        assert_int_equal(nftw(pair->servers[i].folder, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
     }
     arena_free(&pair->ctx.arena);
     arena_free(&pair->arena);

@@ -1,0 +1,10 @@
+/* Where a URL leads. All results borrow. */
+#pragma once
+#include "homeserver/http/cidr.h"
+
+/* Host and port of a URL or of a "host:port" text, without what stands before an '@'. */
+struct slice http_url_authority(struct slice url);
+/* The host of an authority; an IPv6 address keeps its brackets. */
+struct slice http_url_without_port(struct slice authority);
+/* Whether a host, brackets and all, is a numeric address. */
+bool http_url_is_literal(struct slice host, struct http_address *address_out);
