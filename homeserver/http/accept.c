@@ -15,7 +15,8 @@ enum {
     ACCEPTS_AT_ONCE = 64,
     BACKLOG = 4096,
     PAUSE_MS = 100,
-    WEIGHT_TLS = 3, /* its socket and both ends of a socket pair */
+    UNREAD_MS = 1000, /* for a request that came together with the deadline */
+    WEIGHT_TLS = 3,   /* its socket and both ends of a socket pair */
 };
 
 struct acceptor {
@@ -26,11 +27,22 @@ struct acceptor {
     int fd;
 };
 
+/* A request that arrived just now, which a close would reset. */
+static bool has_unread(const struct http_connection *connection)
+{
+    char byte;
+    return connection->phase == HTTP_PHASE_IDLE && !connection->home->draining &&
+           recv(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 static void on_deadline(void *arg)
 {
     struct http_connection *connection = arg;
+    struct http_loop *home = connection->home;
     if (connection->phase == HTTP_PHASE_PARKED) {
         http_park_expire(connection);
+    } else if (has_unread(connection)) {
+        http_wheel_set(&home->wheel, &connection->deadline, loop_mono_ms(home->loop) + UNREAD_MS);
     } else {
         http_front_cut(connection, err_make(ERR_M_REQUEST_TIMEOUT, "request too slow"));
     }
