@@ -7,6 +7,8 @@
 
 enum { SERVERS_MAX = 40, JOIN_ATTEMPTS_MAX = 3 };
 
+enum sender_kind { SENDER_OF_OWN_MEMBER, SENDER_ANY };
+
 struct entry {
     struct hs *hs;
     struct ctx *ctx;
@@ -97,7 +99,19 @@ static struct err find_room(struct entry *e)
 
 /* --- whom to ask --- */
 
-/* Who invited is surely in the room; the stripped state names more. */
+static void add_senders(struct entry *e, const struct json *state, enum sender_kind kind)
+{
+    for (uint32_t i = 0; state->type == JSON_ARRAY && i < state->count; i++) {
+        const struct json *one = &state->items[i];
+        struct slice sender = json_get_string(one, LIT("sender"));
+        bool own = json_is_string(json_get(one, LIT("state_key")), e->want->actor->user_id);
+        if ((own || kind == SENDER_ANY) && ids_is_user(sender)) {
+            add_server(e, ids_user_domain(ids_trust_user(sender)).s);
+        }
+    }
+}
+
+/* Who invited is surely in the room; whoever else the stripped state names may be. */
 static struct err add_inviters(struct entry *e)
 {
     struct user_room mine;
@@ -112,14 +126,8 @@ static struct err add_inviters(struct entry *e)
         return OK;
     }
     TRY(json_parse(e->ctx->arena, mine.invite_state, &state));
-    for (uint32_t i = 0; state.type == JSON_ARRAY && i < state.count; i++) {
-        const struct json *one = &state.items[i];
-        struct slice sender = json_get_string(one, LIT("sender"));
-        bool own = json_is_string(json_get(one, LIT("state_key")), e->want->actor->user_id);
-        if (own && ids_is_user(sender)) {
-            add_server(e, ids_user_domain(ids_trust_user(sender)).s);
-        }
-    }
+    add_senders(e, &state, SENDER_OF_OWN_MEMBER);
+    add_senders(e, &state, SENDER_ANY);
     return OK;
 }
 
