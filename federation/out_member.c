@@ -1,6 +1,7 @@
 #include "federation/out_member.h"
 
 #include "crypto/token.h"
+#include "homeserver/room/auth_events.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/profiles.h"
 
@@ -273,6 +274,65 @@ static struct err leave_once(struct out_member *out)
     return out_member_send(out, &answer);
 }
 
+/* Where no server takes the leave, clients are shown one that only this server knows: it comes
+ * after the invite or knock that it ends. */
+static struct err leave_alone(struct out_member *out, struct event *event_out, bool *made_out)
+{
+    struct hs *hs = out->hs;
+    struct arena *arena = out->ctx->arena;
+    struct room *room = NULL;
+    struct user_room mine;
+    struct stored_event ended;
+    struct json content = json_object();
+    struct event_id auth[AUTH_EVENTS_MAX + 1];
+    size_t auth_count = 0;
+    *made_out = false;
+    TRY(hs_room_get_by_id(hs, out->ctx, out->want->room_id, &room));
+    TRY(hs_user_room(hs, out->ctx, out->want->actor->user, hs_room_info(room).number, &mine,
+                     made_out));
+    if (*made_out) {
+        TRY(hs_event_load(hs, out->ctx, room, mine.number, &ended, made_out));
+    }
+    if (!*made_out) {
+        return OK;
+    }
+    for (; auth_count < ended.event.auth_event_count && auth_count < AUTH_EVENTS_MAX;
+         auth_count++) {
+        auth[auth_count] = ended.event.auth_events[auth_count];
+    }
+    auth[auth_count++] = ended.event.id;
+    out->rules = hs_room_info(room).rules;
+    json_set(arena, &content, LIT("membership"), json_string(LIT("leave")));
+    struct event_draft draft = {.rules = out->rules,
+                                .room_id = ids_trust_room(out->want->room_id),
+                                .sender = ids_trust_user(out->want->actor->user_id),
+                                .type = LIT("m.room.member"),
+                                .state_key = &out->want->actor->user_id,
+                                .content = &content,
+                                .origin_server_ts = now_wall_ms(out->ctx->now),
+                                .depth = ended.event.depth + 1,
+                                .prev_events = &ended.event.id,
+                                .prev_event_count = 1,
+                                .auth_events = auth,
+                                .auth_event_count = auth_count};
+    if (out->rules->event_format == EVENT_FORMAT_1) {
+        draft.id = ids_trust_event(new_event_id(out).text);
+    }
+    struct json tree = event_draft_tree(arena, &draft);
+    return event_seal(arena, out->rules, &tree, &hs->signer, event_out);
+}
+
+static struct err end_here(struct out_member *out, struct err refused)
+{
+    bool made = false;
+    log_info(out->ctx->log, "left_here_alone", .room = out->want->room_id,
+             .user = out->want->actor->user_id, .err = slice_of(refused.text));
+    TRY(leave_alone(out, &out->event, &made));
+    return hs_intake_uninvite(out->hs, out->ctx, out->want->room_id, out->want->actor->user,
+                              made ? &out->event : NULL);
+}
+
+/* Nobody can be made to stay because servers are gone. */
 struct err fed_leave(struct hs *hs, struct ctx *ctx, const struct remote_membership *want)
 {
     struct out_member out = out_member_of(hs, ctx, want, MEMBERSHIP_LEAVE);
@@ -280,10 +340,8 @@ struct err fed_leave(struct hs *hs, struct ctx *ctx, const struct remote_members
         return err_make(ERR_WAITS, "leaving asks another server");
     }
     struct err err = out_member_try(&out, leave_once);
-    if (err.code != 0) { /* nobody can be made to stay because servers are gone */
-        log_info(ctx->log, "left_here_alone", .room = want->room_id, .user = want->actor->user_id,
-                 .err = slice_of(err.text));
+    if (err.code != 0) {
+        return end_here(&out, err);
     }
-    return hs_intake_uninvite(hs, ctx, want->room_id, want->actor->user,
-                              err.code == 0 ? &out.event : NULL);
+    return hs_intake_uninvite(hs, ctx, want->room_id, want->actor->user, &out.event);
 }

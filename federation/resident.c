@@ -22,6 +22,10 @@ struct err resident_begin(struct resident_call *call, void *app, struct ctx *ctx
     if (hs_room_local_users(ctx, call->room, &users) == 0) {
         return err_public(ERR_M_NOT_FOUND, "This server is not in the room (any more).");
     }
+    /* Without the whole state it cannot be handed on, nor who may come in be told. */
+    if (membership != MEMBERSHIP_LEAVE && hs_room_is_partial(call->room)) {
+        return err_public(ERR_M_NOT_FOUND, "This server is still joining the room itself.");
+    }
     call->rules = hs_room_info(call->room).rules;
     return fed_acl_check(hs, ctx, call->room, call->origin);
 }
