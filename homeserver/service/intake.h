@@ -116,6 +116,8 @@ void hs_intake_join_abort(struct intake_join **join);
 
 /* Partial rooms. */
 bool hs_room_is_partial(struct room *room);
+/* The position at which a room that was partial became whole; 0 = it never was partial. */
+uint64_t hs_room_whole_pos(struct room *room);
 /* Servers told by the resident server while the room is partial; whole rooms: of its members. In
  * the arena, sorted, without this server. */
 struct err hs_room_servers(struct hs *hs, struct ctx *ctx, struct room *room,

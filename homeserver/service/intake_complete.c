@@ -257,7 +257,7 @@ static struct err complete_in_lane(struct completing *c, struct state_wanted wan
     TRY(room_extremities_root(c->hs, c->ctx, c->room, &move.ends, &move.root));
     room_partial_put(c->ctx, c->room, NULL, move.more);
     TRY(room_move(c->hs, c->ctx, c->room, &move));
-    room_partial_set(c->room, false);
+    TRY(room_partial_end(c->hs, c->ctx, c->room));
     return take_all_again(c);
 }
 

@@ -10,6 +10,11 @@ static struct slice row_key(struct ctx *ctx)
     return key_bytes(ctx, ROOM_KEY_PARTIAL, (struct slice){0});
 }
 
+static struct slice whole_key(struct ctx *ctx)
+{
+    return key_bytes(ctx, ROOM_KEY_WHOLE, (struct slice){0});
+}
+
 void room_partial_put(struct ctx *ctx, const struct room *room, const struct room_partial *partial,
                       struct store_update *updates_out[2])
 {
@@ -75,7 +80,36 @@ void room_partial_set(struct room *room, bool is_partial)
 struct err room_partial_load(struct hs *hs, struct ctx *ctx, struct room *room)
 {
     struct slice row;
-    return read_row(hs, ctx, room, &row, &room->is_partial);
+    bool found = false;
+    TRY(read_row(hs, ctx, room, &row, &room->is_partial));
+    TRY(store_get(hs->store, ctx, room_object(ctx, room->number), whole_key(ctx), &row, &found));
+    struct unpack in = unpack_of(found ? row : (struct slice){0});
+    room->whole_pos = found ? unpack_u64(&in) : 0;
+    return found ? unpack_check(&in) : OK;
+}
+
+struct err room_partial_end(struct hs *hs, struct ctx *ctx, struct room *room)
+{
+    struct buf row;
+    uint64_t pos = hs_room_head(room).pos;
+    struct store_update *update = store_update_new(ctx, room_object(ctx, room->number));
+    buf_init_arena(&row, ctx->arena, 16);
+    pack_u64(&row, pos);
+    store_put(update, whole_key(ctx), buf_slice(&row));
+    TRY(store_write(hs->store, ctx, &update, 1));
+    pthread_mutex_lock(&room->lock);
+    room->is_partial = false;
+    room->whole_pos = pos;
+    pthread_mutex_unlock(&room->lock);
+    return OK;
+}
+
+uint64_t hs_room_whole_pos(struct room *room)
+{
+    pthread_mutex_lock(&room->lock);
+    uint64_t pos = room->whole_pos;
+    pthread_mutex_unlock(&room->lock);
+    return pos;
 }
 
 bool hs_room_is_partial(struct room *room)

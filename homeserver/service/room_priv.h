@@ -18,6 +18,7 @@
 #define ROOM_KEY_TXN 't'        /* device NUL type NUL txn_id -> event number, id */
 #define ROOM_KEY_CITES 'A'      /* nothing: rows DERIVED_KEY_CITING are kept in this room */
 #define ROOM_KEY_PARTIAL 'p'    /* the room lacks part of its state: struct room_partial */
+#define ROOM_KEY_WHOLE 'P'      /* position at which that ended */
 /* Keys of (STORE_ROOM_DERIVED, room). */
 #define DERIVED_KEY_MEMBER 'm'      /* be64 user -> member row */
 #define DERIVED_KEY_LOCAL 'l'       /* be64 user of this server, joined -> nothing */
@@ -124,6 +125,7 @@ struct room {
     bool is_purged;      /* nothing may be written any more (purge.c) */
     bool keeps_cites;    /* rows DERIVED_KEY_CITING are complete */
     bool is_partial;     /* also under the lock */
+    uint64_t whole_pos;  /* also under the lock; see hs_room_whole_pos */
     int64_t next_number; /* of the next live event */
     int64_t next_apart;  /* of the next event without a place in the timeline */
     uint64_t next_key;
@@ -400,6 +402,8 @@ struct err room_partial_get(struct hs *hs, struct ctx *ctx, struct room *room,
 void room_partial_put(struct ctx *ctx, const struct room *room, const struct room_partial *partial,
                       struct store_update *updates_out[2]);
 void room_partial_set(struct room *room, bool is_partial);
+/* lane: the partial time is over as of the room's newest position. */
+struct err room_partial_end(struct hs *hs, struct ctx *ctx, struct room *room) MUST_USE;
 struct err room_partial_load(struct hs *hs, struct ctx *ctx, struct room *room) MUST_USE;
 /* Which servers have joined members: follows memberships once it was asked for. */
 void room_servers_change(struct room *room, const struct derived_members *members);

@@ -1,5 +1,6 @@
 /* The `rooms` member: which rooms an answer shows, and as what.
  * Spec: client-server, "Syncing". */
+#include "homeserver/service/intake.h"
 #include "homeserver/sync/priv.h"
 
 #include <string.h>
@@ -159,7 +160,12 @@ static struct err write_join_room(struct sync_job *job, struct sync_room *room,
 {
     /* Spec: client-server, "Syncing": a room joined since, also for the second time, comes whole.
      */
-    room->fresh = job->request->initial || room->entry.joined_pos > job->since;
+    bool lazy = job->filter->room_state.lazy_load_members;
+    if (!lazy && hs_room_is_partial(room->room)) {
+        return OK; /* who wants all members gets the room when they are here */
+    }
+    room->fresh = job->request->initial || room->entry.joined_pos > job->since ||
+                  (!lazy && hs_room_whole_pos(room->room) > job->since);
     room->full_state = room->fresh || job->request->full_state;
     if (room->fresh) {
         TRY(note_everybody(job, room, &job->arrived));

@@ -1,4 +1,5 @@
 /* Joining through others: the road itself, who is asked next, and residents that answer wrongly. */
+#include "federation/resync.h"
 #include "homeserver/service/entering.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/remote.h"
@@ -278,6 +279,58 @@ static void members_of_the_allowed_room_may_join(void **state)
     assert_true(found);
 }
 
+/* The rest of a partial room's state, as the thread of partial.c fetches it. */
+static void complete(size_t house, const char *room_id)
+{
+    struct room *room = room_in(house, room_id);
+    struct resync resync = {.fed = street.houses[house].hs.fed,
+                            .ctx = &street.houses[house].ctx,
+                            .number = hs_room_info(room).number,
+                            .first = street_name(0)};
+    assert_true(hs_room_is_partial(room));
+    struct err err = resync_run(&resync);
+    if (err.code) {
+        print_error("%s\n", err.text);
+    }
+    assert_int_equal(err.code, 0);
+    assert_false(hs_room_is_partial(room));
+    assert_true(hs_room_whole_pos(room) > 0);
+}
+
+static void the_rest_of_the_state_is_fetched(void **state)
+{
+    struct room_members members;
+    struct house *b = &street.houses[1];
+    (void)state;
+    const char *room_id = make_room("");
+    struct room *room = room_in(0, room_id);
+    for (int i = 0; i < 30; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "m%d", i);
+        struct guest guest = house_guest(&street.houses[0], name);
+        house_member(&street.houses[0], room, &guest, &guest, MEMBERSHIP_JOIN);
+    }
+    assert_int_equal(join(1, &bob, room_id, "0").code, 0);
+    assert_true(hs_room_head(room_in(1, room_id)).joined_count < 10);
+    house_say(b, room_in(1, room_id), &bob, "already");
+    complete(1, room_id);
+    assert_int_equal(
+        hs_room_members(&b->hs, &b->ctx, room_in(1, room_id), MEMBERSHIP_JOIN, 0, &members).code,
+        0);
+    assert_int_equal(members.count, 32);
+    assert_int_equal(hs_room_head(room_in(1, room_id)).joined_count, 32);
+}
+
+static void a_partial_room_is_not_handed_on(void **state)
+{
+    (void)state;
+    const char *room_id = make_room("");
+    assert_int_equal(join(1, &bob, room_id, "0").code, 0);
+    assert_int_equal(join(2, &carol, room_id, "1").code, ERR_M_NOT_FOUND);
+    complete(1, room_id);
+    assert_int_equal(join(2, &carol, room_id, "1").code, 0);
+}
+
 /* C is asked first: it is in the room but not in the space, so it cannot tell; then A. */
 static void who_cannot_tell_passes_on(void **state)
 {
@@ -289,6 +342,7 @@ static void who_cannot_tell_passes_on(void **state)
     house_member(&street.houses[0], room, &alice, &carol, MEMBERSHIP_INVITE);
     assert_int_equal(join(2, &carol, room_id, "0").code, 0);
     assert_int_equal(join(1, &bob, space, "0").code, 0);
+    complete(2, room_id);
     struct street_request ask = {
         .from = 1,
         .to = 2,
@@ -315,6 +369,8 @@ int main(void)
         TEST(wrong_answers_do_not_bring_a_user_in),
         TEST(a_bad_event_of_the_state_is_left_out),
         TEST(members_of_the_allowed_room_may_join),
+        TEST(the_rest_of_the_state_is_fetched),
+        TEST(a_partial_room_is_not_handed_on),
         TEST(who_cannot_tell_passes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
