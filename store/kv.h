@@ -39,6 +39,9 @@ struct kv_ops {
     /* Everything written before the call is durable afterwards. */
     struct err (*flush_fn)(struct kv *kv);
     struct err (*compact_fn)(struct kv *kv, struct slice from, struct slice to);
+    /* Drops files that hold nothing but rows in [from, to], all of which the caller deletes next.
+     */
+    struct err (*drop_files_fn)(struct kv *kv, struct slice from, struct slice to);
     uint64_t (*disk_bytes_fn)(struct kv *kv);
     /* Makes the k-th read or write from now fail (k > 0), or the k-th flush (k < 0); 0 = none. */
     void (*fail_after_fn)(struct kv *kv, int32_t calls);

@@ -263,6 +263,7 @@ struct kv *kv_memory_new(void)
         .write_fn = memory_write,
         .flush_fn = memory_flush,
         .compact_fn = memory_compact,
+        .drop_files_fn = memory_compact,
         .disk_bytes_fn = memory_disk_bytes,
         .fail_after_fn = memory_fail_after,
         .close_fn = memory_close,

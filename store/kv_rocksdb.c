@@ -266,6 +266,16 @@ static struct err rocks_compact(struct kv *kv, struct slice from, struct slice t
     return OK;
 }
 
+/* Before the rows are deleted: files may hold older deletions, without which rows of other files
+ * would show again. */
+static struct err rocks_drop_files(struct kv *kv, struct slice from, struct slice to)
+{
+    struct kv_rocksdb *rocks = (struct kv_rocksdb *)kv;
+    char *text = NULL;
+    rocksdb_delete_file_in_range(rocks->db, from.ptr, from.len, to.ptr, to.len, &text);
+    return text ? failure(rocks->log, text, "drop_files", "files cannot be dropped") : OK;
+}
+
 static uint64_t property(struct kv_rocksdb *rocks, const char *name)
 {
     uint64_t value = 0;
@@ -306,6 +316,7 @@ struct err kv_rocksdb_open(const struct store_config *config, const char *path, 
         .write_fn = rocks_write,
         .flush_fn = rocks_flush,
         .compact_fn = rocks_compact,
+        .drop_files_fn = rocks_drop_files,
         .disk_bytes_fn = rocks_disk_bytes,
         .fail_after_fn = rocks_fail_after,
         .close_fn = rocks_close,

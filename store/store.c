@@ -509,6 +509,14 @@ struct err store_compact(struct store *store, enum store_kind kind)
     return store->kv->ops->compact_fn(store->kv, (struct slice){&from, 1}, (struct slice){&to, 1});
 }
 
+/* No key of a row begins with the highest byte, and the one behind the object may be another's. */
+struct err store_drop_files(struct store *store, struct ctx *ctx, struct store_object object)
+{
+    struct slice from = prefix_of(ctx->arena, object);
+    struct slice to = arena_concat(ctx->arena, from, LIT("\xff"));
+    return store->kv->ops->drop_files_fn(store->kv, from, to);
+}
+
 struct err store_compact_object(struct store *store, struct ctx *ctx, struct store_object object)
 {
     struct slice from = prefix_of(ctx->arena, object);

@@ -152,3 +152,7 @@ struct err store_compact(struct store *store, enum store_kind kind) MUST_USE;
 /* The same for one object, after it was purged. */
 struct err store_compact_object(struct store *store, struct ctx *ctx,
                                 struct store_object object) MUST_USE;
+/* Gives back at once the files that hold nothing but rows of an object. Readers see some of its
+ * rows gone, some back in older form: delete the whole range next. */
+struct err store_drop_files(struct store *store, struct ctx *ctx,
+                            struct store_object object) MUST_USE;
