@@ -82,7 +82,10 @@ static struct err write_entry(struct hs *hs, struct ctx *ctx, struct room *room,
     user_room_encode(&row, &entry);
     struct store_update *update = store_update_new(ctx, user_object(ctx, change->user));
     store_put(update, key_u64(ctx, USER_ROW_ROOM, room->number), buf_slice(&row));
-    struct err err = store_write(hs->store, ctx, &update, 1);
+    struct store_update *derived = store_update_new(ctx, room_derived_object(ctx, room->number));
+    store_put(derived, key_u64(ctx, DERIVED_KEY_INVITED, change->user), (struct slice){0});
+    struct store_update *updates[] = {derived, update};
+    struct err err = store_write(hs->store, ctx, updates, COUNT_OF(updates));
     if (err.code != 0) {
         positions_abandon(hs->positions, published.pos);
         return err;

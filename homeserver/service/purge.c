@@ -172,6 +172,7 @@ static struct err purge_all(struct purge *p)
     store_put(note, store_id_u64(p->ctx->arena, p->room), p->room_id);
     TRY(write_one(p, p->ctx, note));
     TRY(each_page(p, derived, DERIVED_KEY_MEMBER, drop_members));
+    TRY(each_page(p, derived, DERIVED_KEY_INVITED, drop_members));
     struct store_update *partial[2];
     room_partial_put(p->ctx, &(struct room){.number = p->room}, NULL, partial);
     TRY(store_write(p->hs->store, p->ctx, partial, COUNT_OF(partial)));

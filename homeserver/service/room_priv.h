@@ -28,6 +28,7 @@
 #define DERIVED_KEY_WATERMARK 'w'   /* number of the newest event whose derived rows are written */
 #define DERIVED_KEY_RECEIPT 'c'     /* be64 user, type, thread -> receipt row (receipts.c) */
 #define DERIVED_KEY_RECEIPT_POS 'C' /* be64 position -> receipt row (ephemeral.c) */
+#define DERIVED_KEY_INVITED 'i'     /* be64 local user with an invite or knock from elsewhere */
 #define DERIVED_KEY_CITING 'a'      /* be_i64 event, be_i64 state event citing it -> its key */
 #define DERIVED_KEY_REDACTION 'x'   /* target id NUL be_i64 redaction that waits for it */
 #define DERIVED_KEY_EDGE 'b'        /* missing prev event NUL be_i64 event citing it -> depth */

@@ -570,6 +570,35 @@ struct err rooms_write_names(struct hs *hs, struct ctx *ctx, const struct room *
     return store_write(hs->store, ctx, updates, COUNT_OF(updates));
 }
 
+/* Who invites to a room may have told a wrong version of it: that holds only once there is a log.
+ */
+static struct err match_version(struct hs *hs, struct ctx *ctx, uint64_t number,
+                                const struct room_rules *rules)
+{
+    struct slice row;
+    struct slice version;
+    struct store_rows events;
+    bool found = false;
+    struct slice key = store_id_u64(ctx->arena, number);
+    struct store_range live = {.from = key_i64(ctx, ROOM_KEY_EVENT, 1),
+                               .to = key_i64(ctx, ROOM_KEY_EVENT, INT64_MAX),
+                               .limit = 1};
+    TRY(store_get(hs->store, ctx, numbers_object(), key, &row, &found));
+    struct slice room_id = slice_cut(row, '\0', &version);
+    if (!found || slice_eq(version, rules->version)) {
+        return OK;
+    }
+    TRY(store_read_range(hs->store, ctx, room_object(ctx, number), live, &events));
+    if (events.count) {
+        return err_public(ERR_M_INCOMPATIBLE_ROOM_VERSION, "The room has another version here.");
+    }
+    struct store_update *numbers = store_update_new(ctx, numbers_object());
+    store_put(numbers, key, state_pair(ctx, rules->version, room_id));
+    TRY(store_write(hs->store, ctx, &numbers, 1));
+    rooms_drop(hs, number, room_id);
+    return OK;
+}
+
 struct err rooms_open(struct hs *hs, struct ctx *ctx, struct slice room_id,
                       const struct room_rules *rules, struct room **room_out)
 {
@@ -589,10 +618,8 @@ struct err rooms_open(struct hs *hs, struct ctx *ctx, struct slice room_id,
             TRY(err);
         }
     }
-    TRY(hs_room_get(hs, ctx, number, room_out));
-    return (*room_out)->rules == rules
-               ? OK
-               : err_public(ERR_M_INCOMPATIBLE_ROOM_VERSION, "The room has another version here.");
+    TRY(match_version(hs, ctx, number, rules));
+    return hs_room_get(hs, ctx, number, room_out);
 }
 
 void rooms_hold(struct hs *hs, struct room *room)
