@@ -151,7 +151,10 @@ static void fork_room(struct room *room, struct slice ria)
 
 int main(int argc, char **argv)
 {
-    size_t members = argc > 1 ? (size_t)atol(argv[1]) : 50000;
+    uint64_t members = 50000;
+    if (argc > 1 && !slice_parse_u64(slice_of(argv[1]), &members)) {
+        return 2;
+    }
     house_open(&h);
     struct guest ann = house_guest(&h, "ann");
     peer_init(&far, "far");

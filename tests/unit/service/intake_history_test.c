@@ -186,6 +186,24 @@ static void an_invite_is_kept_and_turned_down(void **state)
     peer_room_close(&other);
 }
 
+static void a_wrong_version_told_by_an_invite_binds_nobody(void **state)
+{
+    struct peer_room other;
+    struct room *room = NULL;
+    (void)state;
+    peer_room_open(&other, "11", &a.far, a.ria);
+    size_t invite = peer_member(&other, &a.by_ria, a.ann.actor.user_id, "invite");
+    struct intake_invite given = {
+        .room_id = LIT("!room2:far"), .version = LIT("9"), .event = peer_get(&other, invite)};
+    assert_int_equal(hs_intake_invite(&a.h.hs, &a.h.ctx, &given).code, 0);
+    house_next_job(&a.h);
+    given.version = LIT("11");
+    assert_int_equal(hs_intake_invite(&a.h.hs, &a.h.ctx, &given).code, 0);
+    assert_int_equal(hs_room_get_by_id(&a.h.hs, &a.h.ctx, given.room_id, &room).code, 0);
+    assert_string_equal(hs_room_info(room).rules->version.ptr, "11");
+    peer_room_close(&other);
+}
+
 /* --- many ends --- */
 
 static void many_ends_are_tidied_up(void **state)
@@ -311,6 +329,7 @@ int main(void)
         CASE(a_redaction_waits_for_its_target),
         CASE(a_redaction_that_may_not_be_applied_is_not_shown),
         CASE(an_invite_is_kept_and_turned_down),
+        CASE(a_wrong_version_told_by_an_invite_binds_nobody),
         CASE(many_ends_are_tidied_up),
         CASE(a_giant_depth_is_no_obstacle),
         CASE(an_event_on_a_fork_fails_whole),
