@@ -1,6 +1,7 @@
 /* State and authorisation of rooms for other servers. A large state never stands in memory as a
  * whole: its events are read and written a few at a time.
  * Spec: server-server, "Retrieving events", "Retrieving event authorisation information". */
+#include "federation/bulk.h"
 #include "federation/in_history.h"
 
 #include <stdlib.h>
@@ -12,7 +13,7 @@ enum state_form { STATE_IDS, STATE_EVENTS };
 
 struct state_writer {
     struct history_call *call;
-    struct spool spool;
+    struct bulk bulk;
     struct json_out out;
     enum state_form form;
     struct event_id *ids; /* of the events written by number */
@@ -51,7 +52,7 @@ static struct err write_piece(struct state_writer *w, struct ctx *ctx, int64_t *
         w->ids[w->id_count++] = ids_trust_event(id);
         write_one(w, &events.items[i]);
     }
-    return spool_yield(&w->spool);
+    return bulk_settle(&w->bulk);
 }
 
 /* What a piece needed is given back; memory stays for the next one. */
@@ -110,9 +111,24 @@ static struct err write_by_id(struct state_writer *w, struct ctx *scratch,
         }
         if (i % EVENTS_AT_ONCE == EVENTS_AT_ONCE - 1) {
             end_piece(scratch);
-            TRY(spool_yield(&w->spool));
+            TRY(bulk_settle(&w->bulk));
         }
     }
+    return OK;
+}
+
+/* Makes what was written the answer. */
+static struct err finish(struct state_writer *w)
+{
+    struct http_reply *reply = w->call->reply;
+    int fd = -1;
+    TRY(bulk_take_file(&w->bulk, &fd));
+    if (fd < 0) {
+        buf_add(&reply->body, buf_slice(&w->bulk.memory));
+        return OK;
+    }
+    reply->file_fd = fd;
+    reply->file_bytes = (int64_t)w->bulk.bytes;
     return OK;
 }
 
@@ -131,14 +147,14 @@ static struct err write_state(struct state_writer *w, struct ctx *scratch, uint6
     TRY(write_by_id(w, scratch, chain, count));
     json_out_array_end(&w->out);
     json_out_object_end(&w->out);
-    return spool_finish(&w->spool, call->reply);
+    return finish(w);
 }
 
 static void begin_writing(struct state_writer *w, struct history_call *call, enum state_form form)
 {
     *w = (struct state_writer){.call = call, .form = form};
-    spool_init(&w->spool, call->hs->conf->data_dir);
-    w->out = json_out_to(&w->spool.buf);
+    bulk_init(&w->bulk, call->hs->conf->data_dir, 0);
+    w->out = json_out_to(&w->bulk.memory);
 }
 
 static struct err answer_state(struct history_call *call, enum state_form form)
@@ -159,7 +175,7 @@ static struct err answer_state(struct history_call *call, enum state_form form)
     scratch.deferred = NULL;
     begin_writing(&w, call, form);
     struct err err = write_state(&w, &scratch, event.state_before);
-    spool_deinit(&w.spool);
+    bulk_deinit(&w.bulk);
     ctx_finish(&scratch);
     arena_free(&scratch.arena);
     return err;
@@ -192,7 +208,7 @@ static struct err write_chain(struct state_writer *w, struct ctx *scratch, struc
     TRY(write_by_id(w, scratch, chain, count));
     json_out_array_end(&w->out);
     json_out_object_end(&w->out);
-    return spool_finish(&w->spool, call->reply);
+    return finish(w);
 }
 
 struct err history_event_auth(void *app, struct ctx *ctx, const struct http_request *request,
@@ -214,7 +230,7 @@ struct err history_event_auth(void *app, struct ctx *ctx, const struct http_requ
     scratch.deferred = NULL;
     begin_writing(&w, &call, STATE_EVENTS);
     struct err err = write_chain(&w, &scratch, event.event.id);
-    spool_deinit(&w.spool);
+    bulk_deinit(&w.bulk);
     ctx_finish(&scratch);
     arena_free(&scratch.arena);
     return err;

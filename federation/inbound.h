@@ -62,18 +62,3 @@ struct err fed_graph_find(struct hs *hs, struct ctx *ctx, struct room *room, str
 enum graph_links { GRAPH_PREV, GRAPH_AUTH };
 void fed_graph_order(struct ctx *ctx, const struct event **events, size_t count,
                      enum graph_links links);
-
-/* --- spool.c: an answer too large for memory --- */
-/* Collects in memory first, in an unnamed file of the data folder later. */
-struct spool {
-    struct buf buf; /* write here, then call spool_yield */
-    struct slice folder;
-    int fd;
-    int64_t bytes; /* in the file */
-};
-void spool_init(struct spool *spool, struct slice folder);
-void spool_deinit(struct spool *spool);
-/* Moves what is in buf to the file when it is much. */
-struct err spool_yield(struct spool *spool) MUST_USE;
-/* Makes what was collected the reply's body. */
-struct err spool_finish(struct spool *spool, struct http_reply *reply) MUST_USE;

@@ -196,11 +196,10 @@ static struct err fetch_history(struct hs *hs, struct ctx *ctx, struct room *roo
     for (int round = 0; round < ROUNDS_MAX; round++) {
         struct intake_edge *edges = NULL;
         size_t count = 0;
-        uint64_t number = 0;
-        int64_t at = 0;
+        struct stored_event event;
         bool found = false;
         bool added = false;
-        TRY(hs_event_locate(hs, ctx, event_id, &number, &at, &found));
+        TRY(fed_graph_find(hs, ctx, room, event_id, &event, &found));
         TRY(hs_intake_edges(hs, ctx, room, &edges, &count));
         if (found || count == 0) {
             return OK;

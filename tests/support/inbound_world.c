@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static void must(struct err err)
 {
@@ -324,6 +325,7 @@ void inbound_open(struct inbound_world *w, const char *version)
     house_open(&w->house);
     w->house.hs.waiters = workers_new("waiter", 4, 1000);
     w->house.hs.stats = stats_new();
+    w->house.conf.data_dir = LIT("/tmp");
     w->house.ctx.may_wait = true;
     must(fed_new(&w->house.hs, &w->fed));
     w->fed->net = (struct fed_net){.fetch = fetch, .find_srv = no_srv, .arg = w};
@@ -374,6 +376,15 @@ size_t inbound_say(struct inbound_world *w, const size_t *prev, size_t prev_coun
 }
 
 /* --- requests to this server --- */
+static void read_file(struct ctx *ctx, struct http_reply *reply)
+{
+    size_t size = (size_t)reply->file_bytes;
+    char *bytes = arena_alloc(ctx->arena, size);
+    ASSERT(pread(reply->file_fd, bytes, size, 0) == (ssize_t)size);
+    close(reply->file_fd);
+    buf_add(&reply->body, (struct slice){bytes, size});
+}
+
 static struct err ask(struct inbound_world *w, struct http_request *request,
                       struct json *answer_out)
 {
@@ -386,7 +397,10 @@ static struct err ask(struct inbound_world *w, struct http_request *request,
                             request->params) == HTTP_MATCH_FOUND);
     struct err err = request->route->handler(&w->house.hs, ctx, request, &reply);
     if (err.code == 0) {
-        ASSERT(reply.file_fd < 0);
+        w->was_file = reply.file_fd >= 0;
+        if (w->was_file) {
+            read_file(ctx, &reply);
+        }
         must(json_parse(ctx->arena, buf_slice(&reply.body), answer_out));
     }
     http_router_free(&router);

@@ -187,6 +187,27 @@ static void state_is_that_before_the_event(void **state)
                      ERR_M_NOT_FOUND);
 }
 
+/* Too large for memory: the answer is a file. */
+static void a_large_state_is_whole(void **state)
+{
+    struct json answer;
+    struct arena *arena = w->house.conf_arena;
+    char *filler = arena_alloc(arena, 60000);
+    (void)state;
+    memset(filler, 'x', 59999);
+    for (int i = 0; i < 25; i++) {
+        const char *key = arena_printf(arena, "key%d", i).ptr;
+        const char *content = arena_printf(arena, "{\"a\":\"%s\"}", filler).ptr;
+        size_t made = inbound_make(w, "org.example.large", key, content);
+        inbound_send(w, &made, 1);
+    }
+    struct slice event = house_say(&w->house, w->room, &w->alice, "after it");
+    assert_int_equal(get(w->remote.name, "state/%.*s?event_id=%.*s", event, &answer).code, 0);
+    assert_true(w->was_file);
+    assert_true(list_of(&answer, "pdus")->count > 25);
+    assert_true(holds(list_of(&answer, "auth_chain"), LIT("m.room.create")));
+}
+
 static void state_at_an_outlier_is_not_known(void **state)
 {
     struct json answer;
@@ -279,6 +300,7 @@ int main(void)
         WITH_WORLD(servers_that_the_room_keeps_out_get_nothing),
         WITH_WORLD(what_a_server_may_not_see_comes_redacted),
         WITH_WORLD(state_is_that_before_the_event),
+        WITH_WORLD(a_large_state_is_whole),
         WITH_WORLD(state_at_an_outlier_is_not_known),
         WITH_WORLD(an_auth_chain_holds_nothing_else),
         WITH_WORLD(events_of_another_room_are_not_given),
