@@ -72,6 +72,7 @@ static struct event_range range_of(const struct page *page)
         range.order = EVENTS_FORWARD;
         range.from = page->next - 1;
         range.to = page->to ? page->to : page->last + 1;
+        range.to = page->gap < range.to ? page->gap : range.to;
     } else {
         range.order = EVENTS_REVERSE;
         range.from = page->next;
@@ -100,13 +101,20 @@ static struct err find_gaps(struct cs_room_call *call, struct page *page, bool *
 {
     struct intake_edge *edges = NULL;
     size_t count = 0;
-    page->gap = INT64_MIN;
+    page->gap = page->forward ? INT64_MAX : INT64_MIN;
     *is_here_out = false;
     TRY(hs_intake_edges(call->hs, call->ctx, call->room, &edges, &count));
     for (size_t i = 0; i < count; i++) {
         int64_t at = edges[i].cited_by;
-        *is_here_out = *is_here_out || (at == page->next && at != page->unfilled);
-        page->gap = at < page->next && at > page->gap ? at : page->gap;
+        if (at == page->unfilled) {
+            continue;
+        }
+        if (page->forward) {
+            page->gap = at > page->from && at >= page->next && at < page->gap ? at : page->gap;
+        } else {
+            *is_here_out = *is_here_out || at == page->next;
+            page->gap = at < page->next && at > page->gap ? at : page->gap;
+        }
     }
     return OK;
 }
@@ -117,9 +125,9 @@ static struct err fill_gap(struct cs_room_call *call, struct page *page, bool *i
 {
     const struct hs_remote *remote = call->hs->remote;
     bool is_here = false;
-    page->gap = INT64_MIN;
+    page->gap = page->forward ? INT64_MAX : INT64_MIN;
     *is_open_out = false;
-    if (page->forward || !remote || !remote->backfill) {
+    if (!remote || !remote->backfill) {
         return OK;
     }
     TRY(find_gaps(call, page, &is_here));
@@ -133,7 +141,20 @@ static struct err fill_gap(struct cs_room_call *call, struct page *page, bool *i
     return OK;
 }
 
-/* One piece, down to the next gap at most. */
+/* Reading forwards, a gap is filled from its far end: as far as it can be, then it is passed. */
+static struct err cross_gap(struct cs_room_call *call, struct page *page)
+{
+    bool added = false;
+    page->has_more = true;
+    if (page->fetches++ < FETCHES_MAX) {
+        TRY(call->hs->remote->backfill(call->hs, call->ctx, call->room, page->gap, page->limit,
+                                       &added));
+    }
+    page->unfilled = added ? page->unfilled : page->gap;
+    return OK;
+}
+
+/* One piece, to the next gap at most. */
 static struct err fill_piece(struct cs_room_call *call, struct page *page)
 {
     struct stored_events events;
@@ -148,7 +169,8 @@ static struct err fill_piece(struct cs_room_call *call, struct page *page)
         page->next = page->gap;
         page->has_more = true;
     }
-    return take(call, page, &events);
+    TRY(take(call, page, &events));
+    return !page->has_more && page->forward && range.to == page->gap ? cross_gap(call, page) : OK;
 }
 
 /* Reads on until the page is full, the timeline ends, or enough was looked through. */

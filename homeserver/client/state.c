@@ -247,6 +247,52 @@ static struct err read_side(struct cs_room_call *call, const struct context *con
     return OK;
 }
 
+/* The places right below which events are missing, on both sides of the target: what lies beyond is
+ * not its neighbourhood. */
+struct gaps {
+    int64_t below, above;
+};
+
+static struct err find_gaps(struct cs_room_call *call, int64_t target, struct gaps *gaps_out)
+{
+    struct intake_edge *edges = NULL;
+    size_t count = 0;
+    *gaps_out = (struct gaps){INT64_MIN + 2, 0};
+    TRY(hs_intake_edges(call->hs, call->ctx, call->room, &edges, &count));
+    for (size_t i = 0; i < count; i++) {
+        int64_t at = edges[i].cited_by;
+        if (at <= target) {
+            gaps_out->below = at > gaps_out->below ? at : gaps_out->below;
+        } else {
+            gaps_out->above = !gaps_out->above || at < gaps_out->above ? at : gaps_out->above;
+        }
+    }
+    return OK;
+}
+
+/* Events before the target, fetched from other servers where they are missing. */
+static struct err read_before(struct cs_room_call *call, struct context *context,
+                              struct event_range back)
+{
+    const struct hs_remote *remote = call->hs->remote;
+    struct gaps gaps;
+    bool added = false;
+    TRY(find_gaps(call, context->target.number, &gaps));
+    back.to = gaps.below - 1;
+    TRY(read_side(call, context, back, &context->before));
+    bool cut = gaps.below > INT64_MIN + 2 && context->before.count < back.limit;
+    if (!cut || !remote || !remote->backfill) {
+        return OK;
+    }
+    TRY(remote->backfill(call->hs, call->ctx, call->room, gaps.below, back.limit, &added));
+    if (added) {
+        TRY(find_gaps(call, context->target.number, &gaps));
+        back.to = gaps.below - 1;
+        TRY(read_side(call, context, back, &context->before));
+    }
+    return OK;
+}
+
 static struct err read_context(struct cs_room_call *call, struct context *context)
 {
     int64_t limit = 0;
@@ -262,10 +308,12 @@ static struct err read_context(struct cs_room_call *call, struct context *contex
     size_t half = (size_t)limit / 2;
     struct event_range back = {
         .from = context->target.number, .limit = half, .order = EVENTS_REVERSE};
-    back.to = INT64_MIN + 1;
     struct event_range on = {
         .from = context->target.number, .limit = (size_t)limit - half, .order = EVENTS_FORWARD};
-    TRY(read_side(call, context, back, &context->before));
+    struct gaps gaps;
+    TRY(find_gaps(call, context->target.number, &gaps));
+    on.to = gaps.above;
+    TRY(read_before(call, context, back));
     return read_side(call, context, on, &context->after);
 }
 
