@@ -1,6 +1,7 @@
 #include "federation/missing.h"
 
 #include "federation/fed_priv.h"
+#include "federation/policy.h"
 
 #include "homeserver/base/map.h"
 
@@ -290,17 +291,19 @@ static struct err close_gap(struct fill *fill, struct slice server, const struct
 }
 
 /* Intake once the prev events are here: before that, nothing is asked for its sake. */
-static struct err take_next(struct fill *fill, struct slice server, const struct event *event,
+static struct err take_next(struct fill *fill, struct slice server, const struct event *given,
                             struct intake_report *report_out)
 {
-    struct intake intake = {.event = event};
+    struct event event = *given;
+    struct intake intake = {.event = &event};
     struct event_id *missing = NULL;
     size_t count = 0;
-    TRY(find_missing(fill, event, &missing, &count));
+    TRY(find_missing(fill, &event, &missing, &count));
     if (count) {
         report_out->result = INTAKE_MISSING_PREV;
         return OK;
     }
+    TRY(fed_policy_check(fill->fed, fill->ctx, fill->room, &event, &intake.policy_failed));
     return take(fill, &intake, server, report_out);
 }
 

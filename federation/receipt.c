@@ -1,5 +1,6 @@
 #include "federation/receipt.h"
 
+#include "federation/policy.h"
 #include "homeserver/base/stats.h"
 #include "homeserver/service/users.h"
 
@@ -278,6 +279,8 @@ struct err receipt_take(const struct receipt *receipt, struct received *received
         return take_withdrawal(receipt, received);
     }
     struct intake intake = {.event = &received->event};
+    TRY(fed_policy_check(receipt->fed, receipt->ctx, received->room, &received->event,
+                         &intake.policy_failed));
     TRY(hs_intake_event(receipt->hs, receipt->ctx, received->room, &intake, &received->report));
     receipt_settle(receipt, received);
     return OK;

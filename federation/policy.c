@@ -1,0 +1,111 @@
+#include "federation/policy.h"
+
+#include "federation/fed_priv.h"
+
+enum { ASK_TIMEOUT_MS = 10 * 1000 };
+
+static const struct slice key_id = LIT("ed25519:policy_server");
+
+struct policy {
+    struct slice via;
+    struct ed25519_public key;
+    bool has_key; /* of a form that anything can be checked with */
+};
+
+/* The room's policy server by its current state. */
+static struct err find_policy(struct hs *hs, struct ctx *ctx, struct room *room,
+                              struct policy *policy_out, bool *enabled_out)
+{
+    struct stored_event state;
+    *enabled_out = false;
+    TRY(hs_state_event(hs, ctx, room, hs_room_head(room).root, LIT("m.room.policy"), LIT(""),
+                       &state, enabled_out));
+    if (!*enabled_out) {
+        return OK;
+    }
+    TRY(hs_event_parse_content(ctx, &state));
+    const struct json *keys = json_get_object(state.event.content, LIT("public_keys"));
+    struct slice key = json_get_string(keys, LIT("ed25519"));
+    policy_out->via = json_get_string(state.event.content, LIT("via"));
+    policy_out->has_key = ed25519_parse_public(key, &policy_out->key);
+    *enabled_out = key.ptr && ids_is_server_name(policy_out->via);
+    return *enabled_out ? fed_is_resident(hs, ctx, room, policy_out->via, enabled_out) : OK;
+}
+
+static struct err has_signature(struct ctx *ctx, const struct policy *policy,
+                                const struct event *event, bool *has_out)
+{
+    struct event redacted;
+    *has_out = false;
+    if (policy->has_key) {
+        TRY(event_redacted(ctx->arena, event, &redacted));
+        *has_out = json_sign_verify(ctx->arena, event_tree(ctx->arena, &redacted), policy->via,
+                                    key_id, &policy->key);
+    }
+    return OK;
+}
+
+/* The event with one signature more; those that it has stay. */
+static struct err add_signature(struct ctx *ctx, const struct policy *policy, struct slice text,
+                                struct event *event_io)
+{
+    struct json tree = *event_tree(ctx->arena, event_io);
+    const struct json *all = json_get_object(&tree, LIT("signatures"));
+    struct json signatures = json_without(ctx->arena, all, &policy->via, 1);
+    const struct json *own = json_get_object(all, policy->via);
+    struct json of_server = own ? json_without(ctx->arena, own, &key_id, 1) : json_object();
+    json_set(ctx->arena, &of_server, key_id, json_string(text));
+    json_set(ctx->arena, &signatures, policy->via, of_server);
+    tree = json_without(ctx->arena, &tree, NULL, 0);
+    json_set(ctx->arena, &tree, LIT("signatures"), signatures);
+    return event_parse_tree(ctx->arena, event_io->rules, &tree, event_io);
+}
+
+static struct err ask(struct fed *fed, struct ctx *ctx, const struct policy *policy,
+                      struct event *event_io)
+{
+    struct json answer;
+    struct event signed_event = *event_io;
+    bool good = false;
+    struct fed_call call = {.destination = policy->via,
+                            .method = LIT("POST"),
+                            .path = LIT("/_matrix/policy/v1/sign"),
+                            .content = event_tree(ctx->arena, event_io),
+                            .timeout_ms = ASK_TIMEOUT_MS};
+    struct err err = fed_call_json(fed, ctx, &call, &answer);
+    if (err.code == ERR_WAITS || err.code == ERR_CANCELLED) {
+        return err;
+    }
+    struct slice text = err.code ? (struct slice){0}
+                                 : json_get_string(json_get_object(&answer, policy->via), key_id);
+    if (!text.ptr || add_signature(ctx, policy, text, &signed_event).code != 0) {
+        return OK;
+    }
+    TRY(has_signature(ctx, policy, &signed_event, &good));
+    *event_io = good ? signed_event : *event_io;
+    return OK;
+}
+
+struct err fed_policy_check(struct fed *fed, struct ctx *ctx, struct room *room,
+                            struct event *event_io, bool *failed_out)
+{
+    struct policy policy = {0};
+    bool enabled = false;
+    bool good = false;
+    *failed_out = false;
+    if (event_is(event_io, LIT("m.room.policy"), LIT(""))) {
+        return OK;
+    }
+    TRY(find_policy(fed->hs, ctx, room, &policy, &enabled));
+    if (!enabled) {
+        return OK;
+    }
+    TRY(has_signature(ctx, &policy, event_io, &good));
+    /* The key may have changed since the event was signed: one more question. */
+    if (!good && policy.has_key && !hs_is_local(fed->hs, policy.via)) {
+        TRY(ask(fed, ctx, &policy, event_io));
+        TRY(has_signature(ctx, &policy, event_io, &good));
+    }
+    *failed_out = !good;
+    return OK;
+}

@@ -1,0 +1,10 @@
+/* Policy servers: a room may name a server whose signature recommends its events.
+ * Spec: server-server, "Policy Servers". */
+#pragma once
+#include "federation/inbound.h"
+
+/* Whether an event of another server lacks the signature that its room asks for; the policy server
+ * is asked for one when it does, and what it gives is added to the event. ERR_WAITS when it would
+ * wait outside the waiting pool. */
+struct err fed_policy_check(struct fed *fed, struct ctx *ctx, struct room *room,
+                            struct event *event_io, bool *failed_out) MUST_USE;
