@@ -28,7 +28,7 @@ struct inbound_world {
                 struct slice *body);
     size_t shown; /* their events from this index on are not known to the script; 0 = all are */
     _Atomic bool is_down; /* nothing but its keys can be reached */
-    bool was_file; /* the last answer came as a file */
+    bool was_file;        /* the last answer came as a file */
     unsigned txn;
 };
 
