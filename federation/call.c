@@ -52,13 +52,14 @@ static void compose(struct fed *fed, struct ctx *ctx, const struct fed_call *cal
         .sink = call->sink,
         .sink_arg = call->sink_arg,
     };
-    if (call->content) {
-        request->body = json_canonical(ctx->arena, call->content);
+    if (call->content || call->content_json.ptr) {
+        request->body =
+            call->content ? json_canonical(ctx->arena, call->content) : call->content_json;
         out->headers[request->header_count++] =
             (struct http_header){LIT("Content-Type"), LIT("application/json")};
     }
     if (!(call->flags & FED_CALL_UNSIGNED)) {
-        struct xmatrix_request signature = {method, call->path, call->destination, call->content};
+        struct xmatrix_request signature = {method, call->path, call->destination, request->body};
         out->headers[request->header_count++] = (struct http_header){
             LIT("Authorization"), xmatrix_sign(fed->hs, ctx->arena, &signature)};
     }

@@ -1,17 +1,21 @@
 #include "federation/fed_priv.h"
 
+#include "federation/backfill.h"
+#include "federation/device_lists.h"
+#include "federation/joins.h"
+#include "federation/missing.h"
 #include "federation/out_media.h"
 #include "federation/out_query.h"
-#include "federation/backfill.h"
-#include "federation/missing.h"
-#include "federation/receipt.h"
-#include "federation/joins.h"
+#include "federation/outbox.h"
 #include "federation/partial.h"
+#include "federation/receipt.h"
 #include "federation/remote.h"
 #include "federation/staged.h"
 #include "federation/turns.h"
 #include "homeserver/base/mem.h"
 #include "homeserver/service/profiles.h"
+
+enum { TRANSACTION_MS = 60 * 1000 };
 
 static struct err fetch(void *arg, struct ctx *ctx, const struct http_fetch_request *request,
                         struct http_fetch_reply *reply_out)
@@ -23,6 +27,47 @@ static struct err find_srv(void *arg, struct ctx *ctx, struct slice service, str
                            struct http_dns_srvs *srvs_out)
 {
     return http_fetch_find_srv(arg, ctx, service, host, srvs_out);
+}
+
+/* --- the outbox's way out --- */
+
+static struct err send_transaction(void *arg, struct ctx *ctx, const struct outbox_letter *letter,
+                                   struct fed_answer *answer_out)
+{
+    struct fed_call call = {.destination = letter->destination,
+                            .method = LIT("PUT"),
+                            .path =
+                                fed_path(ctx, "/_matrix/federation/v1/send/%s", &letter->txn_id, 1),
+                            .content_json = letter->body,
+                            .timeout_ms = TRANSACTION_MS,
+                            .flags = letter->is_forced ? FED_CALL_ANYWAY : 0};
+    return fed_call(arg, ctx, &call, answer_out);
+}
+
+static bool is_down(void *arg, struct slice server, int64_t *until_out)
+{
+    return fed_peer_is_down(arg, server, until_out);
+}
+
+struct err fed_edu_queue(struct fed *fed, struct ctx *ctx, const struct slice *servers,
+                         size_t count, const struct fed_edu *edu)
+{
+    return fed->outbox ? outbox_queue(fed->outbox, ctx, servers, count, edu) : OK;
+}
+
+static struct err begin_federating(struct fed *fed)
+{
+    struct hs *hs = fed->hs;
+    struct outbox_port port = {
+        .send = send_transaction, .is_down = is_down, .acl = fed_acl_allows, .arg = fed};
+    hs->remote = &fed_remote;
+    hs_profile_set_remote(hs, fed_profile);
+    hs->authenticate_server = fed_authenticate;
+    if (!hs->positions || !hs->keys || !hs->inbox) { /* nothing happens here that others hear of */
+        return OK;
+    }
+    fed_keys_hook(hs);
+    return outbox_new(hs, &port, &fed->outbox);
 }
 
 struct err fed_new(struct hs *hs, struct fed **fed_out)
@@ -42,14 +87,13 @@ struct err fed_new(struct hs *hs, struct fed **fed_out)
     fed->joins = fed_joins_new();
     fed->partial = fed_partial_new(fed);
     hs->fed = fed;
-    if (hs->conf->federation_enabled) {
-        hs->remote = &fed_remote;
-        hs_profile_set_remote(hs, fed_profile);
-        hs->authenticate_server = fed_authenticate;
-    }
+    fed->device_lists = device_lists_new();
     struct ctx ctx = {.arena = arena_new(), .now = hs->now, .log = hs->log};
     struct err err = fed_peers_load(fed, &ctx);
     arena_free(&ctx.arena);
+    if (err.code == 0 && hs->conf->federation_enabled) {
+        err = begin_federating(fed);
+    }
     if (err.code) {
         fed_free(&fed);
     }
@@ -63,6 +107,9 @@ struct err fed_start(struct fed *fed)
         return OK;
     }
     TRY(staged_start(fed->staged));
+    if (fed->outbox) {
+        TRY(outbox_start(fed->outbox));
+    }
     return fed_partial_start(fed->partial);
 }
 
@@ -70,6 +117,12 @@ void fed_stop(struct fed *fed)
 {
     fed_partial_stop(fed->partial);
     staged_stop(fed->staged);
+    if (fed->outbox) {
+        if (fed->hs->fetcher) { /* what is being sent is sent again next time */
+            http_fetcher_stop(fed->hs->fetcher);
+        }
+        outbox_stop(fed->outbox);
+    }
 }
 
 void fed_free(struct fed **pointer)
@@ -88,6 +141,8 @@ void fed_free(struct fed **pointer)
     turns_free(&fed->turns);
     fed_partial_free(&fed->partial);
     fed_joins_free(&fed->joins);
+    outbox_free(&fed->outbox);
+    device_lists_free(&fed->device_lists);
     fed_keys_free(&fed->keys);
     fed_peers_free(&fed->peers);
     fed_destinations_free(&fed->destinations);

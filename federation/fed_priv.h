@@ -17,6 +17,8 @@ struct staged;      /* staged.h */
 struct backfills;   /* backfill.h */
 struct fed_joins;   /* joins.h */
 struct fed_partial; /* partial.h */
+struct outbox;
+struct device_lists;
 
 /* The network as federation sees it. */
 struct fed_net {
@@ -44,6 +46,8 @@ struct fed {
     struct backfills *backfills;
     struct fed_joins *joins;
     struct fed_partial *partial;
+    struct outbox *outbox; /* NULL when the server does not federate */
+    struct device_lists *device_lists;
 };
 
 /* --- call.c --- */
@@ -90,7 +94,7 @@ struct err fed_key_find(struct fed *fed, struct ctx *ctx, const struct fed_key_q
 /* The Authorization header of a request of this server. */
 struct xmatrix_request {
     struct slice method, target, destination;
-    const struct json *content; /* NULL = no body */
+    struct slice content; /* canonical bytes; ptr NULL = no body */
 };
 struct slice xmatrix_sign(struct hs *hs, struct arena *arena,
                           const struct xmatrix_request *request);

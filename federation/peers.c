@@ -4,6 +4,8 @@
  */
 #include "federation/fed_priv.h"
 
+#include "federation/device_lists.h"
+#include "federation/outbox.h"
 #include "homeserver/base/map.h"
 #include "homeserver/base/mem.h"
 #include "homeserver/room/glob.h"
@@ -210,6 +212,15 @@ static void note_life(struct fed *fed, struct slice server)
     }
 }
 
+/* What waits for the server goes out now. */
+static void wake(struct fed *fed, struct slice server)
+{
+    if (fed->outbox) {
+        outbox_peer_alive(fed->outbox, server);
+    }
+    fed_device_lists_alive(fed, server);
+}
+
 void fed_peer_note(struct fed *fed, struct ctx *ctx, struct slice server,
                    enum fed_peer_result result)
 {
@@ -218,11 +229,15 @@ void fed_peer_note(struct fed *fed, struct ctx *ctx, struct slice server,
     } else {
         note_life(fed, server);
     }
+    if (result == FED_PEER_ANSWERED) {
+        wake(fed, server);
+    }
 }
 
 void fed_peer_alive(struct fed *fed, struct slice server)
 {
     note_life(fed, server);
+    wake(fed, server);
 }
 
 bool fed_peer_is_down(struct fed *fed, struct slice server, int64_t *until_out)

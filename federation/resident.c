@@ -178,7 +178,7 @@ static struct err refusal(const struct resident_call *call, const struct intake_
 
 struct err resident_accept(struct resident_call *call, const struct event *event)
 {
-    struct intake intake = {.event = event};
+    struct intake intake = {.event = event, .is_forwarded = true};
     struct intake_report report;
     TRY(hs_intake_event(call->hs, call->ctx, call->room, &intake, &report));
     switch (report.result) {

@@ -19,3 +19,4 @@ extern const struct http_route_table ss_leave_routes;
 extern const struct http_route_table ss_knock_routes;
 extern const struct http_route_table ss_invite_routes;
 extern const struct http_route_table ss_third_party_routes;
+extern const struct http_route_table ss_device_keys_routes;

@@ -1,6 +1,7 @@
 /* Requests signed by servers: ours, and theirs. Spec: server-server, "Request Authentication". */
 #include "federation/xmatrix.h"
 
+#include "crypto/base64.h"
 #include "federation/fed_priv.h"
 
 #include <stdatomic.h>
@@ -12,27 +13,34 @@ static const char *const method_names[] = {
     [HTTP_DELETE] = "DELETE", [HTTP_HEAD] = "HEAD", [HTTP_OPTIONS] = "OPTIONS",
 };
 
-static struct json signed_object(struct arena *arena, const struct xmatrix_request *request,
+/* The canonical bytes that are signed. */
+static struct slice signed_bytes(struct arena *arena, const struct xmatrix_request *request,
                                  struct slice origin)
 {
-    struct json object = json_object();
-    json_set(arena, &object, LIT("method"), json_string(request->method));
-    json_set(arena, &object, LIT("uri"), json_string(request->target));
-    json_set(arena, &object, LIT("origin"), json_string(origin));
+    struct buf bytes;
+    buf_init_arena(&bytes, arena, SIZE_MAX / 2);
+    struct json_out out = json_out_to(&bytes);
+    json_out_object(&out);
+    if (request->content.ptr) {
+        json_out_key_raw(&out, LIT("content"), request->content);
+    }
     if (request->destination.ptr) {
-        json_set(arena, &object, LIT("destination"), json_string(request->destination));
+        json_out_key_string(&out, LIT("destination"), request->destination);
     }
-    if (request->content) {
-        json_set(arena, &object, LIT("content"), *request->content);
-    }
-    return object;
+    json_out_key_string(&out, LIT("method"), request->method);
+    json_out_key_string(&out, LIT("origin"), origin);
+    json_out_key_string(&out, LIT("uri"), request->target);
+    json_out_object_end(&out);
+    return buf_slice(&bytes);
 }
 
 struct slice xmatrix_sign(struct hs *hs, struct arena *arena, const struct xmatrix_request *request)
 {
-    struct json object = signed_object(arena, request, hs->server_name);
-    json_sign(arena, &object, &hs->signer);
-    struct slice sig = json_sign_find(&object, hs->server_name, hs->signer.key_id);
+    struct ed25519_signature signature =
+        ed25519_sign(hs->signer.key, signed_bytes(arena, request, hs->server_name));
+    struct slice sig =
+        base64_encode(arena, (struct slice){(const char *)signature.bytes, sizeof signature.bytes},
+                      BASE64_STANDARD);
     struct slice parts[] = {LIT("X-Matrix origin=\""),
                             hs->server_name,
                             LIT("\",destination=\""),
@@ -97,10 +105,9 @@ static struct slice payload_of(struct ctx *ctx, const struct http_request *reque
         .method = slice_of(method_names[request->method]),
         .target = request->target,
         .destination = header->destination,
-        .content = has_body ? &request->json : NULL,
+        .content = has_body ? json_canonical(ctx->arena, &request->json) : (struct slice){0},
     };
-    struct json object = signed_object(ctx->arena, &parts, header->origin);
-    return json_sign_payload(ctx->arena, &object);
+    return signed_bytes(ctx->arena, &parts, header->origin);
 }
 
 typedef struct err (*key_fn)(struct fed *fed, struct ctx *ctx, const struct fed_key_query *query,

@@ -46,6 +46,7 @@ struct positions {
     uint64_t claimed; /* positions up to here are claimed in the store */
     bool stopping;
     bool failed;
+    bool publishing; /* listeners are being called */
     _Atomic uint64_t newest;
     _Atomic uint64_t published;
     struct listener listeners[LISTENERS_MAX];
@@ -182,9 +183,12 @@ static void *run(void *arg)
             break;
         }
         uint64_t last = take_ready(positions, &count);
+        positions->publishing = true;
         pthread_mutex_unlock(&positions->lock);
         publish(positions, last, count);
         pthread_mutex_lock(&positions->lock);
+        positions->publishing = false;
+        pthread_cond_broadcast(&positions->moved);
     }
     pthread_mutex_unlock(&positions->lock);
     return NULL;
@@ -268,6 +272,29 @@ void positions_on_published(struct positions *positions, published_fn fn, void *
 {
     ASSERT(positions->after_count < LISTENERS_MAX);
     positions->afters[positions->after_count++] = (struct after){fn, arg};
+}
+
+void positions_unlisten(struct positions *positions, const void *arg)
+{
+    size_t kept = 0;
+    size_t kept_after = 0;
+    pthread_mutex_lock(&positions->lock);
+    while (positions->publishing) {
+        pthread_cond_wait(&positions->moved, &positions->lock);
+    }
+    for (size_t i = 0; i < positions->listener_count; i++) {
+        if (positions->listeners[i].arg != arg) {
+            positions->listeners[kept++] = positions->listeners[i];
+        }
+    }
+    for (size_t i = 0; i < positions->after_count; i++) {
+        if (positions->afters[i].arg != arg) {
+            positions->afters[kept_after++] = positions->afters[i];
+        }
+    }
+    positions->listener_count = kept;
+    positions->after_count = kept_after;
+    pthread_mutex_unlock(&positions->lock);
 }
 
 /* The ring grows to the number of changes in flight, which the workers bound. Lock held. */

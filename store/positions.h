@@ -46,6 +46,9 @@ void positions_listen(struct positions *positions, change_fn fn, void *arg);
  * is woken here sees the new positions_published. Before the first reserve. */
 typedef void (*published_fn)(void *arg, uint64_t pos);
 void positions_on_published(struct positions *positions, published_fn fn, void *arg);
+/* Removes the listener and the callback of `arg`; neither runs any more when this returns. Not from
+ * one of them. */
+void positions_unlisten(struct positions *positions, const void *arg);
 /* Reserves the next position. Must be followed by exactly one complete or abandon. */
 uint64_t positions_reserve(struct positions *positions);
 /* The change is written with this ticket (0 = nothing stored): publish when durable and in turn.

@@ -55,14 +55,8 @@ struct asking {
     const struct requester *requester;
     const struct json *wanted; /* user id -> what is wanted */
     int64_t timeout_ms;
-    struct remote_answer *remotes;
+    struct keys_ask *remotes;
     size_t remote_count;
-};
-struct remote_answer {
-    struct slice server;
-    struct json wanted;
-    struct json answer;
-    bool failed;
 };
 
 static struct slice server_of(struct slice user_id)
@@ -70,15 +64,15 @@ static struct slice server_of(struct slice user_id)
     return ids_user_domain(ids_trust_user(user_id)).s;
 }
 
-static struct remote_answer *remote_of(struct asking *asking, struct slice server)
+static struct keys_ask *remote_of(struct asking *asking, struct slice server)
 {
     for (size_t i = 0; i < asking->remote_count; i++) {
         if (slice_eq(asking->remotes[i].server, server)) {
             return &asking->remotes[i];
         }
     }
-    struct remote_answer *remote = &asking->remotes[asking->remote_count++];
-    *remote = (struct remote_answer){.server = server, .wanted = json_object()};
+    struct keys_ask *remote = &asking->remotes[asking->remote_count++];
+    *remote = (struct keys_ask){.server = server, .wanted = json_object()};
     return remote;
 }
 
@@ -100,17 +94,15 @@ static struct err split(struct asking *asking)
 }
 
 /* A server that does not answer is named in `failures`; the others' keys are served. */
-static void ask_remotes(struct asking *asking, hs_keys_remote_fn ask)
+static struct err ask_remotes(struct asking *asking, hs_keys_remote_fn ask)
 {
     for (size_t i = 0; i < asking->remote_count; i++) {
-        struct remote_answer *remote = &asking->remotes[i];
-        remote->failed = true;
-        if (ask) {
-            struct err err = ask(asking->hs, asking->ctx, remote->server, &remote->wanted,
-                                 asking->timeout_ms, &remote->answer);
-            remote->failed = err.code != 0;
-        }
+        asking->remotes[i].failed = true;
     }
+    if (!ask || asking->remote_count == 0) {
+        return OK;
+    }
+    return ask(asking->hs, asking->ctx, asking->remotes, asking->remote_count, asking->timeout_ms);
 }
 
 static void write_failures(struct asking *asking, struct json_out *out)
@@ -128,8 +120,8 @@ static void write_failures(struct asking *asking, struct json_out *out)
 static void write_remote(struct asking *asking, struct slice key, struct json_out *out)
 {
     for (size_t i = 0; i < asking->remote_count; i++) {
-        const struct remote_answer *remote = &asking->remotes[i];
-        const struct json *users = remote->failed ? NULL : json_get_object(&remote->answer, key);
+        const struct keys_ask *remote = &asking->remotes[i];
+        const struct json *users = json_get_object(&remote->answer, key);
         for (uint32_t j = 0; users && j < users->count; j++) {
             if (json_get(&remote->wanted, users->members[j].key)) {
                 json_out_key(out, users->members[j].key);
@@ -196,6 +188,22 @@ static struct err write_devices(struct asking *asking, struct json_out *out)
     return OK;
 }
 
+/* The caller's own signatures of another user's master key are kept here. */
+static struct err write_remote_cross(struct asking *asking, enum cross_key key, struct slice name,
+                                     struct json_out *out)
+{
+    for (size_t i = 0; i < asking->remote_count; i++) {
+        struct keys_ask *remote = &asking->remotes[i];
+        const struct json *users = json_get_object(&remote->answer, name);
+        for (uint32_t j = 0; key == CROSS_MASTER && users && j < users->count; j++) {
+            TRY(hs_cross_signing_add_signatures(asking->hs, asking->ctx, asking->requester->user,
+                                                users->members[j].key, &users->members[j].value));
+        }
+    }
+    write_remote(asking, name, out);
+    return OK;
+}
+
 static struct err write_cross_keys(struct asking *asking, enum cross_key key, struct json_out *out)
 {
     struct slice name = arena_concat(asking->ctx->arena, hs_cross_key_usage(key), LIT("_keys"));
@@ -216,7 +224,7 @@ static struct err write_cross_keys(struct asking *asking, enum cross_key key, st
         }
     }
     if (key != CROSS_USER_SIGNING) {
-        write_remote(asking, name, out);
+        TRY(write_remote_cross(asking, key, name, out));
     }
     json_out_object_end(out);
     return OK;
@@ -230,7 +238,7 @@ static struct err query(void *app, struct ctx *ctx, const struct http_request *r
     TRY(begin(&asking, request, LIT("device_keys")));
     TRY(check_device_ids(asking.wanted));
     TRY(split(&asking));
-    ask_remotes(&asking, hs_keys_get_remote(app).query);
+    TRY(ask_remotes(&asking, hs_keys_get_remote(app).query));
     json_out_object(&out);
     TRY(write_devices(&asking, &out));
     for (int key = 0; key < CROSS_KEY_COUNT; key++) {
@@ -300,7 +308,7 @@ static struct err claim(void *app, struct ctx *ctx, const struct http_request *r
     TRY(begin(&asking, request, LIT("one_time_keys")));
     TRY(check_algorithms(asking.wanted));
     TRY(split(&asking));
-    ask_remotes(&asking, hs_keys_get_remote(app).claim);
+    TRY(ask_remotes(&asking, hs_keys_get_remote(app).claim));
     json_out_object(&out);
     json_out_key_object(&out, LIT("one_time_keys"));
     for (uint32_t i = 0; i < asking.wanted->count; i++) {

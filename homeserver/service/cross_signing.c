@@ -294,6 +294,22 @@ struct err hs_cross_signing_get(struct hs *hs, struct ctx *ctx, struct cross_vie
     return OK;
 }
 
+struct err hs_cross_signing_add_signatures(struct hs *hs, struct ctx *ctx, uint64_t viewer,
+                                           struct slice user_id, struct json *master)
+{
+    struct cross_view view = {.viewer = viewer, .key = CROSS_MASTER};
+    bool found = false;
+    if (master->type != JSON_OBJECT) {
+        return OK;
+    }
+    TRY(hs_user_find(hs, ctx, user_id, &view.user, &found));
+    if (found) {
+        *master = json_without(ctx->arena, master, NULL, 0);
+        TRY(add_own_signatures(hs, ctx, view, master));
+    }
+    return OK;
+}
+
 /* --- uploading signatures --- */
 
 struct signing {

@@ -34,6 +34,10 @@ struct cross_view {
 struct err hs_cross_signing_get(struct hs *hs, struct ctx *ctx, struct cross_view view,
                                 struct slice *json_out, bool *found_out) MUST_USE;
 
+/* Adds to a master key of a user of another server the signatures that `viewer` has put on it. */
+struct err hs_cross_signing_add_signatures(struct hs *hs, struct ctx *ctx, uint64_t viewer,
+                                           struct slice user_id, struct json *master) MUST_USE;
+
 /* Signatures of several users' things: user id -> (device id or master key -> signed object).
  * What cannot be stored is reported in `failures_out`: user id -> (id -> {errcode, error}). */
 struct signature_upload {

@@ -75,12 +75,18 @@ struct err hs_keys_claim(struct hs *hs, struct ctx *ctx, uint64_t user, struct k
                          size_t count) MUST_USE;
 
 /* --- other servers --- */
-/* Asks a server for keys: `wanted` is user id -> list of device ids for a query, user id ->
- * (device id -> algorithm) for a claim. The answer has the members of the federation API. Without
- * hooks, remote users are reported as failures. Register before requests arrive. */
-typedef struct err (*hs_keys_remote_fn)(struct hs *hs, struct ctx *ctx, struct slice server,
-                                        const struct json *wanted, int64_t timeout_ms,
-                                        struct json *answer_out);
+/* Asks servers for keys, all at once: `wanted` is user id -> list of device ids for a query, user
+ * id -> (device id -> algorithm) for a claim. Each answer has the members of the federation API. A
+ * server that does not answer in time has `failed`; ERR_WAITS as remote.h says. Without hooks, all
+ * fail. Register before requests arrive. */
+struct keys_ask {
+    struct slice server;
+    struct json wanted;
+    struct json answer;
+    bool failed;
+};
+typedef struct err (*hs_keys_remote_fn)(struct hs *hs, struct ctx *ctx, struct keys_ask *asks,
+                                        size_t count, int64_t timeout_ms);
 struct hs_keys_remote {
     hs_keys_remote_fn query, claim;
 };

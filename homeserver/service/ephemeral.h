@@ -52,6 +52,15 @@ struct presence_state {
 };
 /* Explicit presence of a user (PUT presence), or what a sync of one device says (set_presence). */
 void hs_presence_set(struct hs *hs, uint64_t user, enum presence presence, struct slice status_msg);
+/* What the server of a remote user says; it holds until that says otherwise, or half an hour. */
+struct remote_presence {
+    uint64_t user;
+    enum presence presence;
+    struct slice status_msg; /* ptr NULL = none */
+    int64_t last_active_ago_ms;
+    bool currently_active;
+};
+void hs_presence_set_remote(struct hs *hs, const struct remote_presence *presence);
 /* A device is syncing; `presence` is its set_presence. Idle devices decay by themselves. */
 void hs_presence_touch(struct hs *hs, uint64_t user, struct slice device_id,
                        enum presence presence);

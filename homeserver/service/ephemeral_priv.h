@@ -31,6 +31,7 @@ struct presence_user {
     enum presence presence; /* shown */
     bool currently_active;
     int64_t active_mono_ms; /* last active, 0 = never here */
+    int64_t until_mono_ms;  /* of a remote user: what was said holds until then; 0 = local */
     char *status_owned;     /* NUL-terminated; NULL = none */
     struct presence_device devices[PRESENCE_DEVICES_MAX];
     size_t device_count;

@@ -183,8 +183,9 @@ static struct err store_judged(struct taking *t)
     if (t->report->result != INTAKE_ACCEPTED) {
         return keep_apart(t);
     }
+    uint32_t flags = t->in->state ? EVENT_AFTER_GAP : 0;
     struct room_append append = {.event = j->event,
-                                 .flags = t->in->state ? EVENT_AFTER_GAP : 0,
+                                 .flags = flags | (t->in->is_forwarded ? EVENT_FORWARD : 0),
                                  .state_before = t->before,
                                  .adopted_from = t->is_known ? t->known.number : 0};
     return intake_append(j->hs, j->ctx, j->room, &append, &t->report->sent);

@@ -44,6 +44,9 @@ struct intake {
     /* Has been accepted by others as the state says, and the state is not whole yet (a partial
      * join): the check against the state before counts as passed and is made again later. */
     bool state_is_partial;
+    /* Handed to this server alone (send_join and the like): it tells the other servers of the room.
+     */
+    bool is_forwarded;
 };
 
 struct intake_report {

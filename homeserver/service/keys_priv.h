@@ -16,6 +16,7 @@ enum keys_row {
     KEYS_ROW_DEVICE = 'd',      /* device id: device keys, canonical JSON */
     KEYS_ROW_FALLBACK = 'f',    /* device, algorithm: a fallback key */
     KEYS_ROW_CLAIMED = 'g',     /* device, time: id row of a key that was claimed then */
+    KEYS_ROW_FOLLOWED = 'r',    /* of another server's user: how far the list is followed */
     KEYS_ROW_KEY_ID = 'i',      /* device, algorithm, id: hash of a one-time key, its order */
     KEYS_ROW_ONE_TIME = 'k',    /* device, algorithm, order: a one-time key */
     KEYS_ROW_COUNTED = 'n',     /* device: position of the last change of its counts */

@@ -9,7 +9,9 @@ enum {
     IDLE_MS = 5 * 60 * 1000, /* spec: unavailable after about five minutes */
     ACTIVE_MS = 60 * 1000,   /* currently_active for so long after an action */
     USERS_KEPT_MAX = 200000,
-    MANUAL = 0, /* in place of a device: PUT presence */
+    REMOTE_KEPT_MS = 30 * 60 * 1000,
+    REMOTE_NEWS_MS = 60 * 1000, /* activity that is so much newer is news */
+    MANUAL = 0,                 /* in place of a device: PUT presence */
 };
 
 static void unlink_user(struct hs_ephemeral *ephemeral, struct presence_user *user)
@@ -84,6 +86,16 @@ static void refresh(struct hs_ephemeral *ephemeral, struct presence_user *user, 
     }
 }
 
+static void expire_remote(struct hs_ephemeral *ephemeral, struct presence_user *user,
+                          int64_t now_mono)
+{
+    if (user->presence != PRESENCE_OFFLINE && user->until_mono_ms <= now_mono) {
+        user->presence = PRESENCE_OFFLINE;
+        user->currently_active = false;
+        publish(ephemeral, user);
+    }
+}
+
 void presence_decay(struct hs_ephemeral *ephemeral)
 {
     size_t cursor = 0;
@@ -92,7 +104,9 @@ void presence_decay(struct hs_ephemeral *ephemeral)
     int64_t now = now_mono_ms(ephemeral->hs->now);
     while (map_next(ephemeral->presence, &cursor, &key, &value)) {
         struct presence_user *user = (struct presence_user *)(uintptr_t)value;
-        if (user->presence != PRESENCE_OFFLINE) {
+        if (user->until_mono_ms) {
+            expire_remote(ephemeral, user, now);
+        } else if (user->presence != PRESENCE_OFFLINE) {
             refresh(ephemeral, user, now);
         }
     }
@@ -179,6 +193,36 @@ void hs_presence_set(struct hs *hs, uint64_t number, enum presence presence,
         if (status_changed && user->pos == before) {
             publish(ephemeral, user);
         }
+    }
+    pthread_mutex_unlock(&ephemeral->lock);
+}
+
+/* Whether others see a difference. */
+static bool take_remote(struct presence_user *user, const struct remote_presence *given,
+                        int64_t now_mono)
+{
+    int64_t active = now_mono - given->last_active_ago_ms;
+    bool changed = set_status(user, given->status_msg);
+    changed = changed || user->presence != given->presence || user->pos == 0 ||
+              user->currently_active != given->currently_active ||
+              active - user->active_mono_ms >= REMOTE_NEWS_MS;
+    user->presence = given->presence;
+    user->currently_active = given->currently_active && given->presence == PRESENCE_ONLINE;
+    user->active_mono_ms = active ? active : -1;
+    user->until_mono_ms = now_mono + REMOTE_KEPT_MS;
+    return changed;
+}
+
+void hs_presence_set_remote(struct hs *hs, const struct remote_presence *presence)
+{
+    struct hs_ephemeral *ephemeral = hs->ephemeral;
+    if (!hs->conf->presence_enabled) {
+        return;
+    }
+    pthread_mutex_lock(&ephemeral->lock);
+    struct presence_user *user = user_entry(ephemeral, presence->user);
+    if (user && take_remote(user, presence, now_mono_ms(hs->now))) {
+        publish(ephemeral, user);
     }
     pthread_mutex_unlock(&ephemeral->lock);
 }

@@ -70,6 +70,7 @@ enum event_flag {
     EVENT_RESTART = 4096,  /* the graph begins anew with it: the one forward extremity after it */
     EVENT_LOOSE = 8192,    /* of a room that this server is not in: not found by its id */
     EVENT_HISTORY = 16384, /* fetched for a gap or the time before: no part of the live timeline */
+    EVENT_FORWARD = 32768, /* of another server, handed in to be told to the room's others */
     EVENT_HIDDEN = EVENT_OUTLIER | EVENT_REJECTED | EVENT_SOFT_FAILED | EVENT_WITHHELD,
 };
 /* Numbers of events without a place in the timeline: [FIRST, LAST). */

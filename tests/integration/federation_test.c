@@ -45,13 +45,14 @@ static void a_server_reads_the_keys_of_another(void **state)
 static struct http_request request_of(struct slice target, const struct json *content)
 {
     struct hs *sender = pair.servers[0].hs;
-    struct xmatrix_request parts = {LIT("PUT"), target, name_of(1), content};
+    struct slice body = content ? json_canonical(pair.ctx.arena, content) : (struct slice){0};
+    struct xmatrix_request parts = {LIT("PUT"), target, name_of(1), body};
     struct http_request request = {.method = HTTP_PUT, .target = target};
     request.authorizations[0] = xmatrix_sign(sender, pair.ctx.arena, &parts);
     request.authorization_count = 1;
     if (content) {
         request.json = *content;
-        request.body = json_canonical(pair.ctx.arena, content);
+        request.body = body;
     }
     return request;
 }

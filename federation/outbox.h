@@ -1,0 +1,65 @@
+/* What this server sends to others by itself: events of its users, and EDUs. One thread tails the
+ * stream of changes and gives each event to the destinations that hear of it; each destination that
+ * has something to send is one small struct and, while it sends, one job of the waiting pool.
+ *
+ * Durable is little: how far the stream has been given out, and for each destination how far it
+ * has got (service/destinations.h). Events stay in their rooms' logs. After a crash the logs are
+ * read again from the last mark on; what a destination already has stands below its own mark.
+ *
+ * At most OUTBOX_SENDING_MAX destinations send at once, and of those that have not answered lately
+ * at most OUTBOX_DOUBTFUL_MAX, so that dead servers do not keep the living waiting.
+ * Spec: server-server, "Transactions", "PDUs", "EDUs". */
+#pragma once
+#include "federation/fed.h"
+#include "federation/room_servers.h"
+
+struct outbox;
+
+enum {
+    OUTBOX_PDUS_MAX = 50, /* of one transaction; Spec: server-server, "Transactions" */
+    OUTBOX_EDUS_MAX = 100,
+    OUTBOX_CATCH_UP = 100, /* more waiting events than that: the newest of each room */
+    OUTBOX_LIVE_MAX = 10000,
+    OUTBOX_PASSING_MAX = 500, /* EDUs that are not durable, of one destination */
+    OUTBOX_SENDING_MAX = 32,
+    OUTBOX_DOUBTFUL_MAX = 8,
+    OUTBOX_KEPT_MAX = 20000, /* idle destinations in memory */
+};
+
+struct outbox_letter {
+    struct slice destination, txn_id, body;
+    bool is_forced; /* to a server that is left alone, too */
+};
+
+/* The way out; replaced in tests. */
+struct outbox_port {
+    /* Sends a transaction; `body` is its canonical JSON. ERR_UNAVAILABLE and the like when there
+     * was no answer. */
+    struct err (*send)(void *arg, struct ctx *ctx, const struct outbox_letter *letter,
+                       struct fed_answer *answer_out);
+    /* Whether a call would be refused for back-off; until when (wall ms). */
+    bool (*is_down)(void *arg, struct slice server, int64_t *until_out);
+    room_acl_fn acl;
+    void *arg;
+};
+
+/* Listens to the stream of changes: before the first position is reserved. */
+struct err outbox_new(struct hs *hs, const struct outbox_port *port,
+                      struct outbox **outbox_out) MUST_USE;
+struct err outbox_start(struct outbox *outbox) MUST_USE;
+/* Nothing is sent any more when this returns; the fetcher must have been stopped, or answer soon.
+ */
+void outbox_stop(struct outbox *outbox);
+/* The same without writing down how far it got, as if the power had gone (tests). */
+void outbox_abandon(struct outbox *outbox);
+void outbox_free(struct outbox **outbox);
+
+/* See fed_edu_queue. */
+struct err outbox_queue(struct outbox *outbox, struct ctx *ctx, const struct slice *servers,
+                        size_t count, const struct fed_edu *edu) MUST_USE;
+/* The server answered or asked something: whatever waits for it goes out now. */
+void outbox_peer_alive(struct outbox *outbox, struct slice server);
+/* The same by order of the operator, also for a server that is down; empty = all. */
+void outbox_retry(struct outbox *outbox, struct slice server);
+/* Waits until all that is published has been given out and nobody sends (tests). */
+void outbox_settle(struct outbox *outbox);

@@ -1,0 +1,181 @@
+/* Inside of the outbox. `lock` guards all destinations; what the tail thread and the sending jobs
+ * read from the store or write there, they do without it. */
+#pragma once
+#include "federation/outbox.h"
+#include "homeserver/base/map.h"
+#include "homeserver/service/destinations.h"
+
+#include <pthread.h>
+
+/* An EDU that is not durable; destinations share it. */
+enum passing_kind {
+    PASSING_WHOLE,    /* json: the EDU */
+    PASSING_PRESENCE, /* json: an entry of `push` */
+    PASSING_RECEIPT,  /* json: the receipt of `user` in `room` */
+};
+struct passing {
+    uint32_t refs; /* under outbox.lock */
+    enum passing_kind kind;
+    struct slice key; /* a newer one with the same key takes the place; empty = none */
+    struct slice room, user;
+    struct slice json;
+    char bytes[];
+};
+
+enum dest_state {
+    DEST_IDLE,    /* nothing to send */
+    DEST_READY,   /* stands in a ready list */
+    DEST_SENDING, /* a job runs */
+    DEST_CHORE,   /* the tail thread has to do something first */
+    DEST_WAITING, /* until next_try_ms */
+};
+
+struct dest {
+    struct outbox *outbox;
+    struct dest *ready_next;
+    enum dest_state state;
+    bool is_proven;   /* the last attempt succeeded */
+    bool has_txn;     /* a transaction is stored and not acknowledged */
+    bool has_edus;    /* rows of EDUs may be there */
+    bool has_marks;   /* rows of marks may be there */
+    bool reload;      /* events wait that only the marks know */
+    bool is_dirty;    /* stands in outbox.dirty */
+    bool has_chore;   /* stands in outbox.chores */
+    bool is_forced;   /* the operator wants it tried now */
+    uint32_t singles; /* so many more items go one by one, after a transaction was refused */
+    uint32_t failures;
+    uint64_t acknowledged;
+    int64_t last_success_ms, failed_since_ms;
+    int64_t next_try_ms;
+    size_t timer;                     /* place in the heap + 1; 0 = not there */
+    struct destination_event *events; /* ascending by position, events[first ..] */
+    size_t first, count, cap;
+    struct passing **passing;
+    size_t passing_count, passing_cap;
+    size_t name_len;
+    char name[];
+};
+
+struct dest_list {
+    struct dest **items;
+    size_t count, cap;
+};
+struct ready_list {
+    struct dest *first, *last;
+};
+
+struct outbox {
+    struct hs *hs;
+    struct outbox_port port;
+    pthread_t thread;
+    bool is_running;
+    pthread_mutex_t lock; /* everything below but what is said to be the tail's */
+    pthread_cond_t wake;  /* for the tail thread */
+    pthread_cond_t calm;  /* for outbox_settle and outbox_stop */
+    bool stopping, is_abandoned;
+    bool is_busy; /* the tail works */
+    struct map *dests;
+    struct ready_list proven, doubtful;
+    size_t sending, doubtful_sending, ready;
+    struct dest_list timers; /* heap by next_try_ms */
+    struct dest_list chores;
+    struct change *changes; /* not yet given out */
+    size_t change_count, change_cap;
+    bool overrun; /* changes were dropped: read the logs again */
+
+    /* the tail's */
+    uint64_t start_pos; /* newest position before this run */
+    uint64_t given;     /* changes up to here are given out */
+    struct outbound_mark marked;
+    int64_t marked_ms;
+    size_t events_since_mark;
+    bool has_gap; /* a change could not be given out, and nothing was after it */
+    struct dest_list dirty;
+    struct room_servers *servers;
+    struct edus_out *edus;
+};
+
+/* --- outbox.c --- */
+struct slice dest_name(const struct dest *dest);
+/* The destination, made and loaded when it is new. For the tail, which alone drops idle ones. */
+struct err outbox_dest(struct outbox *outbox, struct ctx *ctx, struct slice server,
+                       struct dest **dest_out) MUST_USE;
+/* The same for everybody; on success the lock is held. */
+struct err outbox_lock_dest(struct outbox *outbox, struct ctx *ctx, struct slice server,
+                            struct dest **dest_out) MUST_USE;
+void dest_list_add(struct dest_list *list, struct dest *dest);
+/* Lock held: something waits for the destination. */
+void outbox_wake(struct outbox *outbox, struct dest *dest);
+/* Lock held: the end of a job. */
+void outbox_wait(struct outbox *outbox, struct dest *dest, int64_t until_ms);
+void outbox_chore(struct outbox *outbox, struct dest *dest);
+bool dest_has_work(const struct dest *dest);
+/* The tail's: forgets idle destinations when there are too many. */
+void outbox_drop_idle(struct outbox *outbox);
+/* Without the lock: gives ready destinations to the waiting pool. */
+void outbox_pump(struct outbox *outbox);
+/* Lock held: takes due destinations off the heap; when the next one is due (0 = none). */
+int64_t outbox_run_timers(struct outbox *outbox, int64_t now_ms);
+
+/* --- outbox_tail.c --- */
+void *outbox_tail(void *outbox);
+void outbox_on_change(void *outbox, const struct change *change);
+void outbox_on_published(void *outbox, uint64_t pos);
+
+/* --- outbox_give.c: events to destinations, marks --- */
+struct err outbox_give_event(struct outbox *outbox, struct ctx *ctx, const struct change *change,
+                             struct stored_event *event_out, bool *found_out) MUST_USE;
+/* Writes down how far the stream is given out and what waits above it. */
+enum outbox_end { OUTBOX_RUNS, OUTBOX_ENDS };
+struct err outbox_mark(struct outbox *outbox, struct ctx *ctx, enum outbox_end end) MUST_USE;
+/* Writes down what waits in memory and forgets it there. */
+struct err outbox_spill(struct outbox *outbox, struct ctx *ctx, struct dest *dest) MUST_USE;
+/* Reads what waits from the marks and the logs. */
+struct err outbox_reload(struct outbox *outbox, struct ctx *ctx, struct dest *dest) MUST_USE;
+/* Events of rooms above a position, given out again. */
+struct err outbox_replay(struct outbox *outbox, struct ctx *ctx, uint64_t since) MUST_USE;
+/* Wakes destinations for which something waits since the last run. */
+struct err outbox_resume(struct outbox *outbox, struct ctx *ctx) MUST_USE;
+
+/* --- outbox_send.c --- */
+void outbox_send_job(void *dest);
+
+/* --- outbox_passing.c --- */
+struct passing_draft {
+    enum passing_kind kind;
+    struct slice key, room, user, json;
+};
+struct passing *passing_new(const struct passing_draft *draft);
+/* Lock held. */
+void passing_release(struct passing *passing);
+void dest_pass(struct dest *dest, struct passing *passing);
+void dest_drop_passing(struct dest *dest);
+/* Lock held: takes EDUs for a transaction, up to `max`, writes them joined by commas, and returns
+ * how many they became. */
+size_t dest_take_passing(struct dest *dest, struct ctx *ctx, size_t max, struct buf *out);
+/* Queues it for servers; none of them is a durable one's concern. */
+struct err outbox_pass(struct outbox *outbox, struct ctx *ctx, struct server_names servers,
+                       const struct passing_draft *draft) MUST_USE;
+
+/* --- edus_out.c: the tail's --- */
+struct edus_out *edus_out_new(struct outbox *outbox);
+void edus_out_free(struct edus_out **edus);
+struct err edus_out_change(struct edus_out *edus, struct ctx *ctx,
+                           const struct change *change) MUST_USE;
+/* A member event of a room, whoever sent it. */
+struct err edus_out_member(struct edus_out *edus, struct ctx *ctx, struct room *room,
+                           const struct stored_event *event) MUST_USE;
+/* Typing and presence are said again before the others let them expire: when (wall ms; 0 = no
+ * need). */
+int64_t edus_out_next(const struct edus_out *edus);
+struct err edus_out_refresh(struct edus_out *edus, struct ctx *ctx) MUST_USE;
+/* --- device_lists_out.c --- */
+/* Tells the servers that share a room with a local user what changed of its devices since they were
+ * last told. */
+struct err device_lists_publish(struct outbox *outbox, struct ctx *ctx, uint64_t user) MUST_USE;
+/* Tells servers that share a room since now. */
+struct err device_lists_announce(struct outbox *outbox, struct ctx *ctx, uint64_t user,
+                                 struct server_names servers) MUST_USE;
+/* Servers that share a room with a local user now; sorted, in the arena. `but_room` is left out. */
+struct err outbox_sharing_servers(struct outbox *outbox, struct ctx *ctx, uint64_t user,
+                                  uint64_t but_room, struct server_names *names_out) MUST_USE;
