@@ -1,5 +1,6 @@
 /* Which events of a room's timeline an answer shows. Read newest first, so that the cost is what is
  * shown, not what the room holds. Spec: client-server, "Syncing". */
+#include "homeserver/service/intake.h"
 #include "homeserver/sync/priv.h"
 
 enum {
@@ -87,6 +88,25 @@ static void note_end(struct scan *scan, const struct stored_event *event)
     room->end_root = is_now ? room->head.root : hs_room_root_at(event, scan->job->upto);
 }
 
+/* Events are missing before this one. Who was there before the gap learns of it in any case; a
+ * newcomer is shown what has been fetched for it since. */
+static struct err is_at_gap(struct scan *scan, const struct stored_event *event, bool *gap_out)
+{
+    struct sync_job *job = scan->job;
+    struct intake_edge *edges = NULL;
+    size_t count = 0;
+    *gap_out = (event->flags & EVENT_AFTER_GAP) != 0;
+    if (!scan->room->fresh || !(event->flags & (EVENT_AFTER_GAP | EVENT_HISTORY))) {
+        return OK;
+    }
+    *gap_out = false;
+    TRY(hs_intake_edges(job->hs, job->room_ctx, scan->room->room, &edges, &count));
+    for (size_t i = 0; i < count && !*gap_out; i++) {
+        *gap_out = edges[i].cited_by == event->number;
+    }
+    return OK;
+}
+
 static struct err take(struct scan *scan, struct stored_event *event)
 {
     struct sync_room *room = scan->room;
@@ -111,7 +131,8 @@ static struct err take(struct scan *scan, struct stored_event *event)
     scan->scanned++;
     scan->at_create = event_is(&event->event, LIT("m.room.create"), LIT(""));
     /* Spec: client-server, "Syncing": a gap in what the server knows is a limited timeline. */
-    bool gap = (event->flags & EVENT_AFTER_GAP) != 0;
+    bool gap = false;
+    TRY(is_at_gap(scan, event, &gap));
     if (gap || scan->kept_count > scan->limit || scan->scanned > scan->limit + SCAN_EXTRA) {
         room->limited = true;
         scan->stopped = true;
