@@ -51,12 +51,44 @@ static struct err take_ids(struct state_sought *s, const struct json *list)
     return OK;
 }
 
-static struct err is_stored(struct resync *r, struct slice event_id, bool *stored_out)
+/* Looks at one of many events: in memory that the next one uses again. */
+struct glance {
+    struct resync *r;
+    struct ctx ctx;
+};
+
+static struct glance glance_begin(struct resync *r)
+{
+    struct glance glance = {.r = r, .ctx = *r->ctx};
+    glance.ctx.arena = arena_new();
+    glance.ctx.deferred = NULL;
+    return glance;
+}
+
+static void glance_next(struct glance *glance)
+{
+    ctx_finish(&glance->ctx);
+    glance->ctx.deferred = NULL;
+    arena_reset(glance->ctx.arena);
+}
+
+static struct err glance_end(struct glance *glance, struct err err)
+{
+    if (err.text) {
+        err.text = arena_cstr(glance->r->ctx->arena, slice_of(err.text));
+    }
+    ctx_finish(&glance->ctx);
+    arena_free(&glance->ctx.arena);
+    return err;
+}
+
+static struct err is_stored(struct glance *glance, struct slice event_id, bool *stored_out)
 {
     uint64_t room = 0;
     int64_t number = 0;
-    TRY(hs_event_locate(r->fed->hs, r->ctx, event_id, &room, &number, stored_out));
-    *stored_out = *stored_out && room == r->number;
+    glance_next(glance);
+    TRY(hs_event_locate(glance->r->fed->hs, &glance->ctx, event_id, &room, &number, stored_out));
+    *stored_out = *stored_out && room == glance->r->number;
     return OK;
 }
 
@@ -149,68 +181,86 @@ static struct err fetch_event(struct state_sought *s, struct slice event_id)
     return store_one(s, ctx, JOIN_ANSWER_STATE, &event);
 }
 
-static struct err fetch_missing(struct state_sought *s)
+/* Ids that are not stored here, at most one more than are fetched singly. */
+static struct err list_missing(struct state_sought *s, struct glance *glance,
+                               struct slice missing[FETCHED_SINGLY_MAX + 1], size_t *count_out)
 {
-    struct slice missing[FETCHED_SINGLY_MAX];
-    size_t count = 0;
-    for (size_t i = 0; i < s->count; i++) {
+    *count_out = 0;
+    for (size_t i = 0; i < s->count && *count_out <= FETCHED_SINGLY_MAX; i++) {
         bool stored = false;
-        TRY(is_stored(s->r, s->ids[i].s, &stored));
-        if (!stored && count == FETCHED_SINGLY_MAX) {
-            return fetch_state(s);
-        }
+        TRY(is_stored(glance, s->ids[i].s, &stored));
         if (!stored) {
-            missing[count++] = s->ids[i].s;
-        }
-    }
-    for (size_t i = 0; i < count; i++) {
-        struct err err = fetch_event(s, missing[i]);
-        if (err.code != 0) { /* what it cites may be missing too */
-            return fetch_state(s);
+            missing[(*count_out)++] = s->ids[i].s;
         }
     }
     return OK;
+}
+
+static struct err fetch_missing(struct state_sought *s)
+{
+    struct slice missing[FETCHED_SINGLY_MAX + 1];
+    size_t count = 0;
+    struct glance glance = glance_begin(s->r);
+    TRY(glance_end(&glance, list_missing(s, &glance, missing, &count)));
+    bool singly = count <= FETCHED_SINGLY_MAX;
+    for (size_t i = 0; i < count && singly; i++) {
+        struct err err = fetch_event(s, missing[i]);
+        singly = err.code == 0; /* what it cites may be missing too */
+    }
+    return singly ? OK : fetch_state(s);
 }
 
 /* --- putting it together --- */
 
-static void keep_stored(struct state_sought *s)
+static struct err keep_stored(struct state_sought *s, struct glance *glance)
 {
     size_t kept = 0;
     for (size_t i = 0; i < s->count; i++) {
         bool stored = false;
-        struct err err = is_stored(s->r, s->ids[i].s, &stored);
-        if (err.code == 0 && stored) {
+        TRY(is_stored(glance, s->ids[i].s, &stored));
+        if (stored) {
             s->ids[kept++] = s->ids[i];
         }
     }
     s->count = kept;
+    return OK;
 }
 
-/* The event that the join comes after changes the state itself. */
-static struct err apply_event(struct state_sought *s)
+static struct err replace_same_key(struct state_sought *s, struct glance *glance,
+                                   const struct event *event)
 {
-    struct stored_event event;
-    struct hs *hs = s->r->fed->hs;
-    bool found = false;
-    TRY(is_stored(s->r, s->event_id, &found));
-    if (!found) {
-        TRY(fetch_event(s, s->event_id));
-    }
-    TRY(hs_event_find(hs, s->r->ctx, s->r->room, s->event_id, &event, &found));
-    if (!found || !event.event.has_state_key || (event.flags & EVENT_REJECTED)) {
-        return OK;
-    }
     for (size_t i = 0; i < s->count; i++) {
         struct stored_event one;
-        TRY(hs_event_find(hs, s->r->ctx, s->r->room, s->ids[i].s, &one, &found));
-        if (found && event_is(&one.event, event.event.type, event.event.state_key)) {
-            s->ids[i] = event.event.id;
+        bool found = false;
+        glance_next(glance);
+        TRY(hs_event_find(s->r->fed->hs, &glance->ctx, s->r->room, s->ids[i].s, &one, &found));
+        if (found && event_is(&one.event, event->type, event->state_key)) {
+            s->ids[i] = event->id;
             return OK;
         }
     }
-    s->ids[s->count++] = event.event.id;
+    s->ids[s->count++] = event->id;
     return OK;
+}
+
+/* The event that the join comes after changes the state itself. */
+static struct err apply_event(struct state_sought *s, struct glance *glance)
+{
+    struct stored_event event;
+    bool found = false;
+    TRY(is_stored(glance, s->event_id, &found));
+    if (!found) {
+        TRY(fetch_event(s, s->event_id));
+    }
+    TRY(hs_event_find(s->r->fed->hs, s->r->ctx, s->r->room, s->event_id, &event, &found));
+    bool changes = found && event.event.has_state_key && !(event.flags & EVENT_REJECTED);
+    return changes ? replace_same_key(s, glance, &event.event) : OK;
+}
+
+static struct err finish_state(struct state_sought *s, struct glance *glance)
+{
+    TRY(keep_stored(s, glance));
+    return s->is_before_join ? OK : apply_event(s, glance);
 }
 
 static struct err resync_from(struct state_sought *s)
@@ -220,10 +270,8 @@ static struct err resync_from(struct state_sought *s)
     TRY(get_json(s, "/_matrix/federation/v1/state_ids/%s?event_id=%s", &answer));
     TRY(take_ids(s, json_get_array(&answer, LIT("pdu_ids"))));
     TRY(fetch_missing(s));
-    keep_stored(s);
-    if (!s->is_before_join) {
-        TRY(apply_event(s));
-    }
+    struct glance glance = glance_begin(s->r);
+    TRY(glance_end(&glance, finish_state(s, &glance)));
     log_info(s->r->ctx->log, "room_state_fetched", .room = s->r->room_id, .dest = s->server);
     return hs_room_complete(s->r->fed->hs, s->r->ctx, s->r->room, s->ids, s->count);
 }
