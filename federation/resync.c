@@ -273,7 +273,10 @@ static struct err resync_from(struct state_sought *s)
     struct glance glance = glance_begin(s->r);
     TRY(glance_end(&glance, finish_state(s, &glance)));
     log_info(s->r->ctx->log, "room_state_fetched", .room = s->r->room_id, .dest = s->server);
-    return hs_room_complete(s->r->fed->hs, s->r->ctx, s->r->room, s->ids, s->count);
+    TRY(hs_room_complete(s->r->fed->hs, s->r->ctx, s->r->room, s->ids, s->count));
+    log_info(s->r->ctx->log, "room_complete", .room = s->r->room_id, .dest = s->server,
+             .pos = (int64_t)hs_room_whole_pos(s->r->room));
+    return OK;
 }
 
 /* The own member event that began the stay: a local user's oldest. */

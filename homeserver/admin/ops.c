@@ -22,6 +22,7 @@ static const struct {
     {{"rooms/list", 10}, admin_rooms_list},
     {{"rooms/show", 10}, admin_rooms_show},
     {{"rooms/members", 13}, admin_rooms_members},
+    {{"rooms/partial", 13}, admin_rooms_partial},
     {{"rooms/purge", 11}, admin_rooms_purge},
     {{"registration_tokens/list", 24}, admin_tokens_list},
     {{"registration_tokens/create", 26}, admin_tokens_create},

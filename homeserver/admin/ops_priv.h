@@ -37,6 +37,7 @@ struct err admin_devices_delete(struct admin_call *call) MUST_USE;
 struct err admin_rooms_list(struct admin_call *call) MUST_USE;
 struct err admin_rooms_show(struct admin_call *call) MUST_USE;
 struct err admin_rooms_members(struct admin_call *call) MUST_USE;
+struct err admin_rooms_partial(struct admin_call *call) MUST_USE;
 struct err admin_rooms_purge(struct admin_call *call) MUST_USE;
 struct err admin_tokens_list(struct admin_call *call) MUST_USE;
 struct err admin_tokens_create(struct admin_call *call) MUST_USE;

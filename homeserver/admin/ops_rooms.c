@@ -1,6 +1,7 @@
 /* Rooms. */
 #include "homeserver/admin/ops_priv.h"
 #include "homeserver/service/directory.h"
+#include "homeserver/service/intake.h"
 #include "homeserver/service/purge.h"
 #include "homeserver/service/rooms.h"
 
@@ -30,6 +31,9 @@ static struct err write_room(struct admin_call *call, struct room *room)
     json_out_key_int(call->out, LIT("events"), head.number);
     json_out_key_string(call->out, LIT("name"), name);
     json_out_key_string(call->out, LIT("alias"), alias);
+    if (hs_room_is_partial(room)) {
+        json_out_key_bool(call->out, LIT("partial"), true);
+    }
     return OK;
 }
 
@@ -71,6 +75,22 @@ struct err admin_rooms_list(struct admin_call *call)
     if (rows.count == ADMIN_PAGE) {
         json_out_key_int(call->out, LIT("next"), (int64_t)number + 1);
     }
+    json_out_object_end(call->out);
+    return OK;
+}
+
+/* Rooms that were joined a short while ago and whose members are still on their way. */
+struct err admin_rooms_partial(struct admin_call *call)
+{
+    uint64_t *rooms = NULL;
+    size_t count = 0;
+    TRY(hs_rooms_partial(call->hs, call->ctx, &rooms, &count));
+    json_out_object(call->out);
+    json_out_key_array(call->out, LIT("rooms"));
+    for (size_t i = 0; i < count; i++) {
+        TRY(write_entry(call, rooms[i], (struct slice){0}));
+    }
+    json_out_array_end(call->out);
     json_out_object_end(call->out);
     return OK;
 }
