@@ -16,7 +16,8 @@ enum intake_result {
     INTAKE_KNOWN, /* was here already, with a place in the graph */
     INTAKE_SOFT_FAILED,
     INTAKE_REJECTED,
-    INTAKE_MISSING_AUTH, /* stored nothing: `missing` lists auth events that are not here */
+    INTAKE_MISSING_AUTH, /* stored nothing: `missing` lists auth events (or events of `state`) that
+                            are not here */
     INTAKE_MISSING_PREV, /* stored nothing: `missing` lists prev events without a place here */
 };
 
@@ -41,8 +42,9 @@ struct intake {
     const struct event_id *state;
     size_t state_count;
     bool policy_failed; /* the room has a policy server and the event lacks its signature */
-    /* Has been accepted by others as the state says, and the state is not whole yet (a partial
-     * join): the check against the state before counts as passed and is made again later. */
+    /* The state is not whole yet (a partial join): members that it lacks are taken from the events
+     * that this one cites, and hs_room_complete judges it again. Rooms that are partial here need
+     * not say so. */
     bool state_is_partial;
     /* Handed to this server alone (send_join and the like): it tells the other servers of the room.
      */
@@ -58,7 +60,10 @@ struct intake_report {
     size_t missing_count;
 };
 
-/* A live event: into the timeline and the graph of a room that this server is in. */
+/* A live event: into the timeline and the graph of a room that this server is in (M_NOT_FOUND when
+ * nothing is here of it). An event that was rejected is judged anew when it comes again; one that
+ * has no place yet (an outlier) gets it. Many forward extremities may make a local user send an
+ * event of no meaning in the same call. */
 struct err hs_intake_event(struct hs *hs, struct ctx *ctx, struct room *room,
                            const struct intake *intake, struct intake_report *report_out) MUST_USE;
 /* An event of an auth chain or of a state: stored as an outlier after the check by its own auth
@@ -72,7 +77,8 @@ struct err hs_intake_outlier(struct hs *hs, struct ctx *ctx, struct room *room,
  * the middle of a timeline too, an event after a gap (a join again included) leaves
  * INTAKE_GAP_NUMBERS numbers unused below itself; below the lowest event numbers go down without
  * end. What finds no free number any more is left out. `state` is the whole state before the first
- * event. Events that fail are left out; those known with a place are skipped, outliers get one. */
+ * event; M_NOT_FOUND when some of it is not here. Events that fail are left out, so their auth
+ * events must be here; those known with a place are skipped, outliers get one. */
 enum { INTAKE_GAP_NUMBERS = 1 << 20 };
 struct intake_history {
     const struct event *const *events;

@@ -147,7 +147,7 @@ static struct err rewrite(struct completing *c, const struct stored_event *event
         return err_make(ERR_CORRUPT, "an event of a partial room is missing");
     }
     TRY(room_record_decode(c->page.arena, row, &record));
-    record.flags &= ~(uint32_t)(EVENT_PARTIAL | EVENT_FORKED);
+    record.flags &= ~(uint32_t)(EVENT_PARTIAL | EVENT_FORKED | EVENT_REJECTED);
     record.flags |= rejected ? EVENT_REJECTED : 0;
     record.state_before = before;
     TRY(put_after(c, event, &record, updates[0]));
@@ -190,7 +190,7 @@ static struct err judge_page(struct completing *c, int64_t *from_io, bool *more_
         *from_io = unpack_be_i64(&key);
         bool found = false;
         TRY(hs_event_load(c->hs, &c->page, c->room, *from_io, &event, &found));
-        if (found) {
+        if (found && !(event.flags & EVENT_HISTORY)) {
             TRY(judge_again(c, &event));
         }
     }

@@ -342,7 +342,10 @@ static struct err resolve(struct resolving *r, uint64_t *root_out)
     return write_outcome(r, &outcome, root_out);
 }
 
-/* Drops roots that hold the state of another one. */
+enum { EQUALS_TRIED_MAX = 32 };
+
+/* Drops roots that hold the state of another one, as far as that is cheap: what stays double makes
+ * no conflict. */
 static struct err drop_equal(struct resolving *r, const uint64_t *roots, size_t count)
 {
     uint64_t *kept = arena_array(r->ctx->arena, count, sizeof *kept);
@@ -352,7 +355,8 @@ static struct err drop_equal(struct resolving *r, const uint64_t *roots, size_t 
         uint64_t before = 0;
         bool equal = map_get(seen, map_key_u64(&roots[i]), &before);
         map_set(seen, map_key_u64(&roots[i]), 1);
-        for (size_t j = 0; j < r->root_count && !equal && err.code == 0; j++) {
+        for (size_t j = 0; j < r->root_count && j < EQUALS_TRIED_MAX && !equal && err.code == 0;
+             j++) {
             err = state_eq(r->hs->states, r->ctx, r->room->number, kept[j], roots[i], &equal);
         }
         if (!equal) {
