@@ -119,6 +119,26 @@ static void what_the_whole_state_forbids_is_rejected(void **state)
     assert_int_equal(away_end_count(&a), 1);
 }
 
+/* In the first versions a server chooses the ids of its events, and may have them cite in a ring.
+ */
+static void a_ring_of_citations_is_left_out(void **state)
+{
+    (void)state;
+    away_close(&a);
+    away_open(&a, "1");
+    struct slice cid = peer_user(a.h.conf_arena, &a.far, "cid");
+    struct event_id later =
+        ids_trust_event(arena_printf(a.r.arena_owned, "$%zu:far", a.r.count + 1));
+    struct peer_draft draft = {.peer = &a.far, .sender = cid, .auth = &later, .auth_count = 1};
+    size_t first = peer_member(&a.r, &draft, cid, "join");
+    draft.auth = &peer_get(&a.r, first)->id;
+    peer_member(&a.r, &draft, cid, "join");
+    away_join(&a, AWAY_WHOLE);
+    assert_int_equal(away_membership(&a, cid), MEMBERSHIP_NONE);
+    assert_int_equal(away_membership(&a, a.rob), MEMBERSHIP_JOIN);
+    assert_true(away_stored(&a, first).flags & EVENT_REJECTED);
+}
+
 static void completing_begins_anew_after_any_failure(void **state)
 {
     (void)state;
@@ -144,6 +164,7 @@ int main(void)
         CASE(a_partial_room_can_be_used),
         CASE(a_room_becomes_whole),
         CASE(what_the_whole_state_forbids_is_rejected),
+        CASE(a_ring_of_citations_is_left_out),
         CASE(completing_begins_anew_after_any_failure),
     };
 #undef CASE
