@@ -5,12 +5,19 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 #include <uv.h>
 
+enum { SOCKETS_AT_ONCE = 64 };
+
 struct loop {
     uv_loop_t uv;
+    uv_poll_t sockets; /* those of struct loop_socket, in an epoll set of their own */
+    int sockets_fd;
+    struct epoll_event seen[SOCKETS_AT_ONCE]; /* those to be called yet */
+    int seen_count;
     uv_poll_t wake;
     int wake_fd;
     uv_prepare_t prepare;
@@ -89,6 +96,60 @@ static void on_prepare(uv_prepare_t *prepare)
     }
 }
 
+static void call_socket(const struct epoll_event *event)
+{
+    struct loop_socket *socket = event->data.ptr;
+    unsigned events = event->events;
+    unsigned seen = events & (EPOLLERR | EPOLLHUP) ? socket->events : 0;
+    seen |= events & (EPOLLIN | EPOLLRDHUP) ? LOOP_READ : 0;
+    seen |= events & EPOLLOUT ? LOOP_WRITE : 0;
+    socket->fn(socket->arg, seen);
+}
+
+static void on_sockets(uv_poll_t *poll, int status, int events)
+{
+    struct loop *loop = poll->data;
+    (void)status;
+    (void)events;
+    atomic_store_explicit(&loop->sleeping, false, memory_order_relaxed);
+    loop->seen_count = epoll_wait(loop->sockets_fd, loop->seen, SOCKETS_AT_ONCE, 0);
+    for (int i = 0; i < loop->seen_count; i++) {
+        if (loop->seen[i].data.ptr) { /* else it was stopped by one before it */
+            call_socket(&loop->seen[i]);
+        }
+    }
+    loop->seen_count = 0;
+}
+
+void loop_socket_set(struct loop *loop, struct loop_socket *socket, unsigned events)
+{
+    struct epoll_event event = {.data.ptr = socket};
+    int change = !socket->events ? EPOLL_CTL_ADD : events ? EPOLL_CTL_MOD : EPOLL_CTL_DEL;
+    if (socket->events == events) {
+        return;
+    }
+    event.events = (events & LOOP_READ ? (uint32_t)EPOLLIN : 0) |
+                   (events & LOOP_WRITE ? (uint32_t)EPOLLOUT : 0);
+    socket->events = events;
+    int failed = epoll_ctl(loop->sockets_fd, change, socket->fd, &event);
+    ASSERT(failed == 0);
+    for (int i = 0; !events && i < loop->seen_count; i++) {
+        if (loop->seen[i].data.ptr == socket) {
+            loop->seen[i].data.ptr = NULL;
+        }
+    }
+}
+
+static void init_sockets(struct loop *loop)
+{
+    loop->sockets_fd = epoll_create1(EPOLL_CLOEXEC);
+    ASSERT(loop->sockets_fd >= 0);
+    int failed = uv_poll_init(&loop->uv, &loop->sockets, loop->sockets_fd);
+    ASSERT(failed == 0);
+    loop->sockets.data = loop;
+    uv_poll_start(&loop->sockets, UV_READABLE, on_sockets);
+}
+
 struct loop *loop_new(void)
 {
     struct loop *loop = mem_alloc(sizeof *loop);
@@ -101,6 +162,7 @@ struct loop *loop_new(void)
     loop->wake.data = loop;
     loop->uv.data = loop;
     uv_poll_start(&loop->wake, UV_READABLE, on_wake);
+    init_sockets(loop);
     uv_prepare_init(&loop->uv, &loop->prepare);
     loop->prepare.data = loop;
     uv_prepare_start(&loop->prepare, on_prepare);
@@ -114,11 +176,13 @@ void loop_free(struct loop **pointer)
         return;
     }
     uv_close((uv_handle_t *)&loop->wake, NULL);
+    uv_close((uv_handle_t *)&loop->sockets, NULL);
     uv_close((uv_handle_t *)&loop->prepare, NULL);
     uv_run(&loop->uv, UV_RUN_DEFAULT); /* lets closed watches and timers free themselves */
     int busy = uv_loop_close(&loop->uv);
     ASSERT(busy == 0);
     close(loop->wake_fd);
+    close(loop->sockets_fd);
     mem_free(loop);
     *pointer = NULL;
 }

@@ -47,7 +47,7 @@ struct http_ws {
     void *arg;
     struct http_place place;
     struct http_tls_pipe *pipe; /* as in struct http_connection */
-    struct loop_watch *watch;
+    struct loop_socket socket;
     struct http_wheel_entry timer;
     struct loop_task flush_task, read_task, gone_task;
     int64_t heard_ms, sent_ms, closing_ms;
@@ -214,7 +214,7 @@ static void end_socket(struct http_ws *ws)
 {
     struct http_loop *home = ws->home;
     if (ws->fd >= 0) {
-        loop_watch_free(&ws->watch);
+        loop_socket_set(home->loop, &ws->socket, 0);
         close(ws->fd);
         ws->fd = -1;
         if (ws->prev) {
@@ -241,7 +241,8 @@ static void watch_socket(struct http_ws *ws, bool want_write)
     pthread_mutex_lock(&ws->mutex);
     bool want_read = !ws->paused && !ws->close_received;
     pthread_mutex_unlock(&ws->mutex);
-    loop_watch_set(ws->watch, (want_read ? LOOP_READ : 0) | (want_write ? LOOP_WRITE : 0));
+    loop_socket_set(ws->home->loop, &ws->socket,
+                    (want_read ? LOOP_READ : 0) | (want_write ? LOOP_WRITE : 0));
 }
 
 static void set_timer(struct http_ws *ws)
@@ -507,7 +508,7 @@ void http_ws_open(struct http_connection *connection, int fd, struct slice early
         ws->next->prev = ws;
     }
     home->sockets = ws;
-    ws->watch = loop_watch_new(home->loop, ws->fd, on_socket, ws);
+    ws->socket = (struct loop_socket){.fn = on_socket, .arg = ws, .fd = ws->fd};
     ws->heard_ms = now_of(ws);
     ws->sent_ms = ws->heard_ms;
     set_timer(ws);
