@@ -23,7 +23,7 @@ static void polled(void *arg, const struct wire_reply *reply)
     if (listener->stopped) {
         return;
     }
-    if (reply->status != 200) {
+    if (reply->status != 200 || listener->filter.len > 256) {
         listener->broken = true;
         return;
     }
@@ -35,9 +35,11 @@ static void polled(void *arg, const struct wire_reply *reply)
 
 static void ask(struct listener *listener)
 {
-    char path[LISTEN_TOKEN_MAX + 128];
-    int len = snprintf(path, sizeof path, "/_matrix/client/v3/sync?timeout=%d&since=%.*s", POLL_MS,
-                       (int)listener->since_len, listener->since);
+    char path[LISTEN_TOKEN_MAX + 384];
+    int len = snprintf(path, sizeof path, "/_matrix/client/v3/sync?timeout=%d&since=%.*s%s%.*s",
+                       POLL_MS, (int)listener->since_len, listener->since,
+                       listener->filter.len > 0 ? "&filter=" : "", (int)listener->filter.len,
+                       listener->filter.ptr ? listener->filter.ptr : "");
     struct wire_request request = {
         .method = LIT("GET"),
         .path = {path, (size_t)len},

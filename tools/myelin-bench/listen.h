@@ -10,6 +10,7 @@ struct listener {
     struct target *target;
     size_t user;
     enum listen_mode mode;
+    struct slice filter;                      /* of a poll, percent-encoded; empty = none */
     void (*fn)(void *arg, struct slice json); /* called with each answer */
     void *arg;
     struct wire_conn *conn;

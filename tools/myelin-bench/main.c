@@ -11,7 +11,7 @@
 struct row {
     const char *name;
     row_fn fn;
-    enum { IN_ALL, IN_FULL, NO_SERVER } kind;
+    enum { IN_ALL, IN_FULL, NO_SERVER, FEDERATED } kind;
     const char *help;
 };
 
@@ -31,6 +31,12 @@ static const struct row ROWS[] = {
     {"state-size", row_state_size, NO_SERVER, "state records beside event JSON"},
     {"resolve", row_resolve, NO_SERVER, "state resolution in a room of 100,000 members"},
     {"purge", row_purge, NO_SERVER, "purge of a room with 1,000,000 events"},
+    {"fed-delivery", row_fed_delivery, FEDERATED, "send on one server to sync on the other"},
+    {"fed-burst", row_fed_burst, FEDERATED, "events a second from one server to the other"},
+    {"fed-join", row_fed_join, FEDERATED, "joining a small room of the other server"},
+    {"fed-join-large", row_fed_join_large, FEDERATED, "joining a room of 50,000 members"},
+    {"fed-destinations", row_fed_destinations, FEDERATED,
+     "one message to 1,000 servers, half of them dead (needs --made-up)"},
     {"million", row_million, IN_FULL, "start with 1,000,000 events (needs --start)"},
 };
 
@@ -51,6 +57,12 @@ static const char USAGE[] =
     "  --peer-rate N           the same for the second server (default 40)\n"
     "  --connections N         idle ones (default: as many as descriptors allow)\n"
     "  --sync UxRxM            first syncs: users, rooms, members (default 20x50x20)\n"
+    "  --beside URL[,PID]      a server that federates with the first one\n"
+    "  --compare-beside URL[,PID]  and one that federates with the second\n"
+    "  --members N             of the large federated room (default 50000; second server 1000)\n"
+    "  --destinations N        made-up servers (default 1000; second server 50)\n"
+    "  --made-up CERTIFICATE,KEY,PORT  TLS of those, for 127.1.0.1 to 127.1.3.250, and the first\n"
+    "                          of three ports (see tools/bench-federation)\n"
     "  --full                  the large counts too\n"
     "  --scratch DIR           folder for the rows without a server (default /tmp)\n"
     "  --json                  one JSON object a line instead of the table\n"
@@ -61,7 +73,7 @@ static const char USAGE[] =
     "rows:\n";
 
 struct command {
-    struct target targets[2];
+    struct target targets[2], besides[2];
     size_t target_count;
     struct row_options options;
     enum report_form form;
@@ -80,6 +92,11 @@ enum choice {
     OPTION_PEER_RATE,
     OPTION_CONNECTIONS,
     OPTION_SYNC,
+    OPTION_BESIDE,
+    OPTION_COMPARE_BESIDE,
+    OPTION_MEMBERS,
+    OPTION_DESTINATIONS,
+    OPTION_MADE_UP,
     OPTION_FULL,
     OPTION_SCRATCH,
     OPTION_JSON,
@@ -100,6 +117,11 @@ static const struct option OPTIONS[] = {
     {"peer-rate", required_argument, NULL, OPTION_PEER_RATE},
     {"connections", required_argument, NULL, OPTION_CONNECTIONS},
     {"sync", required_argument, NULL, OPTION_SYNC},
+    {"beside", required_argument, NULL, OPTION_BESIDE},
+    {"compare-beside", required_argument, NULL, OPTION_COMPARE_BESIDE},
+    {"members", required_argument, NULL, OPTION_MEMBERS},
+    {"destinations", required_argument, NULL, OPTION_DESTINATIONS},
+    {"made-up", required_argument, NULL, OPTION_MADE_UP},
     {"full", no_argument, NULL, OPTION_FULL},
     {"scratch", required_argument, NULL, OPTION_SCRATCH},
     {"json", no_argument, NULL, OPTION_JSON},
@@ -112,8 +134,10 @@ static void usage(FILE *out)
 {
     fputs(USAGE, out);
     for (size_t i = 0; i < COUNT_OF(ROWS); i++) {
-        fprintf(out, "  %-16s %s%s\n", ROWS[i].name, ROWS[i].help,
-                ROWS[i].kind == IN_FULL ? " (in all with --full)" : "");
+        const char *note = ROWS[i].kind == IN_FULL     ? " (in all with --full)"
+                           : ROWS[i].kind == FEDERATED ? " (needs --beside)"
+                                                       : "";
+        fprintf(out, "  %-16s %s%s\n", ROWS[i].name, ROWS[i].help, note);
     }
 }
 
@@ -129,6 +153,51 @@ static bool set_compare(struct command *command, const char *text)
     peer->pid = (pid_t)number;
     command->target_count = 2;
     return peer->url.len > 0;
+}
+
+static bool set_beside(struct command *command, size_t index, const char *text)
+{
+    struct target *beside = &command->besides[index];
+    struct slice pid = slice_cut(slice_of(text), ',', &beside->url);
+    uint64_t number = 0;
+    if (pid.len > 0 && !slice_parse_u64(pid, &number)) {
+        return false;
+    }
+    beside->pid = (pid_t)number;
+    beside->name = command->targets[index].name;
+    beside->is_peer = index == 1;
+    command->targets[index].beside = beside;
+    return beside->url.len > 0;
+}
+
+static bool set_made_up(struct row_options *options, const char *text)
+{
+    struct slice rest = slice_cut(slice_of(text), ',', &options->made_up_certificate);
+    rest = slice_cut(rest, ',', &options->made_up_key);
+    uint64_t port = 0;
+    bool good = slice_parse_u64(rest, &port) && port > 0 && port < UINT16_MAX - 2;
+    options->made_up_port = (uint16_t)port;
+    return good;
+}
+
+static bool set_federation_option(struct command *command, int option)
+{
+    switch (option) {
+    case OPTION_BESIDE:
+        return set_beside(command, 0, optarg);
+    case OPTION_COMPARE_BESIDE:
+        return set_beside(command, 1, optarg);
+    case OPTION_MEMBERS:
+        command->options.members = strtoul(optarg, NULL, 10);
+        return command->options.members > 0;
+    case OPTION_DESTINATIONS:
+        command->options.destinations = strtoul(optarg, NULL, 10);
+        return command->options.destinations >= 4 && command->options.destinations <= 1000;
+    case OPTION_MADE_UP:
+        return set_made_up(&command->options, optarg);
+    default:
+        return false;
+    }
 }
 
 static bool set_option(struct command *command, int option)
@@ -180,16 +249,21 @@ static bool set_option(struct command *command, int option)
         command->form = REPORT_JSON;
         return true;
     default:
-        return false;
+        return set_federation_option(command, option);
     }
+}
+
+static bool is_in_all(const struct command *command, const struct row *row)
+{
+    return row->kind == FEDERATED ? command->targets[0].beside != NULL
+                                  : row->kind != IN_FULL || command->options.size == ROW_FULL;
 }
 
 static bool is_wanted(const struct command *command, const struct row *row, char **names)
 {
     for (; *names; names++) {
         bool all = strcmp(*names, "all") == 0;
-        if (strcmp(*names, row->name) == 0 ||
-            (all && (row->kind != IN_FULL || command->options.size == ROW_FULL))) {
+        if (strcmp(*names, row->name) == 0 || (all && is_in_all(command, row))) {
             return true;
         }
     }
@@ -212,6 +286,9 @@ static bool run_row(struct command *command, struct report *report, const struct
     size_t servers = row->kind == NO_SERVER ? 1 : command->target_count;
     for (size_t i = 0; i < servers; i++) {
         struct target *target = &command->targets[i];
+        if (row->kind == FEDERATED && !target->beside) {
+            continue;
+        }
         struct row_run run = {row->kind == NO_SERVER ? NULL : target, report, &command->options};
         fprintf(stderr, "%s: %.*s\n", row->name, (int)target->name.len, target->name.ptr);
         report_server(report, target->name);

@@ -68,7 +68,7 @@ struct err row_costs(struct row_run *run)
     TRY(target_make_rooms(target, owners, count, rooms));
     report_cost(run, "server CPU: room creation", target_cpu_us(target) - cpu_us, 1);
     for (size_t i = 0; i < count; i++) {
-        joins[i] = (struct target_join){first + (i + 1) % count, rooms[i]};
+        joins[i] = (struct target_join){.user = first + (i + 1) % count, .room = rooms[i]};
     }
     cpu_us = target_cpu_us(target);
     TRY(target_join_all(target, joins, count));

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { FED_RATE = 100, FED_PEER_RATE = 10 }; /* messages a second between servers */
+
 enum {
     PAIRS = 20,
     SENDERS = 64,
@@ -80,10 +82,10 @@ static void send_stamped(struct delivery *delivery, struct wire_conn *conn, size
                             "{\"msgtype\":\"m.text\",\"body\":\"a message of usual length, as "
                             "people write them\",%s%lld}",
                             MARKER, (long long)stamp_us);
-    struct wire_request request = {LIT("PUT"),
-                                   {path, (size_t)path_len},
-                                   target->users[pair * 2].token,
-                                   {body, (size_t)body_len}};
+    struct wire_request request = {.method = LIT("PUT"),
+                                   .path = {path, (size_t)path_len},
+                                   .token = target->users[pair * 2].token,
+                                   .body = {body, (size_t)body_len}};
     wire_send(conn, &request, sent, delivery);
     delivery->expected++;
 }
@@ -123,22 +125,29 @@ static void drive(struct delivery *delivery, double rate, double seconds)
     }
 }
 
-static struct err set_stage(struct delivery *delivery)
+/* The even users send; the odd ones listen, or as many users of the server beside. */
+static struct err set_stage(struct delivery *delivery, struct target *beside)
 {
     struct target *target = delivery->target;
     size_t owners[PAIRS];
     struct slice ids[PAIRS];
     struct target_join joins[PAIRS];
     TRY(target_need_users(target, PAIRS * 2));
+    if (beside) {
+        TRY(target_need_users(beside, PAIRS * 2));
+    }
     for (size_t i = 0; i < PAIRS; i++) {
         owners[i] = i * 2;
     }
     TRY(target_make_rooms(target, owners, PAIRS, ids));
     for (size_t i = 0; i < PAIRS; i++) {
-        joins[i] = (struct target_join){i * 2 + 1, ids[i]};
+        joins[i] = (struct target_join){.user = i * 2 + 1, .room = ids[i]};
+        if (beside) {
+            joins[i].via = target_server_name(target);
+        }
         delivery->rooms[i] = target_encode(target->arena, ids[i]);
     }
-    return target_join_all(target, joins, PAIRS);
+    return target_join_all(beside ? beside : target, joins, PAIRS);
 }
 
 static struct err start_listeners(struct target *target, struct listener *listeners, size_t count)
@@ -157,9 +166,15 @@ struct spent {
     double rate;
 };
 
-static void report(struct row_run *run, struct delivery *delivery, const char *row,
+struct delivery_goal {
+    const char *row;
+    double p50_ms, p99_ms;
+};
+
+static void report(struct row_run *run, struct delivery *delivery, const struct delivery_goal *goal,
                    struct spent spent)
 {
+    const char *row = goal->row;
     double count = delivery->count > 0 ? (double)delivery->count : 1;
     const char *note =
         arena_cstr(delivery->target->arena,
@@ -167,15 +182,17 @@ static void report(struct row_run *run, struct delivery *delivery, const char *r
                                 spent.rate, delivery->count, delivery->expected));
     report_add(run->report, (struct report_figure){
                                 row, "send to the other client, p50", "ms",
-                                report_quantile(delivery->samples, delivery->count, 0.5) / 1000, 1,
-                                REPORT_LOWER, note});
+                                report_quantile(delivery->samples, delivery->count, 0.5) / 1000,
+                                goal->p50_ms, REPORT_LOWER, note});
     report_add(run->report, (struct report_figure){
                                 row, "send to the other client, p99", "ms",
-                                report_quantile(delivery->samples, delivery->count, 0.99) / 1000, 5,
-                                REPORT_LOWER, NULL});
-    report_add(run->report,
-               (struct report_figure){row, "bytes both ways per message", "B",
-                                      (double)spent.bytes / count, 0, REPORT_FACT, NULL});
+                                report_quantile(delivery->samples, delivery->count, 0.99) / 1000,
+                                goal->p99_ms, REPORT_LOWER, NULL});
+    if (spent.bytes > 0) {
+        report_add(run->report,
+                   (struct report_figure){row, "bytes both ways per message", "B",
+                                          (double)spent.bytes / count, 0, REPORT_FACT, NULL});
+    }
     if (run->target->pid > 0) {
         report_add(run->report, (struct report_figure){row, "server CPU per message sent and heard",
                                                        "ms", (double)spent.cpu_us / 1000 / count, 0,
@@ -183,48 +200,77 @@ static void report(struct row_run *run, struct delivery *delivery, const char *r
     }
 }
 
-static struct err measure(struct row_run *run, struct delivery *delivery, enum listen_mode mode)
+static struct err drive_listened(struct delivery *delivery, struct target *hearing,
+                                 enum listen_mode mode, double rate, double seconds)
 {
-    struct target *target = run->target;
-    struct listener *listeners = arena_array(target->arena, PAIRS, sizeof *listeners);
-    TRY(set_stage(delivery));
+    struct listener *listeners = arena_array(hearing->arena, PAIRS, sizeof *listeners);
     for (size_t i = 0; i < PAIRS; i++) {
         listeners[i] = (struct listener){
-            .target = target, .user = i * 2 + 1, .mode = mode, .fn = heard, .arg = delivery};
+            .target = hearing, .user = i * 2 + 1, .mode = mode, .fn = heard, .arg = delivery};
     }
-    TRY(start_listeners(target, listeners, PAIRS));
+    TRY(start_listeners(hearing, listeners, PAIRS));
     for (size_t i = 0; i < SENDERS; i++) {
-        delivery->senders[i] = wire_open(target->wire);
+        delivery->senders[i] = wire_open(delivery->target->wire);
     }
-    struct spent spent = {
-        .rate = target->is_peer ? run->options->peer_rate : run->options->rate,
-        .cpu_us = target_cpu_us(target),
-        .bytes = wire_bytes(target->wire),
-    };
-    drive(delivery, spent.rate, run->options->seconds);
-    spent.cpu_us = target_cpu_us(target) - spent.cpu_us;
-    spent.bytes = wire_bytes(target->wire) - spent.bytes;
+    drive(delivery, rate, seconds);
     for (size_t i = 0; i < SENDERS; i++) {
         wire_close(&delivery->senders[i]);
     }
     for (size_t i = 0; i < PAIRS; i++) {
         listen_stop(&listeners[i]);
     }
-    report(run, delivery, mode == LISTEN_POLL ? "delivery-poll" : "delivery-stream", spent);
-    if (delivery->failed > 0 || delivery->count == 0) {
-        return err_publicf(target->arena, ERR_IO, "%zu sends failed, %zu messages arrived",
-                           delivery->failed, delivery->count);
-    }
-    return OK;
+    return delivery->failed > 0 || delivery->count == 0
+               ? err_publicf(hearing->arena, ERR_IO, "%zu sends failed, %zu messages arrived",
+                             delivery->failed, delivery->count)
+               : OK;
 }
 
-static struct err delivery(struct row_run *run, enum listen_mode mode)
+static struct err measure(struct row_run *run, struct delivery *delivery, enum listen_mode mode)
+{
+    struct target *target = run->target;
+    const struct delivery_goal goal = {mode == LISTEN_POLL ? "delivery-poll" : "delivery-stream", 1,
+                                       5};
+    TRY(set_stage(delivery, NULL));
+    struct spent spent = {
+        .rate = target->is_peer ? run->options->peer_rate : run->options->rate,
+        .cpu_us = target_cpu_us(target),
+        .bytes = wire_bytes(target->wire),
+    };
+    struct err err = drive_listened(delivery, target, mode, spent.rate, run->options->seconds);
+    spent.cpu_us = target_cpu_us(target) - spent.cpu_us;
+    spent.bytes = wire_bytes(target->wire) - spent.bytes;
+    report(run, delivery, &goal, spent);
+    return err;
+}
+
+/* From one server to the one beside it, by long poll. */
+static struct err measure_federated(struct row_run *run, struct delivery *delivery)
+{
+    struct target *target = run->target, *beside = target->beside;
+    const struct delivery_goal goal = {"fed-delivery", 3, 8};
+    TRY(set_stage(delivery, beside));
+    struct spent spent = {
+        .rate = target->is_peer ? FED_PEER_RATE : FED_RATE,
+        .cpu_us = target_cpu_us(target) + target_cpu_us(beside),
+    };
+    struct err err =
+        drive_listened(delivery, beside, LISTEN_POLL, spent.rate, run->options->seconds);
+    spent.cpu_us = target_cpu_us(target) + target_cpu_us(beside) - spent.cpu_us;
+    report(run, delivery, &goal, spent);
+    return err;
+}
+
+enum delivery_kind { BY_POLL, BY_STREAM, BETWEEN_SERVERS };
+
+static struct err delivery(struct row_run *run, enum delivery_kind kind)
 {
     struct delivery *delivery = mem_alloc(sizeof *delivery);
     delivery->target = run->target;
     delivery->samples = mem_alloc_raw(SAMPLES_MAX * sizeof *delivery->samples);
     delivery->queue = mem_alloc(QUEUE_MAX * sizeof *delivery->queue);
-    struct err err = measure(run, delivery, mode);
+    struct err err = kind == BETWEEN_SERVERS
+                         ? measure_federated(run, delivery)
+                         : measure(run, delivery, kind == BY_POLL ? LISTEN_POLL : LISTEN_STREAM);
     mem_free(delivery->samples);
     mem_free(delivery->queue);
     mem_free(delivery);
@@ -233,12 +279,17 @@ static struct err delivery(struct row_run *run, enum listen_mode mode)
 
 struct err row_delivery_poll(struct row_run *run)
 {
-    return delivery(run, LISTEN_POLL);
+    return delivery(run, BY_POLL);
 }
 
 struct err row_delivery_stream(struct row_run *run)
 {
-    return run->target->is_peer ? OK : delivery(run, LISTEN_STREAM);
+    return run->target->is_peer ? OK : delivery(run, BY_STREAM);
+}
+
+struct err row_fed_delivery(struct row_run *run)
+{
+    return delivery(run, BETWEEN_SERVERS);
 }
 
 /* --- one message to many --- */
@@ -295,7 +346,7 @@ static struct err fanout_to(struct row_run *run, size_t clients, enum listen_mod
     struct target_join *joins = arena_array(target->arena, clients, sizeof *joins);
     struct listener *listeners = arena_array(target->arena, clients, sizeof *listeners);
     for (size_t i = 0; i < clients; i++) {
-        joins[i] = (struct target_join){i + 1, room};
+        joins[i] = (struct target_join){.user = i + 1, .room = room};
         listeners[i] = (struct listener){
             .target = target, .user = i + 1, .mode = mode, .fn = fanout_heard, .arg = &fanout};
     }

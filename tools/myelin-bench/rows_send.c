@@ -48,8 +48,10 @@ static void send_next(struct sender *sender)
         snprintf(path, sizeof path, "/_matrix/client/v3/rooms/%.*s/send/m.room.message/s%.*s-%llu",
                  (int)sender->room.len, sender->room.ptr, (int)target->run.len, target->run.ptr,
                  (unsigned long long)++target->serial);
-    struct wire_request request = {
-        LIT("PUT"), {path, (size_t)len}, sender->token, sender->load->body};
+    struct wire_request request = {.method = LIT("PUT"),
+                                   .path = {path, (size_t)len},
+                                   .token = sender->token,
+                                   .body = sender->load->body};
     wire_send(sender->conn, &request, sent, sender);
 }
 
@@ -118,7 +120,7 @@ static struct err sends(struct row_run *run, size_t room_count, struct figures f
     struct target_join *joins = arena_array(target->arena, clients, sizeof *joins);
     size_t join_count = 0;
     for (size_t i = room_count; i < clients; i++) {
-        joins[join_count++] = (struct target_join){i, rooms[i % room_count]};
+        joins[join_count++] = (struct target_join){.user = i, .room = rooms[i % room_count]};
     }
     TRY(target_join_all(target, joins, join_count));
     int64_t now_us = now_mono_us();

@@ -40,7 +40,7 @@ static struct err fill_rooms(struct row_run *run)
     for (size_t room = 0; room < options->sync_rooms; room++) {
         size_t count = 0;
         for (size_t user = 1; user < members; user++) {
-            joins[count++] = (struct target_join){user, rooms[room]};
+            joins[count++] = (struct target_join){.user = user, .room = rooms[room]};
         }
         TRY(target_join_all(target, joins, count));
         TRY(target_send_messages(target, room % members, rooms[room], options->sync_events));

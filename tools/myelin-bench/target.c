@@ -112,6 +112,20 @@ void target_stop(struct target *target)
     }
 }
 
+static struct err open_beside(struct target *target)
+{
+    struct target *beside = target->beside;
+    if (!beside) {
+        return OK;
+    }
+    beside->arena = target->arena;
+    beside->run = target->run;
+    struct target_call call = {
+        .request = {.method = LIT("GET"), .path = LIT("/_matrix/client/versions")}};
+    TRY(wire_new_beside(beside->url, target->wire, &beside->wire));
+    return target_calls(beside, &call, 1, 1);
+}
+
 struct err target_open(struct target *target)
 {
     target->arena = arena_new();
@@ -122,6 +136,7 @@ struct err target_open(struct target *target)
                                (unsigned long long)wall.tv_sec * 1000 +
                                    (unsigned long long)wall.tv_nsec / 1000000);
     TRY(wire_new(target->url, &target->wire));
+    TRY(open_beside(target));
     if (!target->start_command) {
         struct target_call call = {
             .request = {.method = LIT("GET"), .path = LIT("/_matrix/client/versions")}};
@@ -137,6 +152,11 @@ struct err target_open(struct target *target)
 void target_close(struct target *target)
 {
     target_stop(target);
+    if (target->beside) {
+        wire_free(&target->beside->wire);
+        mem_free(target->beside->users);
+        target->beside->users = NULL;
+    }
     wire_free(&target->wire);
     mem_free(target->users);
     target->users = NULL;
@@ -201,10 +221,16 @@ struct err target_join_all(struct target *target, const struct target_join *join
     struct target_call *calls = arena_array(target->arena, count, sizeof *calls);
     for (size_t i = 0; i < count; i++) {
         struct slice room = target_encode(target->arena, joins[i].room);
+        struct slice via = target_encode(target->arena, joins[i].via);
         calls[i].request = (struct wire_request){
             .method = LIT("POST"),
-            .path = arena_printf(target->arena, "/_matrix/client/v3/rooms/%.*s/join", (int)room.len,
-                                 room.ptr),
+            .path = via.len > 0
+                        ? arena_printf(target->arena,
+                                       "/_matrix/client/v3/join/%.*s?server_name=%.*s&via=%.*s",
+                                       (int)room.len, room.ptr, (int)via.len, via.ptr, (int)via.len,
+                                       via.ptr)
+                        : arena_printf(target->arena, "/_matrix/client/v3/rooms/%.*s/join",
+                                       (int)room.len, room.ptr),
             .token = target->users[joins[i].user].token,
             .body = LIT("{}"),
         };
@@ -262,6 +288,12 @@ struct slice target_encode(struct arena *arena, struct slice text)
         }
     }
     return (struct slice){out, len};
+}
+
+struct slice target_server_name(const struct target *target)
+{
+    struct slice localpart;
+    return slice_cut(target->users[0].id, ':', &localpart);
 }
 
 struct slice target_find(struct slice json, struct slice key)

@@ -22,8 +22,9 @@ struct target {
     struct wire *wire;
     struct target_user *users;
     size_t user_count, user_cap;
-    struct slice run; /* part of the names made in this run */
-    uint64_t serial;  /* of transaction ids and names */
+    struct target *beside; /* a second server of its kind that federates with it; NULL = none */
+    struct slice run;      /* part of the names made in this run */
+    uint64_t serial;       /* of transaction ids and names */
 };
 
 struct target_call {
@@ -52,6 +53,7 @@ struct err target_make_rooms(struct target *target, const size_t *owners, size_t
 struct target_join {
     size_t user;
     struct slice room;
+    struct slice via; /* a server in the room, when the user's own is not; empty = none */
 };
 struct err target_join_all(struct target *target, const struct target_join *joins,
                            size_t count) MUST_USE;
@@ -65,6 +67,8 @@ struct err target_sync_token(struct target *target, size_t user, struct slice *t
 struct slice target_send_path(struct target *target, struct arena *arena, struct slice room);
 /* Percent-encodes everything but unreserved characters. */
 struct slice target_encode(struct arena *arena, struct slice text);
+/* The server's name, as its first user's id says. */
+struct slice target_server_name(const struct target *target);
 /* The text between `"key":"` and the next quote; empty when absent. Fast, for tokens without
  * escapes. */
 struct slice target_find(struct slice json, struct slice key);

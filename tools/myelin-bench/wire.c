@@ -23,6 +23,7 @@ struct wire {
     struct slice host; /* of the Host header, owned */
     char *host_owned;
     int epoll_fd;
+    bool shares_loop; /* epoll_fd is another wire's */
     uint64_t bytes;
     struct wire_conn *first;
     char *scratch_owned; /* READ_BYTES */
@@ -67,7 +68,7 @@ static struct err resolve(struct wire *wire, struct slice authority)
     return OK;
 }
 
-struct err wire_new(struct slice url, struct wire **wire_out)
+struct err wire_new_beside(struct slice url, struct wire *host, struct wire **wire_out)
 {
     if (!slice_has_prefix(url, LIT("http://"))) {
         return err_public(ERR_SYNTAX, "the server's URL must begin with http:// (give its plain "
@@ -84,10 +85,16 @@ struct err wire_new(struct slice url, struct wire **wire_out)
     wire->host_owned = mem_alloc(authority.len + 1);
     memcpy(wire->host_owned, authority.ptr, authority.len);
     wire->host = (struct slice){wire->host_owned, authority.len};
-    wire->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    wire->shares_loop = host != NULL;
+    wire->epoll_fd = host ? host->epoll_fd : epoll_create1(EPOLL_CLOEXEC);
     wire->scratch_owned = mem_alloc_raw(READ_BYTES);
     *wire_out = wire;
     return OK;
+}
+
+struct err wire_new(struct slice url, struct wire **wire_out)
+{
+    return wire_new_beside(url, NULL, wire_out);
 }
 
 void wire_free(struct wire **wire)
@@ -99,7 +106,9 @@ void wire_free(struct wire **wire)
         struct wire_conn *conn = (*wire)->first;
         wire_close(&conn);
     }
-    close((*wire)->epoll_fd);
+    if (!(*wire)->shares_loop) {
+        close((*wire)->epoll_fd);
+    }
     mem_free((*wire)->host_owned);
     mem_free((*wire)->scratch_owned);
     mem_free(*wire);
@@ -251,6 +260,9 @@ static void write_head(struct wire_conn *conn, const struct wire_request *reques
     if (request->token.len > 0) {
         buf_add(out, LIT("\r\nAuthorization: Bearer "));
         buf_add(out, request->token);
+    } else if (request->authorization.len > 0) {
+        buf_add(out, LIT("\r\nAuthorization: "));
+        buf_add(out, request->authorization);
     }
 }
 

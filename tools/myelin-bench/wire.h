@@ -10,9 +10,10 @@ struct wire_conn; /* one connection */
 
 struct wire_request {
     struct slice method;
-    struct slice path;  /* with query, percent-encoded */
-    struct slice token; /* empty = none */
-    struct slice body;  /* empty = none */
+    struct slice path;          /* with query, percent-encoded */
+    struct slice token;         /* empty = none */
+    struct slice authorization; /* the whole header, instead of a token; empty = none */
+    struct slice body;          /* empty = none */
 };
 
 struct wire_reply {
@@ -29,6 +30,9 @@ typedef void (*wire_frame_fn)(void *arg, struct slice text);
 
 /* `url` is http://host[:port]. ERR_SYNTAX for any other, ERR_IO when the host is unknown. */
 struct err wire_new(struct slice url, struct wire **wire_out) MUST_USE;
+/* A second server on the loop of the first: wire_poll of either handles both. `host` is freed last.
+ */
+struct err wire_new_beside(struct slice url, struct wire *host, struct wire **wire_out) MUST_USE;
 void wire_free(struct wire **wire); /* closes its connections */
 /* Connects at the first request, and again when the server has closed it meanwhile. */
 struct wire_conn *wire_open(struct wire *wire);

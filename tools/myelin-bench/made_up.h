@@ -1,0 +1,34 @@
+/* Servers that this program plays: many names on the addresses 127.1.X.Y, all with one signing key,
+ * which publish that key and take transactions in. Half of them can be made to die, each other one
+ * of those so that its connections are refused, and so that they are never answered. */
+#pragma once
+#include "crypto/json_sign.h"
+
+enum { MADE_UP_MAX = 1000 };
+
+struct made_up;
+
+struct made_up_config {
+    struct slice certificate, key; /* PEM files, for all addresses */
+    uint16_t port;                 /* the first of three */
+    size_t count;                  /* at most MADE_UP_MAX */
+};
+
+struct err made_up_new(const struct made_up_config *config, struct made_up **made_up_out) MUST_USE;
+void made_up_free(struct made_up **made_up);
+/* Lives as long as made_up. */
+struct slice made_up_name(const struct made_up *made_up, size_t index);
+bool made_up_is_mortal(size_t index);
+size_t made_up_living(const struct made_up *made_up);
+struct json_signer made_up_signer(const struct made_up *made_up, size_t index);
+/* The X-Matrix header for a request of this server: `request` has method, uri, destination and
+ * perhaps content. */
+struct slice made_up_authorization(const struct made_up *made_up, struct arena *arena, size_t index,
+                                   const struct json *request);
+struct err made_up_kill_half(struct made_up *made_up) MUST_USE;
+/* From now on the arrivals of transactions with this text are noted. */
+void made_up_expect(struct made_up *made_up, struct slice text);
+/* How many living servers have it, and when the last of these got it (monotonic us). */
+size_t made_up_arrived(struct made_up *made_up, int64_t *last_us_out);
+/* Transactions taken in so far. */
+uint64_t made_up_transactions(struct made_up *made_up);
