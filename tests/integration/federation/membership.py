@@ -158,6 +158,7 @@ def restricted(a, b, **_):
         alice.set_state(room, "m.room.power_levels", {**power, "invite": 50})
         wait_for(lambda: bob.state(room, "m.room.power_levels").get("invite") == 50)
         eve.join(space, a.name)
+        wait_for(lambda: alice.members(space).get(eve.id) == "join")
         eve.join(room, a.name)
 
 
