@@ -244,8 +244,8 @@ static struct slice inviter_of(struct ctx *ctx, const struct user_room *entry, s
     return (struct slice){0};
 }
 
-/* Without the room's state nothing can be authorised: what counts is that it comes from the server
- * that invited. Whoever knocked is told by a server that could have let the user in. */
+/* Without the room's state nobody's power can be told: only who invited may surely take it back.
+ * Whoever knocked is told by a server that could have let the user in. */
 static struct err take_withdrawal(const struct receipt *receipt, struct received *received)
 {
     struct hs *hs = receipt->hs;
@@ -260,8 +260,7 @@ static struct err take_withdrawal(const struct receipt *receipt, struct received
         TRY(hs_user_room(hs, ctx, user, info.number, &entry, &found));
     }
     struct slice inviter = inviter_of(ctx, &entry, event->state_key);
-    bool fits =
-        slice_eq(ids_user_domain(ids_trust_user(inviter)).s, ids_user_domain(event->sender).s);
+    bool fits = slice_eq(inviter, event->sender.s);
     bool open =
         (entry.membership == MEMBERSHIP_INVITE && fits) || entry.membership == MEMBERSHIP_KNOCK;
     if (!found || !open) {

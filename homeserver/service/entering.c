@@ -131,12 +131,16 @@ static struct err add_inviters(struct entry *e)
     return OK;
 }
 
-/* Spec: the servers of `via` come first; then those that this server has reason to try. */
+/* The servers that were named, by the client or with the alias, and who invited. Where these are
+ * none: what this server itself can guess. */
 static struct err list_servers(struct entry *e)
 {
     struct slice *known = NULL;
     size_t known_count = 0;
     TRY(add_inviters(e));
+    if (e->server_count) {
+        return OK;
+    }
     add_server(e, ids_room_domain(ids_trust_room(e->room_id)).s);
     if (e->room && hs_room_head(e->room).number) {
         TRY(hs_room_servers(e->hs, e->ctx, e->room, &known, &known_count));
