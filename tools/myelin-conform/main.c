@@ -15,6 +15,8 @@ struct options {
     struct stage_target target;
     const char *differences_file;
     const char *coverage_file;
+    const char *certificate_file;
+    const char *key_file;
     struct slice filter;
     uint64_t jobs;
     bool lists;
@@ -33,6 +35,9 @@ static const char usage[] =
     "  --registration-token TEXT  registers users with this token\n"
     "  --shared-secret TEXT       registers users by the administration call\n"
     "  --ca FILE                  certificate authority of the server\n"
+    "  --server-certificate FILE  for servers that scenes play: a certificate for 127.0.0.1 by an\n"
+    "                             authority that the server under test trusts\n"
+    "  --server-key FILE          its key\n"
     "  --expect-differences FILE  scenes in which this server is known to differ\n"
     "  --filter TEXT              only scenes whose \"file: name\" contains TEXT\n"
     "  --jobs N                   scenes played at a time (default 4, at most 32)\n"
@@ -122,6 +127,10 @@ static void print_result(const struct run *run, const struct run_result *result)
     if (run->differences.count > 0) {
         printf("%zu differ as listed\n", result->differed);
     }
+    if (result->skipped > 0) {
+        printf("%zu left out: they play servers (--server-certificate, --server-key)\n",
+               result->skipped);
+    }
     printf("%zu passed, %zu failed\n", result->passed, result->failed);
 }
 
@@ -139,6 +148,12 @@ static bool take_option(struct options *options, int letter, const char *value)
         break;
     case 'a':
         options->target.ca_file = slice_of(value);
+        break;
+    case 'e':
+        options->certificate_file = value;
+        break;
+    case 'k':
+        options->key_file = value;
         break;
     case 'd':
         options->differences_file = value;
@@ -175,6 +190,8 @@ static bool parse_options(int argc, char **argv, struct options *options, const 
         {"registration-token", required_argument, NULL, 't'},
         {"shared-secret", required_argument, NULL, 's'},
         {"ca", required_argument, NULL, 'a'},
+        {"server-certificate", required_argument, NULL, 'e'},
+        {"server-key", required_argument, NULL, 'k'},
         {"expect-differences", required_argument, NULL, 'd'},
         {"filter", required_argument, NULL, 'f'},
         {"jobs", required_argument, NULL, 'j'},
@@ -206,6 +223,10 @@ static struct err perform(struct arena *arena, struct options *options, struct r
         struct slice text;
         TRY(read_file(arena, options->differences_file, &text));
         TRY(differences_parse(arena, text, &run->differences));
+    }
+    if (options->certificate_file && options->key_file) {
+        TRY(read_file(arena, options->certificate_file, &options->target.tls.certificate));
+        TRY(read_file(arena, options->key_file, &options->target.tls.key));
     }
     if (options->coverage_file) {
         TRY(write_coverage(arena, options->coverage_file, run));

@@ -1,4 +1,5 @@
 #include "tools/myelin-conform/play.h"
+#include "tools/myelin-conform/deeds.h"
 #include "tools/myelin-conform/sugar.h"
 
 #include <ctype.h>
@@ -142,11 +143,21 @@ static bool is_name(struct slice word)
     return good;
 }
 
+static bool is_peer(const struct parser *p, struct slice actor)
+{
+    for (size_t i = 0; i < p->scene->peer_count; i++) {
+        if (slice_eq(p->scene->peers[i], actor)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void add_user(struct parser *p, struct slice actor)
 {
     struct slice user;
     slice_cut(actor, '/', &user);
-    if (slice_eq(user, LIT("nobody"))) {
+    if (slice_eq(user, LIT("nobody")) || is_peer(p, user)) {
         return;
     }
     for (size_t i = 0; i < p->scene->user_count; i++) {
@@ -324,7 +335,8 @@ static struct err parse_continuation(struct parser *p, struct slice line, bool *
     bool is_header = !is_expect && take_prefix(&text, LIT("header"));
     bool is_query = !is_expect && !is_header && take_prefix(&text, LIT("query"));
     bool is_raw = !is_expect && !is_header && !is_query && take_prefix(&text, LIT("raw"));
-    if (!is_expect && !is_header && !is_query && !is_raw) {
+    bool is_sign = slice_has_prefix(line, LIT("sign {")) && take_prefix(&text, LIT("sign"));
+    if (!is_expect && !is_header && !is_query && !is_raw && !is_sign) {
         *mine_out = false;
         return OK;
     }
@@ -338,6 +350,10 @@ static struct err parse_continuation(struct parser *p, struct slice line, bool *
     }
     if (is_header) {
         return parse_header(p, text);
+    }
+    if (is_sign) {
+        p->step->has_sign = true;
+        return whole_term(p, text, &p->step->sign);
     }
     return is_query ? parse_query(p, text) : parse_expect(p, text);
 }
@@ -386,9 +402,33 @@ static struct err parse_request(struct parser *p, struct slice text, struct step
     return OK;
 }
 
+/* What a played server does by itself; `found_out` false when the words are no deed. */
+static struct err parse_deed(struct parser *p, struct slice text, struct step *step,
+                             bool *found_out)
+{
+    struct deed_hit hit = deeds_find(text);
+    *found_out = hit.row != NULL;
+    if (!hit.row) {
+        return OK;
+    }
+    step->kind = STEP_DEED;
+    step->deed = hit.row->deed;
+    for (size_t i = 0; hit.row->types[i]; i++) {
+        struct slice arg = hit.args[i];
+        step->args[i].text = arg;
+        if (hit.row->types[i] == 't') {
+            TRY(whole_term(p, arg, &step->args[i].term));
+        } else if (hit.row->types[i] == 'v') {
+            TRY(parse_variable(p, &arg, &step->args[i].text));
+        }
+    }
+    return OK;
+}
+
 static struct err parse_sugar(struct parser *p, struct slice text, struct step *step)
 {
-    struct sugar_hit hit = sugar_find(p->arena, text);
+    struct sugar_hit hit =
+        step->is_peer ? sugar_find_peer(p->arena, step->actor, text) : sugar_find(p->arena, text);
     if (!hit.row) {
         return fault(p, "no such step", text);
     }
@@ -430,7 +470,15 @@ static struct err parse_actor_step(struct parser *p, struct slice text, struct s
         return OK;
     }
     struct slice rest = text;
-    return is_method(take_word(&rest)) ? parse_request(p, text, step) : parse_sugar(p, text, step);
+    bool is_deed = false;
+    step->is_peer = is_peer(p, step->actor);
+    if (is_method(take_word(&rest))) {
+        return parse_request(p, text, step);
+    }
+    if (step->is_peer) {
+        TRY(parse_deed(p, text, step, &is_deed));
+    }
+    return is_deed ? OK : parse_sugar(p, text, step);
 }
 
 static struct err parse_let(struct parser *p, struct slice text, struct step *step)
@@ -517,6 +565,19 @@ static struct err parse_users(struct parser *p, struct slice text)
     return p->scene ? OK : fault(p, "users belong to a scene", text);
 }
 
+static struct err parse_servers(struct parser *p, struct slice text)
+{
+    while (p->scene && text.len > 0) {
+        struct slice name = take_word(&text);
+        if (!is_name(name)) {
+            return fault(p, "expected names of servers", name);
+        }
+        p->scene->peers = append(p, p->scene->peers, p->scene->peer_count, sizeof name);
+        p->scene->peers[p->scene->peer_count++] = name;
+    }
+    return p->scene ? OK : fault(p, "servers belong to a scene", text);
+}
+
 static struct err parse_statement(struct parser *p, struct slice line)
 {
     struct slice text = line;
@@ -539,6 +600,9 @@ static struct err parse_statement(struct parser *p, struct slice line)
     }
     if (take_prefix(&text, LIT("users"))) {
         return parse_users(p, text);
+    }
+    if (take_prefix(&text, LIT("servers"))) {
+        return parse_servers(p, text);
     }
     bool is_continuation;
     TRY(parse_continuation(p, line, &is_continuation));

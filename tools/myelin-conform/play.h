@@ -13,6 +13,34 @@ enum step_kind {
     STEP_BECOMES, /* an actor takes over the session in a variable */
     STEP_LOGIN,   /* a device of a user logs in */
     STEP_WAIT,
+    STEP_DEED, /* something that a played server does by itself: `deed` */
+};
+
+/* What a played server can do besides asking. deeds.h lists the words. */
+enum deed {
+    DEED_CREATE,     /* a room of its own: variable, options */
+    DEED_JOIN,       /* make and send: room, user */
+    DEED_LEAVE,      /* room, user */
+    DEED_KNOCK,      /* room, user */
+    DEED_INVITE,     /* user, room, sender */
+    DEED_KNOW,       /* takes a room for known: room, version */
+    DEED_MAKE,       /* an event: variable, draft, room */
+    DEED_ASIDE,      /* an event that later ones do not follow */
+    DEED_CHANGED,    /* the same with members changed after signing: ..., changes */
+    DEED_FORGED,     /* the same signed by another played server: ..., its name */
+    DEED_SEND,       /* makes and transmits: draft, room, variable for the event */
+    DEED_SAY,        /* the same with a message: text, room, sender, variable */
+    DEED_ANSWER,     /* answers so from now on: method, path glob, status, body */
+    DEED_RECEIVE,    /* was asked: method, path glob */
+    DEED_VERIFY,     /* the target's signature of an object: variable */
+    DEED_VERIFY_PDU, /* hash and signatures of an event: variable, room */
+};
+enum { DEED_ARGS_MAX = 4 };
+
+/* `text` is a variable's name or a word as written; otherwise the argument is `term`. */
+struct deed_arg {
+    struct slice text;
+    struct term term;
 };
 
 enum step_mode {
@@ -66,6 +94,11 @@ struct step {
     struct slice variable;
     struct term value;
     uint64_t wait_ms;
+    bool is_peer; /* the actor is a played server */
+    enum deed deed;
+    struct deed_arg args[DEED_ARGS_MAX];
+    bool has_sign; /* changes of the X-Matrix header */
+    struct term sign;
     struct field *headers;
     size_t header_count;
     struct field *queries;
@@ -82,6 +115,8 @@ struct scene {
     size_t line;
     struct slice *users; /* registered before the first step */
     size_t user_count;
+    struct slice *peers; /* played servers, started before that */
+    size_t peer_count;
     struct step *steps;
     size_t step_count;
 };

@@ -38,7 +38,12 @@ static const struct scene *next_scene(struct board *board, const struct play **p
             continue;
         }
         const struct scene *scene = &play->scenes[board->scene++];
-        if (run_takes(board->run, play, scene)) {
+        if (!run_takes(board->run, play, scene)) {
+            continue;
+        }
+        if (scene->peer_count > 0 && board->run->target->tls.certificate.len == 0) {
+            board->result.skipped++;
+        } else {
             found = scene;
             *play_out = play;
         }

@@ -17,6 +17,7 @@ struct run_result {
     size_t passed;
     size_t failed;
     size_t differed; /* failed as the list of differences says */
+    size_t skipped;  /* play servers, for which no certificate is given */
 };
 
 /* Registers one user to learn the server's name; ERR_IO when the server does not answer. */

@@ -2,6 +2,7 @@
 #include "homeserver/base/now.h"
 #include "tools/myelin-conform/keys.h"
 #include "tools/myelin-conform/match.h"
+#include "tools/myelin-conform/peer_step.h"
 
 #include <time.h>
 
@@ -44,7 +45,8 @@ static struct slice full_path(struct arena *arena, struct slice path)
             return arena_concat(arena, LIT("/_matrix/client"), path);
         }
     }
-    if (slice_has_prefix(path, LIT("/media/"))) {
+    if (slice_has_prefix(path, LIT("/media/")) || slice_has_prefix(path, LIT("/federation/")) ||
+        slice_has_prefix(path, LIT("/key/"))) {
         return arena_concat(arena, LIT("/_matrix"), path);
     }
     return path;
@@ -105,26 +107,86 @@ static struct err add_headers(struct stage *stage, const struct step *step,
     return OK;
 }
 
+/* For a played server "/v1/send" stands for "/_matrix/federation/v1/send". */
+static struct slice peer_path(struct arena *arena, struct slice path)
+{
+    bool is_short = slice_has_prefix(path, LIT("/v1/")) || slice_has_prefix(path, LIT("/v2/")) ||
+                    slice_has_prefix(path, LIT("/unstable/"));
+    return is_short ? arena_concat(arena, LIT("/_matrix/federation"), path)
+                    : full_path(arena, path);
+}
+
+struct peer *stage_peer(struct stage *stage, struct slice actor)
+{
+    for (size_t i = 0; i < stage->peer_count; i++) {
+        if (slice_eq(stage->peers[i]->actor, actor)) {
+            return stage->peers[i];
+        }
+    }
+    return NULL;
+}
+
+/* Signs for the played server that asks, unless the step has a header of its own. */
+static struct err add_xmatrix(struct stage *stage, const struct step *step, struct ask *ask,
+                              const struct json *content)
+{
+    struct json changes = json_object();
+    if (step->has_sign) {
+        TRY(vars_value(&stage->vars, &step->sign, &changes));
+    }
+    for (size_t i = 0; i < step->header_count; i++) {
+        if (slice_eq_nocase(step->headers[i].name, LIT("authorization"))) {
+            return OK;
+        }
+    }
+    struct peer_call call = {.method = ask->method,
+                             .uri = ask->url,
+                             .destination = stage->target->server_name,
+                             .content = content,
+                             .changes = &changes};
+    struct peer *peer = stage_peer(stage, step->actor);
+    add_header(stage, ask, LIT("Authorization"), peer_authorization(stage->arena, peer, &call));
+    return OK;
+}
+
+struct err stage_ask_as(struct stage *stage, struct peer *peer, const struct peer_call *call)
+{
+    struct ask ask = {.method = call->method, .url = call->uri, .has_body = call->content != NULL};
+    if (call->content) {
+        ask.body = json_canonical(stage->arena, call->content);
+    }
+    struct peer_call full = *call;
+    full.destination = stage->target->server_name;
+    add_header(stage, &ask, LIT("Authorization"), peer_authorization(stage->arena, peer, &full));
+    return stage_ask(stage, &ask);
+}
+
 static struct err play_ask(struct stage *stage, const struct step *step)
 {
-    struct actor *actor;
-    TRY(stage_actor(stage, step->actor, &actor));
-    struct slice path;
-    TRY(vars_expand_path(&stage->vars, full_path(stage->arena, step->path), &path));
+    struct actor *actor = NULL;
+    if (!step->is_peer) {
+        TRY(stage_actor(stage, step->actor, &actor));
+    }
+    struct slice path =
+        step->is_peer ? peer_path(stage->arena, step->path) : full_path(stage->arena, step->path);
+    TRY(vars_expand_path(&stage->vars, path, &path));
     struct buf url;
     buf_init_arena(&url, stage->arena, URL_BYTES_MAX);
     buf_add(&url, path);
     TRY(add_queries(stage, step, &url));
     struct ask ask = {.method = step->method, .url = buf_slice(&url)};
     TRY(add_headers(stage, step, actor, &ask));
+    struct json body;
     if (step->has_raw) {
         ask.has_body = true;
         ask.body = step->raw;
     } else if (step->has_body) {
-        struct json body;
         TRY(vars_value(&stage->vars, &step->body, &body));
         ask.has_body = true;
         ask.body = json_canonical(stage->arena, &body);
+    }
+    if (step->is_peer) {
+        TRY(add_xmatrix(stage, step, &ask, step->has_body && !step->has_raw ? &body : NULL));
     }
     return stage_ask(stage, &ask);
 }
@@ -278,7 +340,7 @@ static bool names_status(const struct step *step)
 }
 
 /* Every expectation of the step; the unspoken one is a 2xx answer. */
-static bool all_fit(struct stage *stage, const struct step *step, struct slice *why_out)
+bool stage_fits(struct stage *stage, const struct step *step, struct slice *why_out)
 {
     struct slice detail = LIT("");
     struct expect unspoken = {.kind = EXPECT_STATUS, .text = LIT("2xx"), .source = LIT("2xx")};
@@ -318,7 +380,7 @@ static struct err ask_until(struct stage *stage, const struct step *step, struct
     for (;;) {
         size_t count = stage->vars.count;
         TRY(ask_once(stage, step, timeout_ms));
-        if (all_fit(stage, step, why_out)) {
+        if (stage_fits(stage, step, why_out)) {
             *why_out = LIT("");
             return OK;
         }
@@ -339,7 +401,7 @@ static struct err ask_never(struct stage *stage, const struct step *step, struct
     while (mono_ms() < deadline) {
         struct slice ignored;
         TRY(ask_once(stage, step, deadline - mono_ms()));
-        if (all_fit(stage, step, &ignored)) {
+        if (stage_fits(stage, step, &ignored)) {
             *why_out = LIT("expected that this does not happen");
             return OK;
         }
@@ -359,7 +421,7 @@ static struct err play_request(struct stage *stage, const struct step *step, str
         return ask_never(stage, step, why_out);
     }
     TRY(ask_once(stage, step, 0));
-    all_fit(stage, step, why_out);
+    stage_fits(stage, step, why_out);
     return OK;
 }
 
@@ -409,6 +471,8 @@ static struct err play_step(struct stage *stage, const struct step *step, struct
                        : err_public(ERR_SYNTAX, "the variable has no value");
     case STEP_LOGIN:
         return stage_actor(stage, step->actor, &actor);
+    case STEP_DEED:
+        return peer_step_play(stage, step, why_out);
     case STEP_WAIT:
         pause_ms((int64_t)step->wait_ms);
         return OK;
@@ -435,6 +499,43 @@ static bool becomes_later(const struct scene *scene, struct slice user)
     return false;
 }
 
+static struct err start_peers(struct stage *stage, const struct scene *scene)
+{
+    struct arena *arena = stage->arena;
+    stage->peers = arena_array(arena, scene->peer_count + 1, sizeof(struct peer *));
+    for (size_t i = 0; i < scene->peer_count; i++) {
+        struct slice name = scene->peers[i];
+        TRY(peer_start(name, &stage->target->tls, &stage->peers[i]));
+        stage->peer_count++;
+        struct peer *peer = stage->peers[i];
+        vars_set(&stage->vars, name, json_string(peer->name));
+        vars_set(&stage->vars, arena_concat(arena, name, LIT(".secret")),
+                 json_string((struct slice){(const char *)peer->key.secret, ED25519_SECRET_BYTES}));
+        vars_set(&stage->vars, arena_concat(arena, name, LIT(".key")),
+                 json_string(peer_public_key(arena, peer)));
+    }
+    return OK;
+}
+
+static struct err play_all(struct stage *stage, const struct scene *scene, struct slice *report_out)
+{
+    TRY(start_peers(stage, scene));
+    for (size_t i = 0; i < scene->user_count; i++) {
+        if (!becomes_later(scene, scene->users[i])) {
+            TRY(stage_register(stage, scene->users[i]));
+        }
+    }
+    for (size_t i = 0; i < scene->step_count && report_out->len == 0; i++) {
+        struct slice why;
+        struct err err = play_step(stage, &scene->steps[i], &why);
+        if (err.code != 0 || why.len > 0) {
+            why = err.code != 0 ? slice_of(err.text) : why;
+            *report_out = describe(stage, &scene->steps[i], why);
+        }
+    }
+    return OK;
+}
+
 bool stage_play(struct stage *stage, const struct scene *scene, struct slice *report_out)
 {
     stage->vars = (struct vars){.arena = stage->arena, .salt = keys_random_hex(stage->arena, 6)};
@@ -442,25 +543,13 @@ bool stage_play(struct stage *stage, const struct scene *scene, struct slice *re
     vars_set(&stage->vars, LIT("base"), json_string(stage->target->base_url));
     vars_set(&stage->vars, LIT("salt"), json_string(stage->vars.salt));
     *report_out = LIT("");
-    for (size_t i = 0; i < scene->user_count; i++) {
-        if (becomes_later(scene, scene->users[i])) {
-            continue;
-        }
-        struct err err = stage_register(stage, scene->users[i]);
-        if (err.code != 0) {
-            *report_out = arena_printf(stage->arena, "line %zu: registering %.*s: %s", scene->line,
-                                       (int)scene->users[i].len, scene->users[i].ptr, err.text);
-            return false;
-        }
+    struct err err = play_all(stage, scene, report_out);
+    if (err.code != 0) {
+        *report_out = arena_printf(stage->arena, "line %zu: before the first step: %s", scene->line,
+                                   err.text);
     }
-    for (size_t i = 0; i < scene->step_count; i++) {
-        struct slice why;
-        struct err err = play_step(stage, &scene->steps[i], &why);
-        if (err.code != 0 || why.len > 0) {
-            why = err.code != 0 ? slice_of(err.text) : why;
-            *report_out = describe(stage, &scene->steps[i], why);
-            return false;
-        }
+    for (size_t i = 0; i < stage->peer_count; i++) {
+        peer_stop(&stage->peers[i]);
     }
-    return true;
+    return report_out->len == 0;
 }

@@ -1,6 +1,7 @@
 /* Plays one scene against a server: registers its users, asks, compares. */
 #pragma once
 #include "tools/myelin-conform/ask.h"
+#include "tools/myelin-conform/peer.h"
 #include "tools/myelin-conform/play.h"
 #include "tools/myelin-conform/vars.h"
 
@@ -10,6 +11,7 @@ struct stage_target {
     struct slice shared_secret;      /* empty: register through the client API */
     struct slice server_name;
     struct slice ca_file;
+    struct peer_tls tls; /* for played servers; empty: their scenes are left out */
 };
 
 struct actor {
@@ -31,6 +33,9 @@ struct stage {
     size_t actor_count;
     struct answer answer; /* of the last request */
     struct slice asked;   /* the last request, for messages */
+    struct peer **peers;
+    size_t peer_count;
+    struct json target_keys; /* the server's own answer about its keys, once asked for */
 };
 
 /* Plays the scene. On failure `report_out` tells step, expectation and answer; empty otherwise. */
@@ -45,3 +50,10 @@ struct err stage_adopt(struct stage *stage, struct slice name, const struct json
 struct err stage_ask(struct stage *stage, const struct ask *ask) MUST_USE;
 struct err stage_ask_json(struct stage *stage, const char *method, const char *path,
                           const struct json *body) MUST_USE;
+/* A request of a played server. */
+struct err stage_ask_as(struct stage *stage, struct peer *peer,
+                        const struct peer_call *call) MUST_USE;
+/* Whether the last answer fits every expectation of the step; else why not. */
+bool stage_fits(struct stage *stage, const struct step *step, struct slice *why_out);
+/* The played server of this name; NULL when there is none. */
+struct peer *stage_peer(struct stage *stage, struct slice actor);

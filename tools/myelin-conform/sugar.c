@@ -2,7 +2,7 @@
 
 #include <ctype.h>
 
-enum { WORDS_MAX = 12, EXPANSION_BYTES_MAX = 1 << 20 };
+enum { EXPANSION_BYTES_MAX = 1 << 20 };
 
 #define EVENT_ID "{\"event_id\": string}"
 
@@ -37,6 +37,17 @@ static const struct sugar_row rows[] = {
     {"reads %1 in %2", "POST", "/v3/rooms/%2/receipt/m.read/%1", "{}", ""},
 };
 
+#define TRANSACTION "{\"origin\": $%u, \"origin_server_ts\": $now, \"pdus\": ["
+
+/* What a played server asks; %u is its name. */
+static const struct sugar_row peer_rows[] = {
+    {"transmits edu %1 %2", "PUT", "/v1/send/$txn",
+     TRANSACTION "], \"edus\": [{\"edu_type\": %1, \"content\": %2}]}", ""},
+    {"transmits %1", "PUT", "/v1/send/$txn", TRANSACTION "%1]}", ""},
+    {"transmits %1 %2", "PUT", "/v1/send/$txn", TRANSACTION "%1, %2]}", ""},
+    {"transmits %1 %2 %3", "PUT", "/v1/send/$txn", TRANSACTION "%1, %2, %3]}", ""},
+};
+
 /* One word, string or bracketed value; the rest in `rest_out`. */
 static struct slice next_word(struct slice text, struct slice *rest_out)
 {
@@ -68,22 +79,27 @@ static size_t hole_index(char name)
     return name == 'u' ? 0 : (size_t)(name - '0');
 }
 
-static bool fits(struct slice form, const struct slice *words, size_t word_count,
-                 struct slice holes[5])
+bool sugar_words_fit(struct slice form, struct slice words, struct slice holes[SUGAR_HOLES])
 {
-    for (size_t i = 0; i < word_count; i++) {
+    while (form.ptr && words.len > 0) {
         struct slice form_word;
         form = slice_cut(form, ' ', &form_word);
+        if (slice_eq(form_word, LIT("..."))) { /* the fourth hole takes the rest */
+            holes[hole_index('4')] = words;
+            return true;
+        }
+        struct slice word = next_word(words, &words);
         if (form_word.len == 2 && form_word.ptr[0] == '%') {
-            holes[hole_index(form_word.ptr[1])] = words[i];
-        } else if (!slice_eq(form_word, words[i])) {
+            holes[hole_index(form_word.ptr[1])] = word;
+        } else if (!slice_eq(form_word, word)) {
             return false;
         }
     }
-    return form.ptr == NULL;
+    return form.ptr == NULL && words.len == 0;
 }
 
-static struct slice fill(struct arena *arena, const char *form, const struct slice holes[5])
+static struct slice fill(struct arena *arena, const char *form,
+                         const struct slice holes[SUGAR_HOLES])
 {
     struct buf buf;
     buf_init_arena(&buf, arena, EXPANSION_BYTES_MAX);
@@ -98,24 +114,32 @@ static struct slice fill(struct arena *arena, const char *form, const struct sli
     return buf_slice(&buf);
 }
 
-struct sugar_hit sugar_find(struct arena *arena, struct slice words)
+static struct sugar_hit find(struct arena *arena, const struct sugar_row *table, size_t count,
+                             struct slice actor, struct slice words)
 {
-    struct slice list[WORDS_MAX];
-    size_t count = 0;
-    while (words.len > 0 && count < WORDS_MAX) {
-        list[count++] = next_word(words, &words);
-    }
-    for (size_t i = 0; i < COUNT_OF(rows) && words.len == 0; i++) {
-        struct slice holes[5] = {{0}};
-        if (count > 0 && fits(slice_of(rows[i].words), list, count, holes)) {
+    for (size_t i = 0; i < count; i++) {
+        struct slice holes[SUGAR_HOLES] = {actor};
+        if (sugar_words_fit(slice_of(table[i].words), words, holes)) {
             return (struct sugar_hit){
-                .row = &rows[i],
-                .path = fill(arena, rows[i].path, holes),
-                .body = fill(arena, rows[i].body, holes),
-                .expect = fill(arena, rows[i].expect, holes),
+                .row = &table[i],
+                .path = fill(arena, table[i].path, holes),
+                .body = fill(arena, table[i].body, holes),
+                .expect = fill(arena, table[i].expect, holes),
                 .user = holes[0],
             };
         }
     }
     return (struct sugar_hit){0};
+}
+
+struct sugar_hit sugar_find(struct arena *arena, struct slice words)
+{
+    return find(arena, rows, COUNT_OF(rows), (struct slice){0}, words);
+}
+
+struct sugar_hit sugar_find_peer(struct arena *arena, struct slice actor, struct slice words)
+{
+    struct sugar_hit hit = find(arena, peer_rows, COUNT_OF(peer_rows), actor, words);
+    hit.user = (struct slice){0};
+    return hit;
 }

@@ -18,5 +18,11 @@ struct sugar_hit {
     struct slice user; /* a user whom the step names; empty when none */
 };
 
+enum { SUGAR_HOLES = 5 }; /* %u, %1..%4 */
+
+/* Whether the words fit the form; fills the holes. */
+bool sugar_words_fit(struct slice form, struct slice words, struct slice holes[SUGAR_HOLES]);
+/* The same table for played servers, whose own name is `%u`. */
+struct sugar_hit sugar_find_peer(struct arena *arena, struct slice actor, struct slice words);
 /* The row that the words behind the actor fit, with its holes filled; `row` NULL when none does. */
 struct sugar_hit sugar_find(struct arena *arena, struct slice words);

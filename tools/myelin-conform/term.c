@@ -57,8 +57,8 @@ static bool take_word(struct reader *r, struct slice word)
 
 static bool is_user_field(struct slice field)
 {
-    static const struct slice fields[] = {LIT("name"), LIT("device"), LIT("token"),
-                                          LIT("password")};
+    static const struct slice fields[] = {LIT("name"),     LIT("device"), LIT("token"),
+                                          LIT("password"), LIT("id"),     LIT("key")};
     for (size_t i = 0; i < COUNT_OF(fields); i++) {
         if (slice_eq(field, fields[i])) {
             return true;

@@ -1,4 +1,5 @@
 #include "tools/myelin-conform/vars.h"
+#include "homeserver/base/now.h"
 #include "tools/myelin-conform/keys.h"
 
 #include <ctype.h>
@@ -13,6 +14,12 @@ const struct json *vars_get(struct vars *vars, struct slice name)
         *fresh = json_string(arena_printf(vars->arena, "%.*s%llu", (int)vars->salt.len,
                                           vars->salt.ptr, (unsigned long long)++vars->txn_count));
         return fresh;
+    }
+    if (slice_eq(name, LIT("now"))) {
+        struct json *time = arena_alloc(vars->arena, sizeof *time);
+        struct now now = now_system();
+        *time = json_int(now_wall_ms(&now));
+        return time;
     }
     for (size_t i = vars->count; i-- > 0;) {
         if (slice_eq(vars->items[i].name, name)) {
