@@ -96,15 +96,16 @@ static struct err read_headers(struct fed *fed, struct ctx *ctx, const struct ht
     return signers->count ? OK : refuse("A request of a server needs an X-Matrix signature.");
 }
 
-/* What the signature of a header must cover. A body that was optional and absent was not signed. */
-static struct slice payload_of(struct ctx *ctx, const struct http_request *request,
+/* What the signature of a header must cover. A body that was optional and absent was not signed.
+ * Older servers sign the destination without naming it in the header. */
+static struct slice payload_of(struct fed *fed, struct ctx *ctx, const struct http_request *request,
                                const struct xmatrix *header)
 {
     bool has_body = request->body.len && request->json.type == JSON_OBJECT;
     struct xmatrix_request parts = {
         .method = slice_of(method_names[request->method]),
         .target = request->target,
-        .destination = header->destination,
+        .destination = header->destination.ptr ? header->destination : fed->hs->server_name,
         .content = has_body ? json_canonical(ctx->arena, &request->json) : (struct slice){0},
     };
     return signed_bytes(ctx->arena, &parts, header->origin);
@@ -131,7 +132,7 @@ static struct err verify(struct fed *fed, struct ctx *ctx, const struct http_req
     TRY(find(fed, ctx, &query, &key, &found));
     verdict->found |= found;
     if (found && ed25519_parse_signature(header->sig, &signature)) {
-        verdict->verified = ed25519_verify(&key, payload_of(ctx, request, header), &signature);
+        verdict->verified = ed25519_verify(&key, payload_of(fed, ctx, request, header), &signature);
     }
     return OK;
 }
