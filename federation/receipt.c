@@ -31,7 +31,7 @@ void receipt_refuse(const struct receipt *receipt, struct received *received,
     stats_family_add(receipt->hs->stats, STAT_federation_events_total, step, 1);
     log_info(receipt->ctx->log, "event_refused", .origin = receipt->origin,
              .event = received->event_id, .step = slice_of(names[step]),
-             .err = err.is_public ? slice_of(err.text) : (struct slice){0});
+             .err = err.text ? slice_of(err.text) : (struct slice){0});
 }
 
 /* --- the room --- */

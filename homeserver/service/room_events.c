@@ -50,6 +50,19 @@ static bool is_forward(struct slice row)
     return room_forward_decode(row, &number);
 }
 
+struct err room_row_find(struct hs *hs, struct ctx *ctx, const struct room *room,
+                         int64_t *number_io, struct slice *row_out, bool *found_out)
+{
+    int64_t asked = *number_io;
+    struct store_object log = room_object(ctx, room->number);
+    TRY(store_get(hs->store, ctx, log, key_i64(ctx, ROOM_KEY_EVENT, asked), row_out, found_out));
+    if (!*found_out || !room_forward_decode(*row_out, number_io)) {
+        return OK;
+    }
+    return store_get(hs->store, ctx, log, key_i64(ctx, ROOM_KEY_EVENT, *number_io), row_out,
+                     found_out);
+}
+
 /* --- rows in memory --- */
 
 /* The event of a held row: scanned by the first who wants it, for all. */

@@ -70,6 +70,9 @@ uint64_t room_record_root(const struct room_record *record);
 /* A row that stands where an event had its number before it was adopted: leads to the new one. */
 void room_forward_encode(struct buf *out, int64_t number);
 bool room_forward_decode(struct slice row, int64_t *number_out);
+/* The row of an event as it is stored; *number_io becomes the number under which it is kept. */
+struct err room_row_find(struct hs *hs, struct ctx *ctx, const struct room *room,
+                         int64_t *number_io, struct slice *row_out, bool *found_out) MUST_USE;
 /* Slices borrow from `bytes`; extremities live in the arena. */
 struct err room_record_decode(struct arena *arena, struct slice bytes,
                               struct room_record *record_out) MUST_USE;

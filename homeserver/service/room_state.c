@@ -189,8 +189,7 @@ static struct err load_cached(struct hs *hs, struct ctx *ctx, struct room *room,
     bool found = false;
     struct ctx own = *ctx;
     own.arena = cached->arena_owned;
-    TRY(store_get(hs->store, &own, room_object(&own, room->number),
-                  key_i64(&own, ROOM_KEY_EVENT, number), &row, &found));
+    TRY(room_row_find(hs, &own, room, &number, &row, &found));
     if (!found) {
         return err_make(ERR_CORRUPT, "a state event is missing");
     }

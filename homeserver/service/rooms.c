@@ -307,7 +307,11 @@ static struct err load_head(struct hs *hs, struct ctx *ctx, struct room *room)
             struct room_record record;
             struct unpack key = unpack_of(slice_from(rows.rows[i].key, 1));
             int64_t number = unpack_be_i64(&key);
+            int64_t moved = 0;
             room->next_number = room->next_number ? room->next_number : number + 1;
+            if (room_forward_decode(rows.rows[i].value, &moved)) {
+                continue;
+            }
             TRY(room_record_decode(ctx->arena, rows.rows[i].value, &record));
             if (record.flags & (EVENT_OUTLIER | EVENT_REJECTED | EVENT_SOFT_FAILED)) {
                 continue;

@@ -5,11 +5,12 @@
 
 import assert from "node:assert/strict";
 import { ApiError, User } from "../lib/api.js";
+import { until } from "../lib/checks.js";
 import { allTalk, isMember, oneUserEach, sameState } from "./common.js";
 
 const VERSIONS = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12"];
 
-async function life(version, creator, joiners) {
+export async function life(version, creator, joiners) {
     const all = [creator, ...joiners];
     const body = { room_version: version, preset: "public_chat", name: `Version ${version}` };
     const roomId = await creator.createRoom(body);
@@ -28,14 +29,11 @@ async function life(version, creator, joiners) {
     await creator.sees(roomId, said);
     await creator.redact(roomId, said);
     for (const user of all) {
-        for (let tries = 0; tries < 100; tries++) {
+        await user.sees(roomId, said);
+        await until(`the redaction at ${user.server.label}`, async () => {
             const { content } = await user.event(roomId, said);
-            if (!content.body) {
-                break;
-            }
-            assert.ok(tries < 99, `redacted at ${user.server.label}`);
-            await new Promise((resolve) => setTimeout(resolve, 50));
-        }
+            return !content.body;
+        });
     }
     await joiners[0].leave(roomId);
     await isMember(creator, roomId, joiners[0].id, "leave");
