@@ -13,6 +13,7 @@
 #include "federation/staged.h"
 #include "federation/turns.h"
 #include "homeserver/base/mem.h"
+#include "homeserver/service/destinations.h"
 #include "homeserver/service/profiles.h"
 
 enum { TRANSACTION_MS = 60 * 1000 };
@@ -55,6 +56,18 @@ struct err fed_edu_queue(struct fed *fed, struct ctx *ctx, const struct slice *s
     return fed->outbox ? outbox_queue(fed->outbox, ctx, servers, count, edu) : OK;
 }
 
+static void live(struct hs *hs, struct slice server, struct destination_live *live_out)
+{
+    outbox_look(hs->fed->outbox, server, live_out);
+}
+
+static size_t retry(struct hs *hs, struct slice server)
+{
+    return outbox_retry(hs->fed->outbox, server);
+}
+
+static const struct hs_outbound outbound = {.live = live, .retry = retry};
+
 static struct err begin_federating(struct fed *fed)
 {
     struct hs *hs = fed->hs;
@@ -67,6 +80,7 @@ static struct err begin_federating(struct fed *fed)
         return OK;
     }
     fed_keys_hook(hs);
+    hs->outbound = &outbound;
     return outbox_new(hs, &port, &fed->outbox);
 }
 
@@ -133,6 +147,7 @@ void fed_free(struct fed **pointer)
     }
     fed->hs->fed = NULL;
     fed->hs->remote = NULL;
+    fed->hs->outbound = NULL;
     fed->hs->authenticate_server = NULL;
     fed_media_free(&fed->media);
     fed_answers_free(&fed->answers);

@@ -26,9 +26,6 @@ struct transaction {
     size_t count;
 };
 
-struct err fed_edu_receive(struct fed *fed, struct ctx *ctx, struct slice origin,
-                           const struct json *edu) __attribute__((weak));
-
 /* --- one transaction --- */
 static bool is_ours(struct err err)
 {
@@ -77,7 +74,7 @@ static struct err take_pdus(struct transaction *txn, const struct receipt *recei
 static struct err take_edus(struct transaction *txn)
 {
     const struct json *edus = json_get_array(txn->body, LIT("edus"));
-    for (uint32_t i = 0; fed_edu_receive && edus && i < edus->count; i++) {
+    for (uint32_t i = 0; edus && i < edus->count; i++) {
         struct err err = fed_edu_receive(txn->hs->fed, txn->ctx, txn->origin, &edus->items[i]);
         if (err.code != 0 && is_ours(err)) {
             return err;

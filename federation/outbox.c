@@ -358,21 +358,51 @@ void outbox_peer_alive(struct outbox *outbox, struct slice server)
     }
 }
 
-void outbox_retry(struct outbox *outbox, struct slice server)
+/* Lock held. */
+static size_t retry_one(struct outbox *outbox, struct dest *dest)
+{
+    bool waits = dest && dest->state == DEST_WAITING;
+    if (waits) {
+        dest->is_forced = true;
+        end_waiting(outbox, dest);
+    }
+    return waits ? 1 : 0;
+}
+
+size_t outbox_retry(struct outbox *outbox, struct slice server)
 {
     size_t cursor = 0;
+    size_t retried = 0;
     struct slice key;
     uint64_t value = 0;
     pthread_mutex_lock(&outbox->lock);
-    while (map_next(outbox->dests, &cursor, &key, &value)) {
-        struct dest *dest = (struct dest *)(uintptr_t)value;
-        if (server.len == 0 || slice_eq(key, server)) {
-            dest->is_forced = dest->state == DEST_WAITING;
-            end_waiting(outbox, dest);
-        }
+    if (server.len > 0) {
+        retried = retry_one(outbox, map_get_ptr(outbox->dests, server));
+    }
+    while (server.len == 0 && map_next(outbox->dests, &cursor, &key, &value)) {
+        retried += retry_one(outbox, (struct dest *)(uintptr_t)value);
     }
     pthread_mutex_unlock(&outbox->lock);
     outbox_pump(outbox);
+    return retried;
+}
+
+void outbox_look(struct outbox *outbox, struct slice server, struct destination_live *live_out)
+{
+    static const struct slice words[] = {[DEST_IDLE] = {"idle", 4},
+                                         [DEST_READY] = {"ready", 5},
+                                         [DEST_SENDING] = {"sending", 7},
+                                         [DEST_CHORE] = {"ready", 5},
+                                         [DEST_WAITING] = {"waiting", 7}};
+    *live_out = (struct destination_live){0};
+    pthread_mutex_lock(&outbox->lock);
+    const struct dest *dest = map_get_ptr(outbox->dests, server);
+    if (dest) {
+        live_out->state = words[dest->state];
+        live_out->events = dest->count;
+        live_out->edus = dest->passing_count;
+    }
+    pthread_mutex_unlock(&outbox->lock);
 }
 
 void outbox_settle(struct outbox *outbox)

@@ -60,6 +60,8 @@ struct err outbox_queue(struct outbox *outbox, struct ctx *ctx, const struct sli
 /* The server answered or asked something: whatever waits for it goes out now. */
 void outbox_peer_alive(struct outbox *outbox, struct slice server);
 /* The same by order of the operator, also for a server that is down; empty = all. */
-void outbox_retry(struct outbox *outbox, struct slice server);
+size_t outbox_retry(struct outbox *outbox, struct slice server);
+struct destination_live;
+void outbox_look(struct outbox *outbox, struct slice server, struct destination_live *live_out);
 /* Waits until all that is published has been given out and nobody sends (tests). */
 void outbox_settle(struct outbox *outbox);

@@ -30,6 +30,9 @@ static const struct {
     {{"reports/list", 12}, admin_reports_list},
     {{"reports/delete", 14}, admin_reports_delete},
     {{"rotate_key", 10}, admin_rotate_key},
+    {{"destinations/list", 17}, admin_destinations_list},
+    {{"destinations/refused", 20}, admin_destinations_refused},
+    {{"destinations/retry", 18}, admin_destinations_retry},
     {{"stats", 5}, admin_stats},
     {{"compact", 7}, admin_compact},
 };

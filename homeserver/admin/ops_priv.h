@@ -45,5 +45,8 @@ struct err admin_tokens_delete(struct admin_call *call) MUST_USE;
 struct err admin_reports_list(struct admin_call *call) MUST_USE;
 struct err admin_reports_delete(struct admin_call *call) MUST_USE;
 struct err admin_rotate_key(struct admin_call *call) MUST_USE;
+struct err admin_destinations_list(struct admin_call *call) MUST_USE;
+struct err admin_destinations_refused(struct admin_call *call) MUST_USE;
+struct err admin_destinations_retry(struct admin_call *call) MUST_USE;
 struct err admin_stats(struct admin_call *call) MUST_USE;
 struct err admin_compact(struct admin_call *call) MUST_USE;

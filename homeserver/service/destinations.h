@@ -103,6 +103,17 @@ struct err hs_outbound_put_mark(struct hs *hs, struct ctx *ctx, struct outbound_
 /* A number that is used once and grows, across restarts. */
 uint64_t hs_outbound_order(struct hs *hs);
 
+/* What the running server knows beyond the rows, for operators. */
+struct destination_live {
+    struct slice state; /* idle, ready, sending, waiting; empty = not in memory */
+    size_t events, edus;
+};
+struct hs_outbound {
+    void (*live)(struct hs *hs, struct slice server, struct destination_live *live_out);
+    /* Tries again at once; empty = all. How many were waiting. */
+    size_t (*retry)(struct hs *hs, struct slice server);
+};
+
 /* What is known of a destination, for operators: state, waiting events and EDUs, refusals. */
 struct destination_waiting {
     size_t rooms, edus, txn_events, txn_edus;

@@ -30,6 +30,7 @@ struct http_request;
 struct http_reply;
 struct http_fetcher; /* outbound HTTP, http/fetch.h */
 struct hs_remote;    /* what other servers do for us, remote.h */
+struct hs_outbound;  /* what goes to other servers by itself, destinations.h */
 struct fed;          /* the federation side, federation/fed.h */
 
 struct hs {
@@ -52,14 +53,15 @@ struct hs {
     struct hs_ephemeral *ephemeral;
     struct hs_prefs *prefs;
     struct hs_memory *memory;
-    struct stats *stats;              /* may be NULL */
-    struct http_ratelimit *ratelimit; /* NULL = no limits */
-    struct slice admin_token;         /* for operations of the admin listener; empty = none */
-    struct media_waits *media_waits;  /* of the layer above, as is sync */
-    struct http_fetcher *fetcher;     /* NULL in programs that do not serve */
-    struct workers *waiters;          /* jobs that may wait for the network (ctx.may_wait) */
-    const struct hs_remote *remote;   /* NULL when this server does not federate */
-    struct fed *fed;                  /* for federation's routes alone */
+    struct stats *stats;                /* may be NULL */
+    struct http_ratelimit *ratelimit;   /* NULL = no limits */
+    struct slice admin_token;           /* for operations of the admin listener; empty = none */
+    struct media_waits *media_waits;    /* of the layer above, as is sync */
+    struct http_fetcher *fetcher;       /* NULL in programs that do not serve */
+    struct workers *waiters;            /* jobs that may wait for the network (ctx.may_wait) */
+    const struct hs_remote *remote;     /* NULL when this server does not federate */
+    const struct hs_outbound *outbound; /* of a server that runs and federates; else NULL */
+    struct fed *fed;                    /* for federation's routes alone */
     /* Checks a request signed by another server (fed_authenticate); NULL: none is accepted. */
     struct err (*authenticate_server)(struct fed *fed, struct ctx *ctx,
                                       struct http_request *request, struct http_reply *reply);

@@ -137,6 +137,24 @@ static const struct command commands[] = {
      {ROOM},
      "Nothing of the room is kept on this server. An interrupted purge is finished by\n"
      "beginning it again.\n"},
+    {"destinations",
+     "servers that something waits for, or that fail",
+     "destinations/list",
+     NULL,
+     {{"[SERVER]", "server", PARAM_WORD}},
+     "With SERVER that one alone, whatever its state.\n"},
+    {"refused",
+     "events and EDUs that other servers refused, with their reasons",
+     "destinations/refused",
+     NULL,
+     {{"[SERVER]", "server", PARAM_WORD}},
+     "The newest hundred of each server are kept.\n"},
+    {"retry",
+     "send to a server that is waited for, now",
+     "destinations/retry",
+     NULL,
+     {{"[SERVER]", "server", PARAM_WORD}, {"--all", "all", PARAM_FLAG}},
+     "The server must run.\n"},
     {"rotate-key",
      "make a new key to sign with",
      "rotate_key",
@@ -368,7 +386,8 @@ static int read_arguments(struct ctl *ctl, const struct command *command, char *
             return CTL_FAILED;
         }
     }
-    if (next_word(command, &at)) {
+    const struct param *missing = next_word(command, &at);
+    if (missing && missing->name[0] != '[') {
         ctl_error("%s needs %s", command->name, command->params[at - 1].name);
         return CTL_USAGE;
     }

@@ -97,7 +97,7 @@ static void add_columns(struct table *table, const struct json *row)
 static void order_columns(struct table *table)
 {
     static const struct slice names[] = {
-        {"user_id", 7}, {"room_id", 7}, {"device_id", 9}, {"token", 5}};
+        {"user_id", 7}, {"room_id", 7}, {"device_id", 9}, {"token", 5}, {"server", 6}};
     for (size_t i = 0; i < table->count; i++) {
         for (size_t j = 0; j < COUNT_OF(names); j++) {
             if (slice_eq(table->columns[i], names[j])) {
