@@ -159,15 +159,21 @@ static struct err claim_of(struct hs *hs, struct ctx *ctx, const struct json_mem
         claims[i].algorithm = wanted->value.members[i].value.text;
     }
     TRY(hs_keys_claim(hs, ctx, user, claims, count));
-    json_out_key_object(out, wanted->key);
+    size_t found_count = 0;
     for (size_t i = 0; i < count; i++) {
-        if (claims[i].found) {
-            json_out_key_object(out, claims[i].device_id);
-            json_out_key_raw(out, claims[i].key_name, claims[i].json);
-            json_out_object_end(out);
+        if (!claims[i].found) {
+            continue;
         }
+        if (found_count++ == 0) { /* a user without keys is left out */
+            json_out_key_object(out, wanted->key);
+        }
+        json_out_key_object(out, claims[i].device_id);
+        json_out_key_raw(out, claims[i].key_name, claims[i].json);
+        json_out_object_end(out);
     }
-    json_out_object_end(out);
+    if (found_count > 0) {
+        json_out_object_end(out);
+    }
     return OK;
 }
 
