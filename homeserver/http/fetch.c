@@ -27,8 +27,6 @@ enum {
     CONNECTIONS_DEFAULT = 256,
 };
 
-static const char system_ca_folder[] = "/etc/ssl/certs";
-
 struct http_fetcher {
     struct http_fetch_config config; /* slices in the arena */
     struct arena *arena;
@@ -58,7 +56,7 @@ struct transfer {
     bool any_address;
     struct http_address named[HTTP_HOSTS_ADDRESSES_MAX]; /* the operator says where the host is */
     size_t named_count;
-    bool denied, too_large; /* why the transfer was broken off */
+    bool denied, distrusted, too_large; /* why the transfer was broken off */
     /* protected by mutex (leaf lock) */
     pthread_mutex_t mutex;
     pthread_cond_t changed;
@@ -125,6 +123,24 @@ static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_so
     return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
 }
 
+/* The library checks the certificate's names; whether an authority vouches for it is checked here,
+ * before each request, unless the request goes out without TLS. */
+static bool is_trusted(struct transfer *transfer)
+{
+    const char *url = NULL;
+    struct curl_tlssessioninfo *tls = NULL;
+    curl_easy_getinfo(transfer->easy, CURLINFO_EFFECTIVE_URL, &url);
+    bool plain = slice_eq_nocase(slice_sub(slice_of(url), 0, 7), LIT("http://"));
+    if (plain || transfer->fetcher->config.skip_tls_checks) {
+        return true;
+    }
+    curl_easy_getinfo(transfer->easy, CURLINFO_TLS_SSL_PTR, &tls);
+    bool good = tls && tls->backend == CURLSSLBACKEND_GNUTLS && tls->internals &&
+                http_authorities_vouch(&transfer->fetcher->authorities, tls->internals);
+    transfer->distrusted |= !good;
+    return good;
+}
+
 /* A reused connection was opened for another request, perhaps one that was allowed more. */
 static int before_request(void *arg, char *remote, char *local, int remote_port, int local_port)
 {
@@ -132,7 +148,8 @@ static int before_request(void *arg, char *remote, char *local, int remote_port,
     (void)local;
     (void)remote_port;
     (void)local_port;
-    bool good = http_address_parse(slice_of(remote), &address) && may_reach(arg, &address);
+    bool good = http_address_parse(slice_of(remote), &address) && may_reach(arg, &address) &&
+                is_trusted(arg);
     return good ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
 }
 
@@ -398,7 +415,6 @@ struct err http_fetcher_new(const struct http_fetch_config *config,
 {
     struct http_fetcher *fetcher = mem_alloc(sizeof *fetcher);
     fetcher->arena = arena_new();
-    fetcher->authorities.fd = -1;
     copy_config(fetcher, config);
     struct err err = parse_ranges(fetcher, config->allow, config->allow_count, &fetcher->allow);
     if (!err.code) {
@@ -568,16 +584,12 @@ static void set_method(struct transfer *transfer, struct arena *arena)
 
 static void set_trust(struct transfer *transfer)
 {
-    const struct http_fetcher *fetcher = transfer->fetcher;
-    const struct http_fetch_config *config = &fetcher->config;
+    const struct http_fetch_config *config = &transfer->fetcher->config;
     CURL *easy = transfer->easy;
-    if (fetcher->authorities.fd >= 0) {
-        curl_easy_setopt(easy, CURLOPT_CAINFO, fetcher->authorities.path);
-        curl_easy_setopt(easy, CURLOPT_CAPATH,
-                         fetcher->authorities.is_whole ? NULL : system_ca_folder);
-    }
+    curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L); /* is_trusted does this part */
+    curl_easy_setopt(easy, CURLOPT_CAINFO, NULL);
+    curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
     if (config->skip_tls_checks) {
-        curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
         curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
     }
     curl_easy_setopt(easy, CURLOPT_PROXY, config->proxy.len ? config->proxy.ptr : "");
@@ -686,6 +698,9 @@ static struct err result_of(const struct transfer *transfer)
     }
     if (transfer->denied) {
         return err_make(ERR_UNAVAILABLE, "the address is not allowed");
+    }
+    if (transfer->distrusted) {
+        return err_make(ERR_UNAVAILABLE, "no trusted authority vouches for the certificate");
     }
     if (atomic_load(&transfer->fetcher->stopping)) {
         return err_make(ERR_CANCELLED, "the server stops");

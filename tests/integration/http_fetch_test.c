@@ -16,14 +16,17 @@ static struct ctx new_ctx(void)
     return (struct ctx){.arena = arena, .now = &now};
 }
 
-static struct http_fetcher *new_fetcher(struct harness *harness)
+enum trust { TRUST_HARNESS, TRUST_SYSTEM, TRUST_ALL };
+
+static struct http_fetcher *new_trusting_fetcher(struct harness *harness, enum trust trust)
 {
     struct slice addresses =
         arena_printf(arena, "127.0.0.1:%u", http_server_port(harness->server, HARNESS_TLS));
     const struct http_fetch_override overrides[] = {{LIT("example.org"), addresses}};
     const struct http_fetch_config config = {
         .ca_files = (struct slice[]){slice_of(harness->certificate)},
-        .ca_file_count = 1,
+        .ca_file_count = trust == TRUST_HARNESS,
+        .skip_tls_checks = trust == TRUST_ALL,
         .overrides = overrides,
         .override_count = 1,
     };
@@ -31,6 +34,11 @@ static struct http_fetcher *new_fetcher(struct harness *harness)
     struct err err = http_fetcher_new(&config, &fetcher);
     assert_int_equal(err.code, 0);
     return fetcher;
+}
+
+static struct http_fetcher *new_fetcher(struct harness *harness)
+{
+    return new_trusting_fetcher(harness, TRUST_HARNESS);
 }
 
 static struct slice url_of(struct harness *harness, const char *path)
@@ -137,6 +145,35 @@ static void a_named_host_is_reached_at_another_address_by_tls(void **state)
     arena_free(&arena);
 }
 
+static void a_certificate_of_a_strange_authority_is_refused_each_time(void **state)
+{
+    struct ctx ctx = new_ctx();
+    struct http_fetcher *fetcher = new_trusting_fetcher(*state, TRUST_SYSTEM);
+    const struct http_fetch_request request = {.url = LIT("https://example.org/big")};
+    struct http_fetch_reply reply;
+    for (int i = 0; i < 2; i++) {
+        struct err err = http_fetch(fetcher, &ctx, &request, &reply);
+        assert_int_equal(err.code, ERR_UNAVAILABLE);
+        assert_non_null(strstr(err.text, "authority"));
+    }
+    http_fetcher_free(&fetcher);
+    fetcher = new_trusting_fetcher(*state, TRUST_ALL);
+    assert_int_equal(http_fetch(fetcher, &ctx, &request, &reply).code, 0);
+    http_fetcher_free(&fetcher);
+    arena_free(&arena);
+}
+
+static void a_file_without_authorities_is_refused(void **state)
+{
+    struct http_fetcher *fetcher = NULL;
+    const struct slice files[] = {LIT("/etc/hostname"), LIT("/nowhere")};
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(files); i++) {
+        const struct http_fetch_config config = {.ca_files = &files[i], .ca_file_count = 1};
+        assert_int_equal(http_fetcher_new(&config, &fetcher).code, ERR_IO);
+    }
+}
+
 static void *stop_later(void *arg)
 {
     struct harness *harness = ((void **)arg)[0];
@@ -171,6 +208,8 @@ int main(void)
         FETCH_TEST(answers_come_whole_or_in_pieces),
         FETCH_TEST(limits_and_forbidden_addresses_are_kept),
         FETCH_TEST(a_named_host_is_reached_at_another_address_by_tls),
+        FETCH_TEST(a_certificate_of_a_strange_authority_is_refused_each_time),
+        FETCH_TEST(a_file_without_authorities_is_refused),
         FETCH_TEST(stopping_cancels_what_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
