@@ -3,6 +3,7 @@
 #include "homeserver/room/power.h"
 #include "homeserver/room/relates.h"
 #include "homeserver/service/directory.h"
+#include "homeserver/service/intake.h"
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/room_priv.h"
 #include "homeserver/service/users.h"
@@ -246,6 +247,25 @@ struct err hs_send_state(struct hs *hs, struct ctx *ctx, struct room *room,
 
 /* --- redaction --- */
 
+/* An event that is not here may be on another server, or on its way: who has the power for any
+ * event may redact it already. */
+static struct err check_unknown_target(struct hs *hs, struct ctx *ctx, struct room *room,
+                                       const struct send_request *request)
+{
+    struct power_levels levels;
+    struct slice *servers = NULL;
+    size_t count = 0;
+    TRY(hs_room_servers(hs, ctx, room, &servers, &count));
+    if (count == 0) {
+        return err_public(ERR_M_NOT_FOUND, "The event to redact is not in this room.");
+    }
+    TRY(hs_room_power(hs, ctx, room, &levels));
+    if (power_of_user(&levels, ids_trust_user(request->actor->user_id)) < levels.redact) {
+        return err_public(ERR_M_FORBIDDEN, "You do not have the power to redact this event.");
+    }
+    return OK;
+}
+
 static struct err redact_in_lane(struct hs *hs, struct ctx *ctx, struct room *room,
                                  const struct send_request *request, struct slice event_id,
                                  struct hs_sent *sent_out)
@@ -263,7 +283,8 @@ static struct err redact_in_lane(struct hs *hs, struct ctx *ctx, struct room *ro
     }
     TRY(hs_event_find(hs, ctx, room, event_id, &target, &found));
     if (!found) {
-        return err_public(ERR_M_NOT_FOUND, "The event to redact is not in this room.");
+        TRY(check_unknown_target(hs, ctx, room, request));
+        return hs_send(hs, ctx, room, &draft, sent_out);
     }
     /* Versions 1 and 2 compare the servers of the event ids, so the one to come needs a server. */
     struct user_id sender = ids_trust_user(request->actor->user_id);
