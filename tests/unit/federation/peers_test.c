@@ -37,7 +37,7 @@ static void pauses_grow_and_an_answer_ends_them(void **state)
         assert_int_equal(fw.fetches, before + 1);
         assert_true(fed_peer_is_down(fw.fed, peer, &until_ms));
         int64_t pause_ms = until_ms - fw.world.wall_ms;
-        assert_true(pause_ms >= (last_ms < 40000000 ? last_ms * 8 / 5 : 69120000));
+        assert_true(pause_ms >= (last_ms < 43200000 ? last_ms * 8 / 5 : 69120000));
         assert_true(pause_ms <= 103680000);
         last_ms = pause_ms;
         world_wait(&fw.world, pause_ms);
