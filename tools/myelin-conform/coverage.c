@@ -124,10 +124,9 @@ static void write_endpoints(struct buf *out, struct arena *arena, const struct p
     if (tally.count > 0) {
         qsort(tally.items, tally.count, sizeof(struct asked), by_endpoint);
     }
-    buf_add(
-        out,
-        LIT("\n## What is asked\n\n`/v1`, `/v3` stand below `/_matrix/client`, `/media`, "
-            "`/federation` and `/key` below `/_matrix`.\n\n| request | times written |\n|---|---|\n"));
+    buf_add(out, LIT("\n## What is asked\n\n`/v1`, `/v3` stand below `/_matrix/client`, `/media`, "
+                     "`/federation` and `/key` below `/_matrix`.\n\n| request | times written "
+                     "|\n|---|---|\n"));
     for (size_t i = 0; i < tally.count; i++) {
         buf_printf(out, "| `%.*s` | %zu |\n", (int)tally.items[i].endpoint.len,
                    tally.items[i].endpoint.ptr, tally.items[i].count);

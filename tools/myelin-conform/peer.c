@@ -5,9 +5,9 @@
 #include <arpa/inet.h>
 #include <microhttpd.h>
 #include <netinet/in.h>
-#include <string.h>
+#include <stdatomic.h>
 
-enum { BODY_BYTES_MAX = 32 << 20, HEADERS_MAX = 32, IDLE_SECONDS = 30 };
+enum { BODY_BYTES_MAX = 32 << 20, HEADERS_MAX = 32, IDLE_SECONDS = 30, PORT_TRIES = 200 };
 
 struct peer_listener {
     struct MHD_Daemon *daemon;
@@ -45,6 +45,14 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **ow
         arena_free(&arena);
     }
     *own = NULL;
+}
+
+/* A port in use is no news. */
+static void ignore_message(void *arg, const char *format, va_list args)
+{
+    (void)arg;
+    (void)format;
+    (void)args;
 }
 
 struct headers {
@@ -88,13 +96,13 @@ static enum MHD_Result reply_with(struct MHD_Connection *connection, struct aren
     return result;
 }
 
-static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, const char *url,
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *url,
                                   const char *method, const char *version, const char *data,
                                   size_t *data_size, void **own)
 {
     (void)url;
     (void)version;
-    struct peer *peer = arg;
+    struct peer *peer = cls;
     struct incoming *incoming = *own;
     if (!incoming->has_head) { /* the first call comes before any byte of the body */
         incoming->has_head = true;
@@ -116,18 +124,35 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
     return reply_with(connection, incoming->arena, &reply);
 }
 
-static struct MHD_Daemon *listen_on(struct peer *peer, const char *certificate, const char *key)
+static struct MHD_Daemon *listen_on(struct peer *peer, const char *certificate, const char *key,
+                                    unsigned port)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    return MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_TLS, 0, NULL, NULL,
-                            on_request, peer, MHD_OPTION_SOCK_ADDR, (struct sockaddr *)&address,
-                            MHD_OPTION_HTTPS_MEM_CERT, certificate, MHD_OPTION_HTTPS_MEM_KEY, key,
-                            MHD_OPTION_URI_LOG_CALLBACK, on_uri, NULL, MHD_OPTION_NOTIFY_COMPLETED,
-                            on_completed, NULL, MHD_OPTION_CONNECTION_TIMEOUT,
-                            (unsigned)IDLE_SECONDS, MHD_OPTION_END);
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_addr = {htonl(INADDR_LOOPBACK)},
+                                  .sin_port = htons((uint16_t)port)};
+    return MHD_start_daemon(
+        MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_TLS, 0, NULL, NULL, on_request, peer,
+        MHD_OPTION_SOCK_ADDR, (struct sockaddr *)&address, MHD_OPTION_HTTPS_MEM_CERT, certificate,
+        MHD_OPTION_HTTPS_MEM_KEY, key, MHD_OPTION_URI_LOG_CALLBACK, on_uri, NULL,
+        MHD_OPTION_NOTIFY_COMPLETED, on_completed, NULL, MHD_OPTION_CONNECTION_TIMEOUT,
+        (unsigned)IDLE_SECONDS, MHD_OPTION_EXTERNAL_LOGGER, ignore_message, NULL, MHD_OPTION_END);
 }
 
-struct err peer_start(struct slice actor, const struct peer_tls *tls, struct peer **peer_out)
+/* The next port that nobody has. */
+static bool find_port(struct peer *peer, const struct peer_tls *tls, peer_ports *ports)
+{
+    const char *certificate = arena_cstr(peer->arena, tls->certificate);
+    const char *key = arena_cstr(peer->arena, tls->key);
+    for (int i = 0; i < PORT_TRIES && !peer->listener->daemon; i++) {
+        unsigned port = PEER_PORT_FIRST + atomic_fetch_add(ports, 1) % PEER_PORTS;
+        peer->name = arena_printf(peer->arena, "127.0.0.1:%u", port);
+        peer->listener->daemon = listen_on(peer, certificate, key, port);
+    }
+    return peer->listener->daemon != NULL;
+}
+
+struct err peer_start(struct slice actor, const struct peer_tls *tls, peer_ports *ports,
+                      struct peer **peer_out)
 {
     struct peer *peer = mem_alloc(sizeof *peer);
     peer->arena = arena_new();
@@ -136,19 +161,8 @@ struct err peer_start(struct slice actor, const struct peer_tls *tls, struct pee
     peer->key = ed25519_generate();
     pthread_mutex_init(&peer->lock, NULL);
     peer->listener = arena_alloc(peer->arena, sizeof *peer->listener);
-    peer_lock(peer); /* until the name is known */
-    peer->listener->daemon = listen_on(peer, arena_cstr(peer->arena, tls->certificate),
-                                       arena_cstr(peer->arena, tls->key));
-    const union MHD_DaemonInfo *info =
-        peer->listener->daemon
-            ? MHD_get_daemon_info(peer->listener->daemon, MHD_DAEMON_INFO_BIND_PORT)
-            : NULL;
-    if (info) {
-        peer->name = arena_printf(peer->arena, "127.0.0.1:%u", (unsigned)info->port);
-    }
-    peer_unlock(peer);
     *peer_out = peer;
-    if (!info) {
+    if (!find_port(peer, tls, ports)) {
         peer_stop(peer_out);
         return err_public(ERR_IO, "cannot listen: is the certificate good?");
     }

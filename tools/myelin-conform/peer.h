@@ -78,8 +78,12 @@ struct peer_tls {
     struct slice key;
 };
 
+/* Ports are given out once in a run: servers remember the keys of a name. */
+typedef _Atomic unsigned peer_ports;
+enum { PEER_PORT_FIRST = 20000, PEER_PORTS = 12000 };
+
 /* Starts listening on a free port of 127.0.0.1. ERR_IO. */
-struct err peer_start(struct slice actor, const struct peer_tls *tls,
+struct err peer_start(struct slice actor, const struct peer_tls *tls, peer_ports *ports,
                       struct peer **peer_out) MUST_USE;
 void peer_stop(struct peer **peer);
 struct json_signer peer_signer(const struct peer *peer);

@@ -326,7 +326,9 @@ static struct err shake_hands(struct deed_job *job, const struct room_rules **ru
     peer_lock(job->peer);
     struct peer_room *room = peer_room_find(job->peer, text_arg(job, 0));
     struct peer_room unknown = {.id = text_arg(job, 0), .rules = rules};
-    struct json full = peer_room_draft(job->peer, room ? room : &unknown, draft);
+    static const struct slice replaced[] = {LIT("event_id")}; /* versions 1 and 2: one's own */
+    struct json fresh = json_without(job->peer->arena, draft, replaced, COUNT_OF(replaced));
+    struct json full = peer_room_draft(job->peer, room ? room : &unknown, &fresh);
     struct json_signer signer = peer_signer(job->peer);
     *event_out = peer_event_seal(job->peer->arena, rules, &full, &signer);
     struct slice id = peer_event_id(job->peer->arena, rules, event_out);
@@ -409,7 +411,7 @@ static struct err full_glob(struct deed_job *job, struct slice word, struct slic
 {
     struct slice glob;
     TRY(vars_expand(&job->stage->vars, word, &glob));
-    bool is_short = slice_has_prefix(glob, LIT("/v"));
+    bool is_short = slice_has_prefix(glob, LIT("/v1/")) || slice_has_prefix(glob, LIT("/v2/"));
     bool is_below = slice_has_prefix(glob, LIT("/key/"));
     struct slice prefix = is_short ? LIT(FED) : is_below ? LIT("/_matrix") : LIT("");
     *glob_out = arena_concat(job->stage->arena, prefix, glob);

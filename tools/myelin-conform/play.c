@@ -326,36 +326,42 @@ static struct err parse_query(struct parser *p, struct slice text)
     return field.name.len > 0 ? OK : fault(p, "expected `query name value`", text);
 }
 
+static struct err parse_raw(struct parser *p, struct slice text)
+{
+    p->step->has_raw = true;
+    p->step->raw = unescape(p, text);
+    return OK;
+}
+
+static struct err parse_sign(struct parser *p, struct slice text)
+{
+    p->step->has_sign = true;
+    return whole_term(p, text, &p->step->sign);
+}
+
+struct continuation {
+    struct slice word;
+    struct err (*parse)(struct parser *p, struct slice text);
+};
+
+static const struct continuation continuations[] = {
+    {LIT("=>"), parse_expect}, {LIT("header"), parse_header}, {LIT("query"), parse_query},
+    {LIT("raw"), parse_raw},   {LIT("sign"), parse_sign},
+};
+
 /* A line that belongs to the step above; `mine_out` false when it is a statement of its own. */
 static struct err parse_continuation(struct parser *p, struct slice line, bool *mine_out)
 {
     struct slice text = line;
     *mine_out = true;
-    bool is_expect = take_prefix(&text, LIT("=>"));
-    bool is_header = !is_expect && take_prefix(&text, LIT("header"));
-    bool is_query = !is_expect && !is_header && take_prefix(&text, LIT("query"));
-    bool is_raw = !is_expect && !is_header && !is_query && take_prefix(&text, LIT("raw"));
-    bool is_sign = slice_has_prefix(line, LIT("sign {")) && take_prefix(&text, LIT("sign"));
-    if (!is_expect && !is_header && !is_query && !is_raw && !is_sign) {
-        *mine_out = false;
-        return OK;
+    for (size_t i = 0; i < COUNT_OF(continuations); i++) {
+        if (take_prefix(&text, continuations[i].word)) {
+            return p->step ? continuations[i].parse(p, text)
+                           : fault(p, "no step above that this belongs to", line);
+        }
     }
-    if (!p->step) {
-        return fault(p, "no step above that this belongs to", line);
-    }
-    if (is_raw) {
-        p->step->has_raw = true;
-        p->step->raw = unescape(p, text);
-        return OK;
-    }
-    if (is_header) {
-        return parse_header(p, text);
-    }
-    if (is_sign) {
-        p->step->has_sign = true;
-        return whole_term(p, text, &p->step->sign);
-    }
-    return is_query ? parse_query(p, text) : parse_expect(p, text);
+    *mine_out = false;
+    return OK;
 }
 
 static struct err parse_sync(struct parser *p, struct slice text, struct step *step)

@@ -13,6 +13,7 @@ struct board {
     size_t play;
     size_t scene;
     struct run_result result;
+    peer_ports ports;
 };
 
 bool run_takes(const struct run *run, const struct play *play, const struct scene *scene)
@@ -92,7 +93,8 @@ static void *work(void *arg)
     struct asker *asker = ask_new(board->run->target->ca_file);
     while ((scene = next_scene(board, &play)) != NULL) {
         struct arena *arena = arena_new();
-        struct stage stage = {.arena = arena, .asker = asker, .target = board->run->target};
+        struct stage stage = {
+            .arena = arena, .asker = asker, .target = board->run->target, .ports = &board->ports};
         struct slice report;
         int64_t start_us = now_mono_us();
         stage_play(&stage, scene, &report);
@@ -116,7 +118,7 @@ struct err run_probe(struct arena *arena, struct stage_target *target)
 
 struct run_result run_all(struct run *run)
 {
-    struct board board = {.run = run};
+    struct board board = {.run = run, .ports = (unsigned)now_mono_us()};
     pthread_t workers[WORKERS_MAX];
     size_t count = run->jobs < WORKERS_MAX ? run->jobs : WORKERS_MAX;
     pthread_mutex_init(&board.lock, NULL);

@@ -505,7 +505,7 @@ static struct err start_peers(struct stage *stage, const struct scene *scene)
     stage->peers = arena_array(arena, scene->peer_count + 1, sizeof(struct peer *));
     for (size_t i = 0; i < scene->peer_count; i++) {
         struct slice name = scene->peers[i];
-        TRY(peer_start(name, &stage->target->tls, &stage->peers[i]));
+        TRY(peer_start(name, &stage->target->tls, stage->ports, &stage->peers[i]));
         stage->peer_count++;
         struct peer *peer = stage->peers[i];
         vars_set(&stage->vars, name, json_string(peer->name));

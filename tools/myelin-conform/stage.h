@@ -33,6 +33,7 @@ struct stage {
     size_t actor_count;
     struct answer answer; /* of the last request */
     struct slice asked;   /* the last request, for messages */
+    peer_ports *ports;    /* shared by all scenes */
     struct peer **peers;
     size_t peer_count;
     struct json target_keys; /* the server's own answer about its keys, once asked for */
