@@ -47,10 +47,12 @@ static struct err check_validity(const struct exchange *x, struct slice url, str
     struct http_fetch_reply reply;
     struct json answer;
     struct slice query = fed_path(ctx, "?public_key=%s", &key_text, 1);
+    bool any = x->hs->conf->network_allow_private_addresses;
     struct http_fetch_request request = {.url = arena_concat(ctx->arena, url, query),
                                          .timeout_ms = VALIDITY_TIMEOUT_MS,
                                          .body_bytes_max = 1 << 16,
-                                         .flags = HTTP_FETCH_HTTPS_ONLY};
+                                         .flags = HTTP_FETCH_HTTPS_ONLY |
+                                                  (any ? HTTP_FETCH_ANY_ADDRESS : 0)};
     if (!ctx->may_wait) {
         return err_make(ERR_WAITS, "an identity server is asked");
     }
