@@ -129,12 +129,12 @@ struct err fed_start(struct fed *fed)
 
 void fed_stop(struct fed *fed)
 {
+    if (fed->hs->fetcher) { /* what is being sent or fetched is so again next time */
+        http_fetcher_stop(fed->hs->fetcher);
+    }
     fed_partial_stop(fed->partial);
     staged_stop(fed->staged);
     if (fed->outbox) {
-        if (fed->hs->fetcher) { /* what is being sent is sent again next time */
-            http_fetcher_stop(fed->hs->fetcher);
-        }
         outbox_stop(fed->outbox);
     }
 }

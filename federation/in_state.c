@@ -167,7 +167,7 @@ static struct err answer_state(struct history_call *call, enum state_form form)
     }
     TRY(find_event(call, event_id, &event));
     if (hs_room_is_partial(call->room)) {
-        return err_public(ERR_M_UNAVAILABLE,
+        return err_public(ERR_M_FORBIDDEN,
                           "The state of this room is still on its way here; ask another server.");
     }
     struct ctx scratch = *call->ctx;
