@@ -126,7 +126,7 @@ async function moderation(host, guest, third) {
 }
 
 async function aliases(host, guest) {
-    const name = `room-${host.name}`;
+    const name = `room-${host.name}-${guest.name}`;
     const roomId = await host.createRoom({ preset: "public_chat", room_alias_name: name, visibility: "public" });
     const alias = `#${name}:${host.server.name}`;
     const found = await guest.get(`/v3/directory/room/${encode(alias)}`);

@@ -15,9 +15,10 @@ export async function life(version, creator, joiners) {
     const body = { room_version: version, preset: "public_chat", name: `Version ${version}` };
     const roomId = await creator.createRoom(body);
     const first = await creator.say(roomId, "before you came");
-    // The first joins through the creator's server, the next through the server that came before.
+    // The first joins through the creator's server, the next through the server that came before
+    // (or the creator's, while that one is still learning the room's state).
     for (let i = 0; i < joiners.length; i++) {
-        await joiners[i].join(roomId, all[i].server.name);
+        await joiners[i].join(roomId, all[i].server.name, creator.server.name);
         await isMember(creator, roomId, joiners[i].id, "join");
     }
     await allTalk(roomId, all, version);
