@@ -3,6 +3,7 @@
 #include "homeserver/base/map.h"
 #include "homeserver/service/check_priv.h"
 #include "homeserver/service/inbox_rows.h"
+#include "homeserver/service/users.h"
 #include "homeserver/service/keys_priv.h"
 
 /* --- device lists --- */
@@ -183,6 +184,20 @@ static struct err visit_orphan(struct checker *c, void *arg, const struct store_
     return check_row_stray(c, inbox_place(arg, row->key));
 }
 
+/* A device of this server, or a user of another one, whose row remembers what came in. */
+static struct err inbox_is_known(struct checker *c, uint64_t user, struct slice device_id,
+                                 bool *known_out)
+{
+    struct slice user_id;
+    TRY(check_device_known(c, user, device_id, known_out));
+    if (*known_out) {
+        return OK;
+    }
+    struct err err = hs_user_id_of(c->hs, &c->page, user, &user_id);
+    *known_out = err.code == 0 && !hs_user_is_local(c->hs, user_id);
+    return err.code == ERR_CORRUPT ? OK : err;
+}
+
 static struct err visit_inbox(void *arg, struct slice id)
 {
     struct checker *c = arg;
@@ -192,7 +207,7 @@ static struct err visit_inbox(void *arg, struct slice id)
     bool known = false;
     arena_reset(c->page.arena);
     if (!key.bad) {
-        TRY(check_device_known(c, user, key.rest, &known));
+        TRY(inbox_is_known(c, user, key.rest, &known));
     }
     if (known) {
         TRY(check_each_row(c, inbox, INBOX_ROW_MESSAGE, visit_message, &inbox));

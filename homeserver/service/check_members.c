@@ -156,6 +156,9 @@ static struct err check_user_room(struct room_walk *w, uint64_t user,
         entry.forgotten = stored.forgotten && entry.membership != MEMBERSHIP_JOIN &&
                           entry.membership != MEMBERSHIP_INVITE &&
                           entry.membership != MEMBERSHIP_KNOCK;
+        if (entry.previous == MEMBERSHIP_NONE) { /* an invite from elsewhere stood in no log */
+            entry.previous = stored.previous;
+        }
     }
     buf_init_arena(&expected, c->page.arena, SIZE_MAX / 2);
     user_room_encode(&expected, &entry);
