@@ -37,7 +37,7 @@ static const struct sugar_row rows[] = {
     {"reads %1 in %2", "POST", "/v3/rooms/%2/receipt/m.read/%1", "{}", ""},
 };
 
-#define TRANSACTION "{\"origin\": $%u, \"origin_server_ts\": $now, \"pdus\": ["
+#define TRANSACTION "{\"origin\": $%u, \"origin_server_ts\": $time_ms, \"pdus\": ["
 
 /* What a played server asks; %u is its name. */
 static const struct sugar_row peer_rows[] = {

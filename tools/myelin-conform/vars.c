@@ -15,7 +15,7 @@ const struct json *vars_get(struct vars *vars, struct slice name)
                                           vars->salt.ptr, (unsigned long long)++vars->txn_count));
         return fresh;
     }
-    if (slice_eq(name, LIT("now"))) {
+    if (slice_eq(name, LIT("time_ms"))) {
         struct json *time = arena_alloc(vars->arena, sizeof *time);
         struct now now = now_system();
         *time = json_int(now_wall_ms(&now));
