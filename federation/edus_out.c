@@ -52,10 +52,12 @@ void edus_out_free(struct edus_out **edus)
     *edus = NULL;
 }
 
+/* Counted apart from those at the event that is being given out: events may lie far behind the head,
+ * and going to and fro between the two costs what differs between them each time. */
 static struct err servers_now(struct outbox *outbox, struct ctx *ctx, struct room *room,
                               struct server_names *names_out)
 {
-    return room_servers_at(outbox->servers, ctx, room, hs_room_head(room).root, names_out);
+    return room_servers_at(outbox->servers_now, ctx, room, hs_room_head(room).root, names_out);
 }
 
 /* --- sharing --- */

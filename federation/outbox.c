@@ -426,6 +426,7 @@ struct err outbox_new(struct hs *hs, const struct outbox_port *port, struct outb
     outbox->port = *port;
     outbox->dests = map_new();
     outbox->servers = room_servers_new(hs, port->acl);
+    outbox->servers_now = room_servers_new(hs, port->acl);
     outbox->start_pos = positions_newest(hs->positions);
     outbox->given = outbox->start_pos;
     outbox->edus = edus_out_new(outbox);
@@ -493,6 +494,7 @@ void outbox_free(struct outbox **pointer)
     map_free(&outbox->dests);
     edus_out_free(&outbox->edus);
     room_servers_free(&outbox->servers);
+    room_servers_free(&outbox->servers_now);
     mem_free(outbox->timers.items);
     mem_free(outbox->chores.items);
     mem_free(outbox->dirty.items);

@@ -91,7 +91,7 @@ struct outbox {
     size_t events_since_mark;
     bool has_gap; /* a change could not be given out, and nothing was after it */
     struct dest_list dirty;
-    struct room_servers *servers;
+    struct room_servers *servers, *servers_now;
     struct edus_out *edus;
 };
 
