@@ -21,8 +21,8 @@ enum {
     OUTBOX_CATCH_UP = 100, /* more waiting events than that: the newest of each room */
     OUTBOX_LIVE_MAX = 10000,
     OUTBOX_PASSING_MAX = 500, /* EDUs that are not durable, of one destination */
-    OUTBOX_SENDING_MAX = 32,
-    OUTBOX_DOUBTFUL_MAX = 8,
+    OUTBOX_SENDING_MAX = 96,
+    OUTBOX_DOUBTFUL_MAX = 64,
     OUTBOX_KEPT_MAX = 20000, /* idle destinations in memory */
 };
 

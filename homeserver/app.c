@@ -30,7 +30,7 @@
 
 #include <unistd.h>
 
-enum { ROOMS_CACHED_MAX = 10000, WORK_QUEUE_MAX = 100000, WAITERS = 64 };
+enum { ROOMS_CACHED_MAX = 10000, WORK_QUEUE_MAX = 100000, WAITERS = 128 };
 
 struct app {
     struct arena *arena;

@@ -24,7 +24,7 @@ enum {
     TIMEOUT_MS_DEFAULT = 30000,
     CONNECT_TIMEOUT_MS = 10000,
     BODY_BYTES_DEFAULT = 1 << 24,
-    CONNECTIONS_DEFAULT = 256,
+    CONNECTIONS_DEFAULT = 1024,
 };
 
 struct http_fetcher {

@@ -27,7 +27,7 @@ struct http_fetch_config {
     size_t deny_count;
     const struct http_fetch_override *overrides;
     size_t override_count;
-    size_t connection_max; /* kept open, all hosts together; 0 = 256 */
+    size_t connection_max; /* kept open, all hosts together; 0 = 1024 */
     struct log *log;
     struct stats *stats;
 };
