@@ -224,17 +224,46 @@ static struct err take_again(struct completing *c, const struct stored_event *ev
     return intake_again(c->hs, c->ctx, c->room, &intake, &report);
 }
 
-static struct err take_all_again(struct completing *c)
+/* Whether it failed; what is loaded for that is let go of, for most of these are the state's. */
+static struct err find_failed(struct completing *c, int64_t number, bool *failed_out)
 {
-    for (int64_t number = c->partial.apart; number < c->room->next_apart; number++) {
+    struct stored_event event;
+    bool found = false;
+    TRY(hs_event_load(c->hs, &c->page, c->room, number, &event, &found));
+    *failed_out = found && (event.flags & (EVENT_SOFT_FAILED | EVENT_REJECTED)) &&
+                  !(event.flags & EVENT_OUTLIER) && event.number == number;
+    return OK;
+}
+
+static struct err take_failed_again(struct completing *c, const int64_t *numbers, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
         struct stored_event event;
         bool found = false;
-        TRY(hs_event_load(c->hs, c->ctx, c->room, number, &event, &found));
-        bool failed = found && (event.flags & (EVENT_SOFT_FAILED | EVENT_REJECTED)) &&
-                      !(event.flags & EVENT_OUTLIER) && event.number == number;
-        if (failed) {
+        TRY(hs_event_load(c->hs, c->ctx, c->room, numbers[i], &event, &found));
+        if (found) {
             TRY(take_again(c, &event));
         }
+    }
+    return OK;
+}
+
+static struct err take_all_again(struct completing *c)
+{
+    int64_t number = c->partial.apart;
+    while (number < c->room->next_apart) {
+        int64_t failed[EVENTS_PER_PAGE];
+        size_t count = 0;
+        struct err err = OK;
+        c->page = room_page_begin(c->ctx);
+        for (size_t i = 0; i < EVENTS_PER_PAGE && number < c->room->next_apart && !err.code; i++) {
+            bool is_failed = false;
+            err = find_failed(c, number, &is_failed);
+            failed[count] = number++;
+            count += is_failed;
+        }
+        TRY(room_page_end(c->ctx, &c->page, err));
+        TRY(take_failed_again(c, failed, count));
     }
     return OK;
 }
