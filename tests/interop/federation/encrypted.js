@@ -4,6 +4,7 @@
 
 import assert from "node:assert/strict";
 import { EventType, Preset } from "matrix-js-sdk";
+import { until } from "../lib/checks.js";
 import { register, logIn, Session } from "../lib/session.js";
 
 const ENCRYPTION = {
@@ -69,7 +70,16 @@ export async function encrypted(world, checks) {
             seconds.push(second);
         }
         for (const sender of sessions) {
-            await sayToAll(roomId, sender, seconds, `also for the new ones, ${sender.userId}`);
+            for (const second of seconds) {
+                await until(`${sender.userId} knows ${second.deviceId}`, async () => {
+                    const known = await sender.crypto.getUserDeviceInfo([second.userId], true);
+                    return known.get(second.userId)?.has(second.deviceId);
+                });
+                const text = `also for ${second.deviceId}, ${sender.userId}`;
+                await sayToAll(roomId, sender, [second], text).catch((error) => {
+                    throw new Error(`${sender.userId} to ${second.userId} ${second.deviceId}: ${error}`);
+                });
+            }
         }
     });
 }

@@ -99,6 +99,7 @@ async function moderation(host, guest, third) {
     await isMember(third, roomId, third.id, "leave");
     await third.join(roomId, guest.server.name);
     await isMember(guest, roomId, third.id, "join");
+    await isMember(host, roomId, third.id, "join");
     await host.post(path("ban"), { user_id: third.id });
     await isMember(guest, roomId, third.id, "ban");
     await until("the ban is known to the banned", async () => {
