@@ -52,8 +52,8 @@ void edus_out_free(struct edus_out **edus)
     *edus = NULL;
 }
 
-/* Counted apart from those at the event that is being given out: events may lie far behind the head,
- * and going to and fro between the two costs what differs between them each time. */
+/* Counted apart from those at the event that is being given out: events may lie far behind the
+ * head, and going to and fro between the two costs what differs between them each time. */
 static struct err servers_now(struct outbox *outbox, struct ctx *ctx, struct room *room,
                               struct server_names *names_out)
 {

@@ -13,22 +13,25 @@ enum { SHORT_TIMEOUT_MS = 15000, EVENT_ID_CHARS = 18 };
  * M_UNABLE_TO_GRANT_JOIN ask for another server. */
 static bool falls_over(struct err err)
 {
-    switch (err.code) {
-    case ERR_LIMIT:
-    case ERR_SYNTAX:
-    case ERR_TIMEOUT:
-    case ERR_UNAVAILABLE:
-    case ERR_M_NOT_FOUND:
-    case ERR_M_UNRECOGNIZED:
-    case ERR_M_LIMIT_EXCEEDED:
-    case ERR_M_INVALID_PARAM:
-    case ERR_M_REMOTE:
-    case ERR_M_UNABLE_TO_AUTHORISE_JOIN:
-    case ERR_M_UNABLE_TO_GRANT_JOIN:
-        return true;
-    default:
-        return false;
+    static const uint32_t codes[] = {
+        ERR_LIMIT,
+        ERR_SYNTAX,
+        ERR_TIMEOUT,
+        ERR_UNAVAILABLE,
+        ERR_M_NOT_FOUND,
+        ERR_M_UNRECOGNIZED,
+        ERR_M_LIMIT_EXCEEDED,
+        ERR_M_INVALID_PARAM,
+        ERR_M_REMOTE,
+        ERR_M_UNABLE_TO_AUTHORISE_JOIN,
+        ERR_M_UNABLE_TO_GRANT_JOIN,
+    };
+    for (size_t i = 0; i < COUNT_OF(codes); i++) {
+        if (err.code == codes[i]) {
+            return true;
+        }
     }
+    return false;
 }
 
 /* How much an error says to the user. */

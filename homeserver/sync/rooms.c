@@ -138,7 +138,9 @@ static struct err write_joined(struct sync_job *job, struct sync_room *room, str
     return OK;
 }
 
-/* Everybody in a room that the caller joined or left begins or may cease to share one. */
+/* Everybody in a room that the caller joined or left begins or may cease to share one. Of those
+ * begin to, the caller is one: other servers learn of the caller's devices, which the caller's
+ * other devices may want to look at. */
 static struct err note_everybody(struct sync_job *job, struct sync_room *room,
                                  struct sync_users *users)
 {
@@ -148,7 +150,7 @@ static struct err note_everybody(struct sync_job *job, struct sync_room *room,
     }
     TRY(hs_room_members(job->hs, job->room_ctx, room->room, MEMBERSHIP_JOIN, 0, &members));
     for (size_t i = 0; i < members.count; i++) {
-        if (members.items[i].user != job->viewer.user) {
+        if (members.items[i].user != job->viewer.user || users == &job->arrived) {
             sync_users_add(job->ctx, users, members.items[i].user);
         }
     }
