@@ -224,30 +224,31 @@ static struct err take_again(struct completing *c, const struct stored_event *ev
     return intake_again(c->hs, c->ctx, c->room, &intake, &report);
 }
 
-/* Whether it failed; what is loaded for that is let go of, for most of these are the state's. */
-static struct err find_failed(struct completing *c, int64_t number, bool *failed_out)
+static struct err load_failed(struct completing *c, struct ctx *ctx, int64_t number,
+                              struct stored_event *event_out, bool *failed_out)
 {
-    struct stored_event event;
     bool found = false;
-    TRY(hs_event_load(c->hs, &c->page, c->room, number, &event, &found));
-    *failed_out = found && (event.flags & (EVENT_SOFT_FAILED | EVENT_REJECTED)) &&
-                  !(event.flags & EVENT_OUTLIER) && event.number == number;
+    TRY(hs_event_load(c->hs, ctx, c->room, number, event_out, &found));
+    *failed_out = found && (event_out->flags & (EVENT_SOFT_FAILED | EVENT_REJECTED)) &&
+                  !(event_out->flags & EVENT_OUTLIER) && event_out->number == number;
     return OK;
 }
 
+/* One that was taken with another is no longer a failed one. */
 static struct err take_failed_again(struct completing *c, const int64_t *numbers, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         struct stored_event event;
-        bool found = false;
-        TRY(hs_event_load(c->hs, c->ctx, c->room, numbers[i], &event, &found));
-        if (found) {
+        bool failed = false;
+        TRY(load_failed(c, c->ctx, numbers[i], &event, &failed));
+        if (failed) {
             TRY(take_again(c, &event));
         }
     }
     return OK;
 }
 
+/* Most of these are the state's, and let go of page by page. */
 static struct err take_all_again(struct completing *c)
 {
     int64_t number = c->partial.apart;
@@ -257,8 +258,9 @@ static struct err take_all_again(struct completing *c)
         struct err err = OK;
         c->page = room_page_begin(c->ctx);
         for (size_t i = 0; i < EVENTS_PER_PAGE && number < c->room->next_apart && !err.code; i++) {
+            struct stored_event event;
             bool is_failed = false;
-            err = find_failed(c, number, &is_failed);
+            err = load_failed(c, &c->page, number, &event, &is_failed);
             failed[count] = number++;
             count += is_failed;
         }
