@@ -272,6 +272,20 @@ static struct err leave_remote(struct entry *e)
     return e->hs->remote->leave(e->hs, e->ctx, &want);
 }
 
+/* The invite stands in this server's own log, and no other server has a member to tell. */
+static struct err is_ours_alone(struct entry *e, const struct user_room *mine, bool *is_out)
+{
+    struct slice *servers = NULL;
+    size_t count = 0;
+    *is_out = false;
+    if (mine->invite_state.len || hs_room_head(e->room).number == 0) {
+        return OK;
+    }
+    TRY(hs_room_servers(e->hs, e->ctx, e->room, &servers, &count));
+    *is_out = count == 0;
+    return OK;
+}
+
 struct err hs_room_leave(struct hs *hs, struct ctx *ctx, const struct actor *actor,
                          struct slice room_id, struct slice reason)
 {
@@ -284,8 +298,12 @@ struct err hs_room_leave(struct hs *hs, struct ctx *ctx, const struct actor *act
     TRY(hs_user_room(hs, ctx, actor->user, hs_room_info(e.room).number, &mine, &found));
     bool waits =
         found && (mine.membership == MEMBERSHIP_INVITE || mine.membership == MEMBERSHIP_KNOCK);
+    bool alone = false;
     if (waits && !hs_room_is_here(ctx, e.room)) {
-        return leave_remote(&e);
+        TRY(is_ours_alone(&e, &mine, &alone));
+        if (!alone) {
+            return leave_remote(&e);
+        }
     }
     struct member_change change = {
         .target = actor->user_id, .membership = MEMBERSHIP_LEAVE, .reason = reason};

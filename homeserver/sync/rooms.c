@@ -138,9 +138,8 @@ static struct err write_joined(struct sync_job *job, struct sync_room *room, str
     return OK;
 }
 
-/* Everybody in a room that the caller joined or left begins or may cease to share one. Of those
- * begin to, the caller is one: other servers learn of the caller's devices, which the caller's
- * other devices may want to look at. */
+/* Everybody in a room that the caller joined or left: they begin or may cease to share one. The
+ * caller too, who joins: other servers learn of devices that the caller's others may not know. */
 static struct err note_everybody(struct sync_job *job, struct sync_room *room,
                                  struct sync_users *users)
 {
