@@ -103,8 +103,9 @@ static struct err refusal(struct fetching *f, const struct fed_answer *answer, b
     struct json body = {0};
     bool parsed = json_parse(f->ctx->arena, answer->body, &body).code == 0;
     struct slice errcode = parsed ? json_get_string(&body, LIT("errcode")) : (struct slice){0};
-    *is_old_out =
-        answer->status == 404 && (!errcode.len || slice_eq(errcode, LIT("M_UNRECOGNIZED")));
+    /* What is no answer of this protocol comes from something that does not know the endpoint. */
+    *is_old_out = errcode.len ? slice_eq(errcode, LIT("M_UNRECOGNIZED")) && answer->status == 404
+                              : answer->status / 100 == 4;
     if (slice_eq(errcode, LIT("M_NOT_YET_UPLOADED"))) {
         return err_make(ERR_M_NOT_YET_UPLOADED, "announced at its server");
     }

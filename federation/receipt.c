@@ -244,6 +244,28 @@ static struct slice inviter_of(struct ctx *ctx, const struct user_room *entry, s
     return (struct slice){0};
 }
 
+/* The end of an invite or knock cites it; a leave from before it (an unban) does not. */
+static struct err cites_entry(const struct receipt *receipt, const struct received *received,
+                              const struct user_room *entry, bool *cites_out)
+{
+    struct stored_event stored;
+    bool found = false;
+    const struct event *event = &received->event;
+    *cites_out = true;
+    if (entry->number) {
+        TRY(hs_event_scan(receipt->hs, receipt->ctx, received->room, entry->number, &stored,
+                          &found));
+    }
+    if (!found) {
+        return OK;
+    }
+    *cites_out = false;
+    for (size_t i = 0; i < event->auth_event_count && !*cites_out; i++) {
+        *cites_out = ids_event_eq(event->auth_events[i], stored.event.id);
+    }
+    return OK;
+}
+
 /* Without the room's state nobody's power can be told: only who invited may surely take it back.
  * Whoever knocked is told by a server that could have let the user in. */
 static struct err take_withdrawal(const struct receipt *receipt, struct received *received)
@@ -255,15 +277,17 @@ static struct err take_withdrawal(const struct receipt *receipt, struct received
     struct user_room entry = {0};
     uint64_t user = 0;
     bool found = false;
+    bool cites = false;
     TRY(hs_user_find(hs, ctx, event->state_key, &user, &found));
     if (found) {
         TRY(hs_user_room(hs, ctx, user, info.number, &entry, &found));
     }
+    TRY(cites_entry(receipt, received, &entry, &cites));
     struct slice inviter = inviter_of(ctx, &entry, event->state_key);
     bool fits = slice_eq(inviter, event->sender.s);
     bool open =
         (entry.membership == MEMBERSHIP_INVITE && fits) || entry.membership == MEMBERSHIP_KNOCK;
-    if (!found || !open) {
+    if (!found || !open || !cites) {
         receipt_refuse(receipt, received, RECEIPT_ROOM,
                        err_public(ERR_M_NOT_FOUND, "This server is not in the room."));
         return OK;

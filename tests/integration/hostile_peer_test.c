@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { DRIP_MS = 20, TIMEOUT_MS = 400, BODY_MAX = 100000 };
+enum { DRIP_MS = 20, TIMEOUT_MS = 2500, DRIP_TIMEOUT_MS = 400, BODY_MAX = 100000 };
 
 /* A server that sends `first`, then `again` for ever (with a pause when it drips), or closes. */
 static struct {
@@ -112,7 +112,7 @@ static struct err ask(const struct attack *attack, struct http_fetch_reply *repl
     struct ctx ctx = {.arena = arena, .now = &now};
     struct http_fetch_request request = {
         .url = arena_printf(arena, "http://127.0.0.1:%u/", server.port),
-        .timeout_ms = TIMEOUT_MS,
+        .timeout_ms = attack->drips ? DRIP_TIMEOUT_MS : TIMEOUT_MS,
         .body_bytes_max = BODY_MAX,
         .redirects_max = 5,
     };
