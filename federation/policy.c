@@ -61,29 +61,53 @@ static struct err add_signature(struct ctx *ctx, const struct policy *policy, st
     return event_parse_tree(ctx->arena, event_io->rules, &tree, event_io);
 }
 
-static struct err ask(struct fed *fed, struct ctx *ctx, const struct policy *policy,
-                      struct event *event_io)
+/* good_out: the policy server gave a signature that holds, and the event has it now. */
+static struct err request_signature(struct fed *fed, struct ctx *ctx, const struct policy *policy,
+                                    struct event *event_io, bool *good_out)
 {
     struct json answer;
     struct event signed_event = *event_io;
-    bool good = false;
     struct fed_call call = {.destination = policy->via,
                             .method = LIT("POST"),
                             .path = LIT("/_matrix/policy/v1/sign"),
                             .content = event_tree(ctx->arena, event_io),
                             .timeout_ms = ASK_TIMEOUT_MS};
-    struct err err = fed_call_json(fed, ctx, &call, &answer);
-    if (err.code == ERR_WAITS || err.code == ERR_CANCELLED) {
-        return err;
-    }
-    struct slice text = err.code ? (struct slice){0}
-                                 : json_get_string(json_get_object(&answer, policy->via), key_id);
+    *good_out = false;
+    TRY(fed_call_json(fed, ctx, &call, &answer));
+    struct slice text = json_get_string(json_get_object(&answer, policy->via), key_id);
     if (!text.ptr || add_signature(ctx, policy, text, &signed_event).code != 0) {
         return OK;
     }
-    TRY(has_signature(ctx, policy, &signed_event, &good));
-    *event_io = good ? signed_event : *event_io;
+    TRY(has_signature(ctx, policy, &signed_event, good_out));
+    *event_io = *good_out ? signed_event : *event_io;
     return OK;
+}
+
+static struct err ask(struct fed *fed, struct ctx *ctx, const struct policy *policy,
+                      struct event *event_io)
+{
+    bool good = false;
+    struct err err = request_signature(fed, ctx, policy, event_io, &good);
+    return err.code == ERR_WAITS || err.code == ERR_CANCELLED ? err : OK;
+}
+
+struct err fed_policy_sign(struct hs *hs, struct ctx *ctx, struct room *room,
+                           const struct event *event, struct event *signed_out)
+{
+    struct policy policy = {0};
+    bool enabled = false;
+    bool good = false;
+    *signed_out = *event;
+    if (event_is(event, LIT("m.room.policy"), LIT(""))) {
+        return OK;
+    }
+    TRY(find_policy(hs, ctx, room, &policy, &enabled));
+    if (!enabled || hs_is_local(hs, policy.via)) {
+        return OK;
+    }
+    TRY(request_signature(hs->fed, ctx, &policy, signed_out, &good));
+    return good ? OK
+                : err_public(ERR_M_FORBIDDEN, "The room's policy server did not sign the event.");
 }
 
 struct err fed_policy_check(struct fed *fed, struct ctx *ctx, struct room *room,

@@ -8,3 +8,7 @@
  * wait outside the waiting pool. */
 struct err fed_policy_check(struct fed *fed, struct ctx *ctx, struct room *room,
                             struct event *event_io, bool *failed_out) MUST_USE;
+/* A part of the port (remote.h): an event of this server, with the policy server's signature when
+ * its room asks for one. */
+struct err fed_policy_sign(struct hs *hs, struct ctx *ctx, struct room *room,
+                           const struct event *event, struct event *signed_out) MUST_USE;

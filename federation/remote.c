@@ -6,6 +6,7 @@
 #include "federation/out_member.h"
 #include "federation/out_query.h"
 #include "federation/partial.h"
+#include "federation/policy.h"
 
 const struct hs_remote fed_remote = {
     .join = fed_join,
@@ -18,5 +19,6 @@ const struct hs_remote fed_remote = {
     .timestamp_to_event = fed_timestamp,
     .hierarchy = fed_hierarchy,
     .media = fed_media,
+    .policy_sign = fed_policy_sign,
     .backfill = fed_backfill,
 };

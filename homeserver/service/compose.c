@@ -2,6 +2,7 @@
 
 #include "crypto/token.h"
 #include "homeserver/room/auth.h"
+#include "homeserver/service/remote.h"
 #include "homeserver/service/room_priv.h"
 
 #include <stdatomic.h>
@@ -230,6 +231,97 @@ struct err hs_compose(struct hs *hs, struct ctx *ctx, struct room *room,
     uint64_t lane = lane_of_room(room->number);
     workers_lane_enter(hs->workers, lane);
     struct err err = compose_in_lane(&composing, event_out);
+    workers_lane_leave(hs->workers, lane);
+    return err;
+}
+
+/* --- events that a policy server signs --- */
+
+/* Whether the room names one, remembered for as long as its state stays. */
+static struct err names_policy(struct composing *c, bool *names_out)
+{
+    struct stored_event policy;
+    struct room_head head = hs_room_head(c->room);
+    pthread_mutex_lock(&c->room->lock);
+    bool known = c->room->policy_root == head.root;
+    *names_out = c->room->names_policy;
+    pthread_mutex_unlock(&c->room->lock);
+    if (known) {
+        return OK;
+    }
+    TRY(hs_state_event(c->hs, c->ctx, c->room, head.root, LIT("m.room.policy"), LIT(""), &policy,
+                       names_out));
+    pthread_mutex_lock(&c->room->lock);
+    c->room->policy_root = head.root;
+    c->room->names_policy = *names_out;
+    pthread_mutex_unlock(&c->room->lock);
+    return OK;
+}
+
+static struct err find_sent(struct composing *c, struct hs_sent *sent_out, bool *found_out)
+{
+    TRY(hs_txn_find(c->hs, c->ctx, c->room, c->draft, sent_out, found_out));
+    return *found_out ? OK : find_identical(c, sent_out, found_out);
+}
+
+static struct err begin_policed(struct composing *c, struct event *event_out,
+                                struct hs_sent *sent_out, bool *found_out)
+{
+    room_state_cache_trim(c->room);
+    TRY(find_sent(c, sent_out, found_out));
+    if (*found_out) {
+        return OK;
+    }
+    TRY(compose_in_lane(c, event_out));
+    c->root = c->root ? c->root : c->room->head.root;
+    return OK;
+}
+
+/* What was sent meanwhile stands beside the event, as it does beside those of other servers. */
+static struct err end_policed(struct composing *c, const struct event *event,
+                              struct hs_sent *sent_out)
+{
+    bool found = false;
+    TRY(room_check_there(c->room));
+    room_state_cache_trim(c->room);
+    TRY(find_sent(c, sent_out, &found));
+    if (found) {
+        return OK;
+    }
+    TRY(authorise(c, event));
+    struct room_append append = {.event = event,
+                                 .sender = c->draft->sender_number,
+                                 .device_id = c->draft->device_id,
+                                 .txn_id = c->draft->txn_id,
+                                 .has_before = true,
+                                 .state_before = c->root};
+    return room_append(c->hs, c->ctx, c->room, &append, sent_out);
+}
+
+struct err hs_send_policed(struct hs *hs, struct ctx *ctx, struct room *room,
+                           const struct hs_draft *draft, struct hs_sent *sent_out)
+{
+    struct composing c = {.hs = hs, .ctx = ctx, .room = room, .draft = draft};
+    struct event event;
+    struct event signed_event;
+    bool named = false;
+    bool found = false;
+    uint64_t lane = lane_of_room(room->number);
+    if (hs->remote && hs->remote->policy_sign) {
+        TRY(names_policy(&c, &named));
+    }
+    if (!named) {
+        return hs_send(hs, ctx, room, draft, sent_out);
+    }
+    workers_lane_enter(hs->workers, lane);
+    struct err err = begin_policed(&c, &event, sent_out, &found);
+    workers_lane_leave(hs->workers, lane);
+    if (err.code != 0 || found) {
+        return err;
+    }
+    TRY(hs->remote->policy_sign(hs, ctx, room, &event, &signed_event));
+    workers_lane_enter(hs->workers, lane);
+    err = end_policed(&c, &signed_event, sent_out);
     workers_lane_leave(hs->workers, lane);
     return err;
 }

@@ -27,6 +27,11 @@ struct hs_sent {
  * identical state event gives the existing one back. */
 struct err hs_send(struct hs *hs, struct ctx *ctx, struct room *room, const struct hs_draft *draft,
                    struct hs_sent *sent_out) MUST_USE;
+/* hs_send for what clients send: in a room with a policy server the event is shown to it first, and
+ * goes out with its signature. In no lane. ERR_WAITS as remote.h has it; the policy server's
+ * refusal with its text. Spec: server-server, "Policy Servers". */
+struct err hs_send_policed(struct hs *hs, struct ctx *ctx, struct room *room,
+                           const struct hs_draft *draft, struct hs_sent *sent_out) MUST_USE;
 /* The event that hs_send would append now, sealed and allowed but stored nowhere: the template of a
  * make_join, an invite that another server signs first. The sender may be of another server. */
 struct err hs_compose(struct hs *hs, struct ctx *ctx, struct room *room,

@@ -123,6 +123,8 @@ struct room {
     struct map *entries_owned; /* of joined local users: number -> struct user_room *; or NULL */
     uint64_t entries_version;  /* counts those that were dropped */
     struct room_levels *levels_owned; /* of some state, see room_levels_get; may be NULL */
+    uint64_t policy_root;             /* the state of which names_policy speaks; 0 = none */
+    bool names_policy;                /* it has an m.room.policy */
     struct map *servers_owned;        /* server name -> joined members; NULL = not asked for */
 
     /* lane */

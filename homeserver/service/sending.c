@@ -101,7 +101,7 @@ static struct err send_message_in_lane(struct hs *hs, struct ctx *ctx, struct ro
         return OK;
     }
     TRY(check_relation(hs, ctx, room, request));
-    return hs_send(hs, ctx, room, &draft, sent_out);
+    return hs_send_policed(hs, ctx, room, &draft, sent_out);
 }
 
 struct err hs_send_message(struct hs *hs, struct ctx *ctx, struct room *room,
@@ -205,7 +205,7 @@ static struct err send_state_in_lane(struct hs *hs, struct ctx *ctx, struct room
 {
     struct hs_draft draft = draft_of(request);
     TRY(check_state(hs, ctx, room, request));
-    return hs_send(hs, ctx, room, &draft, sent_out);
+    return hs_send_policed(hs, ctx, room, &draft, sent_out);
 }
 
 /* A member event written by hand takes the same road as the membership endpoints. */
@@ -284,7 +284,7 @@ static struct err redact_in_lane(struct hs *hs, struct ctx *ctx, struct room *ro
     TRY(hs_event_find(hs, ctx, room, event_id, &target, &found));
     if (!found) {
         TRY(check_unknown_target(hs, ctx, room, request));
-        return hs_send(hs, ctx, room, &draft, sent_out);
+        return hs_send_policed(hs, ctx, room, &draft, sent_out);
     }
     /* Versions 1 and 2 compare the servers of the event ids, so the one to come needs a server. */
     struct user_id sender = ids_trust_user(request->actor->user_id);
@@ -300,7 +300,7 @@ static struct err redact_in_lane(struct hs *hs, struct ctx *ctx, struct room *ro
                      slice_eq(target.event.type, LIT("m.room.create")))) {
         return err_public(ERR_M_FORBIDDEN, "You do not have the power to redact this event.");
     }
-    return hs_send(hs, ctx, room, &draft, sent_out);
+    return hs_send_policed(hs, ctx, room, &draft, sent_out);
 }
 
 /* redact_is_allowed lets users of one server redact each other; among clients of this server only
