@@ -28,7 +28,8 @@ static enum sync_standing standing_of_absent(const struct sync_job *job,
             ? SYNC_LEFT
             : SYNC_TURNED_AWAY;
     if (job->request->initial) {
-        /* include_leave is about rooms that the user has left; a ban is told to a new client too. */
+        /* include_leave is about rooms that the user has left; a ban is told to a new client too.
+         */
         bool wanted = job->filter->include_leave || entry->membership == MEMBERSHIP_BAN;
         return wanted && !entry->forgotten ? left : SYNC_NOT_SHOWN;
     }
