@@ -458,7 +458,7 @@ static void stop(struct outbox *outbox, bool is_abandoned)
     outbox->stopping = true;
     outbox->is_abandoned = is_abandoned;
     pthread_cond_signal(&outbox->wake);
-    while (outbox->sending > 0) {
+    while (outbox->sending > 0 || outbox->leaving > 0) {
         pthread_cond_wait(&outbox->calm, &outbox->lock);
     }
     pthread_mutex_unlock(&outbox->lock);

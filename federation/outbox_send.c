@@ -481,10 +481,12 @@ void outbox_send_job(void *arg)
     }
     arena_free(&ctx.arena);
     pthread_mutex_lock(&outbox->lock);
-    bool goes_on = !outbox->stopping; /* else the outbox may be gone after the unlock */
+    outbox->leaving++;
     finish(outbox, dest, end, until_ms);
     pthread_mutex_unlock(&outbox->lock);
-    if (goes_on) {
-        outbox_pump(outbox);
-    }
+    outbox_pump(outbox);
+    pthread_mutex_lock(&outbox->lock);
+    outbox->leaving--; /* after the last one the outbox may go */
+    pthread_cond_broadcast(&outbox->calm);
+    pthread_mutex_unlock(&outbox->lock);
 }

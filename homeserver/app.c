@@ -322,6 +322,8 @@ void app_free(struct app **app)
     if (a->hs.fetcher) {
         http_fetcher_stop(a->hs.fetcher);
     }
+    workers_join(a->hs.waiters);
+    workers_join(a->hs.workers);
     workers_free(&a->hs.waiters);
     workers_free(&a->hs.workers);
     fed_free(&a->fed);

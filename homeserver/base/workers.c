@@ -56,6 +56,7 @@ struct workers {
     size_t awake, awake_max; /* threads that neither sleep nor wait; those being woken count */
     bool lane_turn;          /* lanes and free jobs take turns */
     bool stopping;
+    bool ended; /* no thread is left */
     struct sleeper *to_signal; /* by whoever has the mutex, after giving it back */
     size_t thread_count;
     pthread_t *threads;
@@ -325,10 +326,9 @@ struct workers *workers_new(const char *name, size_t thread_count, size_t queue_
     return workers;
 }
 
-void workers_free(struct workers **pool)
+void workers_join(struct workers *workers)
 {
-    struct workers *workers = *pool;
-    if (!workers) {
+    if (!workers || workers->ended) {
         return;
     }
     pthread_mutex_lock(&workers->mutex);
@@ -338,6 +338,18 @@ void workers_free(struct workers **pool)
     for (size_t i = 0; i < workers->thread_count; i++) {
         pthread_join(workers->threads[i], NULL);
     }
+    pthread_mutex_lock(&workers->mutex);
+    workers->ended = true;
+    pthread_mutex_unlock(&workers->mutex);
+}
+
+void workers_free(struct workers **pool)
+{
+    struct workers *workers = *pool;
+    if (!workers) {
+        return;
+    }
+    workers_join(workers);
     while (workers->spare) {
         struct job *next = workers->spare->next;
         mem_free(workers->spare);
@@ -386,7 +398,7 @@ static void append_job(struct workers *workers, struct job *job, uint64_t key)
 bool workers_submit(struct workers *workers, uint64_t lane, job_fn fn, void *arg)
 {
     pthread_mutex_lock(&workers->mutex);
-    bool room = workers->queued < workers->queue_max;
+    bool room = workers->queued < workers->queue_max && !workers->ended;
     if (room) {
         struct job *job = new_job(workers);
         *job = (struct job){.fn = fn, .arg = arg};

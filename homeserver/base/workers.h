@@ -9,7 +9,10 @@ struct workers;
 typedef void (*job_fn)(void *arg);
 
 struct workers *workers_new(const char *name, size_t thread_count, size_t queue_max);
-/* Runs what is queued, then stops. */
+/* Runs what is queued, then ends the threads; nothing can be queued afterwards. Pools whose jobs
+ * queue jobs in each other are all joined before any is freed. */
+void workers_join(struct workers *workers);
+/* Joins and frees. */
 void workers_free(struct workers **workers);
 /* Queues a job; false when the queue is full (answer 503). lane 0 = none. */
 bool workers_submit(struct workers *workers, uint64_t lane, job_fn fn, void *arg);

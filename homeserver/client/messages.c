@@ -165,7 +165,7 @@ static struct err fill_piece(struct cs_room_call *call, struct page *page)
         int64_t edge = events.items[events.count - 1].number;
         page->next = page->forward ? edge + 1 : edge;
     }
-    if (!page->has_more && !page->forward && range.to == page->gap - 1) {
+    if (!page->has_more && !page->forward && page->gap > INT64_MIN && range.to == page->gap - 1) {
         page->next = page->gap;
         page->has_more = true;
     }

@@ -22,8 +22,9 @@ static struct {
     int listener;
     uint16_t port;
     pthread_t thread;
-    const char *first, *again;
-    bool drips;
+    const char *_Atomic first;
+    const char *_Atomic again;
+    _Atomic bool drips;
     _Atomic bool stop;
     _Atomic unsigned connections;
 } server;

@@ -12,7 +12,7 @@ struct house {
     struct now now;
     struct ctx ctx;
     struct arena *conf_arena;
-    int64_t wall_ms, mono_ms;
+    _Atomic int64_t wall_ms, mono_ms;
     char folder[64];
 };
 

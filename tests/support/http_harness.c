@@ -294,6 +294,8 @@ int harness_stop(void **state)
 {
     struct harness *harness = *state;
     http_server_stop(harness->server, 3000);
+    workers_join(harness->waiters);
+    workers_join(harness->workers);
     workers_free(&harness->waiters);
     workers_free(&harness->workers);
     http_server_free(&harness->server);

@@ -91,8 +91,8 @@ static void malformed_signatures_count_for_nothing(void **state)
         "{\"remote:8448\":\"x\"}",
         "{\"remote:8448\":{\"ed25519:1\":\"AAAA\"}}",
         "{\"remote:8448\":{\"rsa:1\":\"AAAA\"}}",
-        "{\"remote:8448\":{\"ed25519:1\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
-        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"}}",
+        ("{\"remote:8448\":{\"ed25519:1\":\"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+         "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\"}}"),
         "{\"other\":{\"ed25519:1\":\"AAAA\"}}",
     };
     struct arena *arena = w->house.ctx.arena;
