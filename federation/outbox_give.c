@@ -339,7 +339,9 @@ static struct err reload_all(struct reload *r)
             }
         }
     }
-    qsort(r->items, r->count, r->count ? sizeof *r->items : 1, by_pos);
+    if (r->count > 1) {
+        qsort(r->items, r->count, sizeof *r->items, by_pos);
+    }
     return OK;
 }
 
