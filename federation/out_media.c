@@ -233,6 +233,9 @@ struct err fed_media(struct hs *hs, struct ctx *ctx, struct slice server, struct
     }
     f.draft.media_id = f.kept_id;
     struct err err = fetch(&f);
+    if (err.code == ERR_UNAVAILABLE || err.code == ERR_TIMEOUT) {
+        err = err_public(ERR_M_REMOTE, "The file's server could not be reached.");
+    }
     media_upload_abort(&f.upload);
     end_fetching(hs->fed->media, f.kept_id);
     return err;

@@ -158,11 +158,13 @@ static void drive(ares_channel channel, struct ctx *ctx)
     while (now_mono_us() / 1000 < until_ms) {
         ares_socket_t sockets[ARES_GETSOCK_MAXNUM];
         struct pollfd fds[ARES_GETSOCK_MAXNUM];
-        int mask = ares_getsock(channel, sockets, ARES_GETSOCK_MAXNUM);
+        /* low bits: to read, high bits: to write; the library's own macros shift into the sign */
+        unsigned mask = (unsigned)ares_getsock(channel, sockets, ARES_GETSOCK_MAXNUM);
         nfds_t count = 0;
         for (int i = 0; i < ARES_GETSOCK_MAXNUM; i++) {
-            short events = (short)((ARES_GETSOCK_READABLE(mask, i) ? POLLIN : 0) |
-                                   (ARES_GETSOCK_WRITABLE(mask, i) ? POLLOUT : 0));
+            bool reads = (mask >> i & 1U) != 0;
+            bool writes = (mask >> (i + ARES_GETSOCK_MAXNUM) & 1U) != 0;
+            short events = (short)((reads ? POLLIN : 0) | (writes ? POLLOUT : 0));
             if (events) {
                 fds[count++] = (struct pollfd){.fd = sockets[i], .events = events};
             }

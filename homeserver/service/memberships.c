@@ -290,6 +290,7 @@ static struct err renew_member(struct hs *hs, struct ctx *ctx, struct room *room
     struct slice drop[] = {fields_of_profile[0], fields_of_profile[1],
                            LIT("join_authorised_via_users_server"), LIT("membership"),
                            LIT("reason")};
+    TRY(room_check_there(room));
     TRY(room_state_current(hs, ctx, room, LIT("m.room.member"), actor->user_id, &current));
     if (membership_of(current) != MEMBERSHIP_JOIN) {
         return OK;
@@ -315,7 +316,11 @@ static struct err on_profile_change(struct hs *hs, struct ctx *ctx, uint64_t use
         if (rooms.items[i].membership != MEMBERSHIP_JOIN) {
             continue;
         }
-        TRY(hs_room_get(hs, ctx, rooms.items[i].room, &room));
+        struct err there = hs_room_get(hs, ctx, rooms.items[i].room, &room);
+        if (there.code == ERR_M_NOT_FOUND) { /* purged meanwhile */
+            continue;
+        }
+        TRY(there);
         uint64_t lane = lane_of_room(room->number);
         workers_lane_enter(hs->workers, lane);
         struct err err = renew_member(hs, ctx, room, &actor);
