@@ -77,7 +77,7 @@ struct outbox {
     struct map *dests;
     struct ready_list proven, doubtful;
     size_t sending, doubtful_sending, ready;
-    size_t leaving; /* jobs that have sent and still use the outbox */
+    size_t leaving;          /* jobs that have sent and still use the outbox */
     struct dest_list timers; /* heap by next_try_ms */
     struct dest_list chores;
     struct change *changes; /* not yet given out */

@@ -56,7 +56,7 @@ struct workers {
     size_t awake, awake_max; /* threads that neither sleep nor wait; those being woken count */
     bool lane_turn;          /* lanes and free jobs take turns */
     bool stopping;
-    bool ended; /* no thread is left */
+    bool ended;                /* no thread is left */
     struct sleeper *to_signal; /* by whoever has the mutex, after giving it back */
     size_t thread_count;
     pthread_t *threads;
