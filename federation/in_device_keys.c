@@ -127,56 +127,6 @@ static struct err query(void *app, struct ctx *ctx, const struct http_request *r
 
 /* --- claim --- */
 
-static struct err check_claims(const struct json *wanted)
-{
-    for (uint32_t i = 0; i < wanted->count; i++) {
-        const struct json *devices = &wanted->members[i].value;
-        bool good = devices->type == JSON_OBJECT;
-        for (uint32_t j = 0; good && j < devices->count; j++) {
-            good = devices->members[j].value.type == JSON_STRING;
-        }
-        if (!good) {
-            return err_public(ERR_M_BAD_JSON,
-                              "one_time_keys maps user ids to device ids and these to algorithms.");
-        }
-    }
-    return OK;
-}
-
-static struct err claim_of(struct hs *hs, struct ctx *ctx, const struct json_member *wanted,
-                           struct json_out *out)
-{
-    uint64_t user = 0;
-    bool found = false;
-    size_t count = wanted->value.count;
-    struct key_claim *claims = arena_array(ctx->arena, count + 1, sizeof *claims);
-    TRY(find_own(hs, ctx, wanted->key, &user, &found));
-    if (!found) {
-        return OK;
-    }
-    for (size_t i = 0; i < count; i++) {
-        claims[i].device_id = wanted->value.members[i].key;
-        claims[i].algorithm = wanted->value.members[i].value.text;
-    }
-    TRY(hs_keys_claim(hs, ctx, user, claims, count));
-    size_t found_count = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (!claims[i].found) {
-            continue;
-        }
-        if (found_count++ == 0) { /* a user without keys is left out */
-            json_out_key_object(out, wanted->key);
-        }
-        json_out_key_object(out, claims[i].device_id);
-        json_out_key_raw(out, claims[i].key_name, claims[i].json);
-        json_out_object_end(out);
-    }
-    if (found_count > 0) {
-        json_out_object_end(out);
-    }
-    return OK;
-}
-
 static struct err claim(void *app, struct ctx *ctx, const struct http_request *request,
                         struct http_reply *reply)
 {
@@ -184,11 +134,11 @@ static struct err claim(void *app, struct ctx *ctx, const struct http_request *r
     struct json_out out = json_out_to(&reply->body);
     const struct json *wanted = wanted_of(request, LIT("one_time_keys"), &err);
     TRY(err);
-    TRY(check_claims(wanted));
+    TRY(hs_keys_check_claims(wanted));
     json_out_object(&out);
     json_out_key_object(&out, LIT("one_time_keys"));
     for (uint32_t i = 0; i < wanted->count; i++) {
-        TRY(claim_of(app, ctx, &wanted->members[i], &out));
+        TRY(hs_keys_write_claims(app, ctx, &wanted->members[i], &out));
     }
     json_out_object_end(&out);
     json_out_object_end(&out);

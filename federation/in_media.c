@@ -3,7 +3,7 @@
 #include "federation/routes.h"
 #include "homeserver/media/media.h"
 
-enum { TIMEOUT_DEFAULT_MS = 20000, TIMEOUT_MAX_MS = 60000, EDGE_MAX = 100000 };
+enum { TIMEOUT_DEFAULT_MS = 20000, TIMEOUT_MAX_MS = 60000 };
 
 static struct err serve(void *app, struct ctx *ctx, const struct http_request *request,
                         struct http_reply *reply, bool is_thumbnail)
@@ -25,20 +25,10 @@ static struct err get_download(void *app, struct ctx *ctx, const struct http_req
     return serve(app, ctx, request, reply, false);
 }
 
-static struct err read_edge(struct ctx *ctx, const struct http_request *request, struct slice name)
-{
-    int64_t edge = 0;
-    TRY(http_query_int(ctx, request, name, 0, &edge));
-    return edge > 0 && edge <= EDGE_MAX
-               ? OK
-               : err_public(ERR_M_INVALID_PARAM, "`width` and `height` must be positive numbers.");
-}
-
 static struct err get_thumbnail(void *app, struct ctx *ctx, const struct http_request *request,
                                 struct http_reply *reply)
 {
-    TRY(read_edge(ctx, request, LIT("width")));
-    TRY(read_edge(ctx, request, LIT("height")));
+    TRY(media_check_edges(ctx, request));
     return serve(app, ctx, request, reply, true);
 }
 

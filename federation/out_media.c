@@ -6,7 +6,6 @@
 #include "homeserver/base/mem.h"
 #include "homeserver/media/media.h"
 
-#include <ctype.h>
 #include <pthread.h>
 
 /* The peer may wait as long for an upload as our client does, and then there is the transfer. */
@@ -54,20 +53,9 @@ static struct err append(void *arg, struct slice bytes)
     return media_upload_append(&f->upload, bytes);
 }
 
-/* A type that can stand in a header of ours. */
-static struct slice clean_type(struct slice type)
-{
-    bool good =
-        type.len > 0 && type.len <= MEDIA_TYPE_BYTES_MAX && slice_find(type, '/') < type.len;
-    for (size_t i = 0; good && i < type.len; i++) {
-        good = isprint((unsigned char)type.ptr[i]);
-    }
-    return good ? type : LIT("application/octet-stream");
-}
-
 static void describe(struct fetching *f, struct slice type, struct slice disposition)
 {
-    f->draft.content_type = clean_type(type);
+    f->draft.content_type = media_clean_type(type);
     f->draft.file_name = media_clean_name(multipart_file_name(f->ctx->arena, disposition));
 }
 

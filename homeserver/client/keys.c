@@ -251,70 +251,19 @@ static struct err query(void *app, struct ctx *ctx, const struct http_request *r
 
 /* --- claim --- */
 
-static struct err check_algorithms(const struct json *wanted)
-{
-    for (uint32_t i = 0; i < wanted->count; i++) {
-        const struct json *devices = &wanted->members[i].value;
-        bool good = devices->type == JSON_OBJECT;
-        for (uint32_t j = 0; good && j < devices->count; j++) {
-            good = devices->members[j].value.type == JSON_STRING;
-        }
-        if (!good) {
-            return err_public(ERR_M_BAD_JSON,
-                              "one_time_keys maps user ids to device ids and these to algorithms.");
-        }
-    }
-    return OK;
-}
-
-static struct err claim_of_user(struct hs *hs, struct ctx *ctx, const struct json_member *wanted,
-                                struct json_out *out)
-{
-    uint64_t user = 0;
-    bool found = false;
-    size_t found_count = 0;
-    size_t count = wanted->value.count;
-    struct key_claim *claims = arena_array(ctx->arena, count + 1, sizeof *claims);
-    TRY(hs_user_find(hs, ctx, wanted->key, &user, &found));
-    for (size_t i = 0; i < count; i++) {
-        claims[i].device_id = wanted->value.members[i].key;
-        claims[i].algorithm = wanted->value.members[i].value.text;
-    }
-    if (found) {
-        TRY(hs_keys_claim(hs, ctx, user, claims, count));
-    }
-    for (size_t i = 0; i < count; i++) {
-        if (!claims[i].found) {
-            continue;
-        }
-        if (found_count++ == 0) {
-            json_out_key_object(out, wanted->key);
-        }
-        json_out_key_object(out, claims[i].device_id);
-        json_out_key_raw(out, claims[i].key_name, claims[i].json);
-        json_out_object_end(out);
-    }
-    if (found_count > 0) {
-        json_out_object_end(out);
-    }
-    return OK;
-}
-
 static struct err claim(void *app, struct ctx *ctx, const struct http_request *request,
                         struct http_reply *reply)
 {
     struct asking asking = {.hs = app, .ctx = ctx};
     struct json_out out = json_out_to(&reply->body);
     TRY(begin(&asking, request, LIT("one_time_keys")));
-    TRY(check_algorithms(asking.wanted));
+    TRY(hs_keys_check_claims(asking.wanted));
     TRY(split(&asking));
     TRY(ask_remotes(&asking, hs_keys_get_remote(app).claim));
     json_out_object(&out);
     json_out_key_object(&out, LIT("one_time_keys"));
     for (uint32_t i = 0; i < asking.wanted->count; i++) {
-        if (hs_user_is_local(app, asking.wanted->members[i].key)) {
-            TRY(claim_of_user(app, ctx, &asking.wanted->members[i], &out));
-        }
+        TRY(hs_keys_write_claims(app, ctx, &asking.wanted->members[i], &out));
     }
     write_remote(&asking, LIT("one_time_keys"), &out);
     json_out_object_end(&out);

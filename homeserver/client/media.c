@@ -5,9 +5,7 @@
 #include "homeserver/media/media.h"
 #include "homeserver/service/remote.h"
 
-#include <ctype.h>
-
-enum { TIMEOUT_DEFAULT_MS = 20000, TIMEOUT_MAX_MS = 60000, EDGE_MAX = 100000 };
+enum { TIMEOUT_DEFAULT_MS = 20000, TIMEOUT_MAX_MS = 60000 };
 
 /* --- uploading --- */
 
@@ -62,24 +60,13 @@ static void abort_upload(void *stream)
 
 static const struct http_stream_hooks upload_hooks = {begin_upload, append_piece, abort_upload};
 
-/* A type that can stand in a header; anything else is just bytes. */
-static struct slice clean_type(struct slice content_type)
-{
-    bool good = content_type.len > 0 && content_type.len <= MEDIA_TYPE_BYTES_MAX &&
-                slice_find(content_type, '/') < content_type.len;
-    for (size_t i = 0; good && i < content_type.len; i++) {
-        good = isprint((unsigned char)content_type.ptr[i]);
-    }
-    return good ? content_type : LIT("application/octet-stream");
-}
-
 static struct err finish(void *app, struct ctx *ctx, const struct http_request *request,
                          struct media *media_out)
 {
     struct upload *upload = request->stream;
     struct slice name = http_query_get(ctx, request, LIT("filename"));
     struct media draft = {.uploader = request->requester->user,
-                          .content_type = clean_type(request->content_type),
+                          .content_type = media_clean_type(request->content_type),
                           .file_name = media_clean_name(name)};
     if (fills_announced(request)) {
         draft.media_id = request->params[1];
@@ -203,22 +190,12 @@ static struct err get_named_download(void *app, struct ctx *ctx, const struct ht
     return serve(app, ctx, request, reply, &view);
 }
 
-static struct err read_edge(struct ctx *ctx, const struct http_request *request, struct slice name)
-{
-    int64_t edge = 0;
-    TRY(http_query_int(ctx, request, name, 0, &edge));
-    return edge > 0 && edge <= EDGE_MAX
-               ? OK
-               : err_public(ERR_M_INVALID_PARAM, "`width` and `height` must be positive numbers.");
-}
-
 static struct err get_thumbnail(void *app, struct ctx *ctx, const struct http_request *request,
                                 struct http_reply *reply)
 {
     struct media_view view = {.is_thumbnail = true};
     struct slice method = http_query_get(ctx, request, LIT("method"));
-    TRY(read_edge(ctx, request, LIT("width")));
-    TRY(read_edge(ctx, request, LIT("height")));
+    TRY(media_check_edges(ctx, request));
     if (method.ptr && !slice_eq(method, LIT("crop")) && !slice_eq(method, LIT("scale"))) {
         return err_public(ERR_M_INVALID_PARAM, "`method` must be crop or scale.");
     }

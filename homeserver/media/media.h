@@ -64,6 +64,10 @@ struct err media_serve(struct hs *hs, struct ctx *ctx, const struct http_request
 /* Whether browsers may show this type in place.
  * Spec: "Serving inline content". */
 bool media_type_is_inline(struct slice content_type);
+/* A type that can stand in a header; anything else is just bytes. Borrows. */
+struct slice media_clean_type(struct slice content_type);
+/* The `width` and `height` that a thumbnail is asked for with. M_INVALID_PARAM. */
+struct err media_check_edges(struct ctx *ctx, const struct http_request *request) MUST_USE;
 /* A file name cut to MEDIA_NAME_BYTES_MAX between two characters; empty when it is no UTF-8.
  * Borrows.
  */

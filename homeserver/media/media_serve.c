@@ -58,6 +58,32 @@ static void add_percent_encoded(struct buf *out, struct slice name)
     }
 }
 
+struct slice media_clean_type(struct slice content_type)
+{
+    bool good = content_type.len > 0 && content_type.len <= MEDIA_TYPE_BYTES_MAX &&
+                slice_find(content_type, '/') < content_type.len;
+    for (size_t i = 0; good && i < content_type.len; i++) {
+        good = isprint((unsigned char)content_type.ptr[i]);
+    }
+    return good ? content_type : LIT("application/octet-stream");
+}
+
+static struct err check_edge(struct ctx *ctx, const struct http_request *request, struct slice name)
+{
+    enum { EDGE_MAX = 100000 };
+    int64_t edge = 0;
+    TRY(http_query_int(ctx, request, name, 0, &edge));
+    return edge > 0 && edge <= EDGE_MAX
+               ? OK
+               : err_public(ERR_M_INVALID_PARAM, "`width` and `height` must be positive numbers.");
+}
+
+struct err media_check_edges(struct ctx *ctx, const struct http_request *request)
+{
+    TRY(check_edge(ctx, request, LIT("width")));
+    return check_edge(ctx, request, LIT("height"));
+}
+
 struct slice media_clean_name(struct slice name)
 {
     size_t len = name.len < MEDIA_NAME_BYTES_MAX ? name.len : MEDIA_NAME_BYTES_MAX;

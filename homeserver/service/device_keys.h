@@ -73,6 +73,12 @@ struct key_claim {
  * which is marked used. What is handed out is durable with the ctx's write ticket. */
 struct err hs_keys_claim(struct hs *hs, struct ctx *ctx, uint64_t user, struct key_claim *claims,
                          size_t count) MUST_USE;
+/* The body of a claim, user id -> (device id -> algorithm): its form, M_BAD_JSON; and the answer
+ * for one user of this server, written as a member of one_time_keys. A user without keys, or of
+ * another server, is left out. */
+struct err hs_keys_check_claims(const struct json *wanted) MUST_USE;
+struct err hs_keys_write_claims(struct hs *hs, struct ctx *ctx, const struct json_member *wanted,
+                                struct json_out *out) MUST_USE;
 
 /* --- other servers --- */
 /* Asks servers for keys, all at once: `wanted` is user id -> list of device ids for a query, user

@@ -595,3 +595,55 @@ struct err hs_key_counts(struct hs *hs, struct ctx *ctx, uint64_t user, struct s
     }
     return decode_counts(ctx, record, counts_out);
 }
+
+struct err hs_keys_check_claims(const struct json *wanted)
+{
+    for (uint32_t i = 0; i < wanted->count; i++) {
+        const struct json *devices = &wanted->members[i].value;
+        bool good = devices->type == JSON_OBJECT;
+        for (uint32_t j = 0; good && j < devices->count; j++) {
+            good = devices->members[j].value.type == JSON_STRING;
+        }
+        if (!good) {
+            return err_public(ERR_M_BAD_JSON,
+                              "one_time_keys maps user ids to device ids and these to algorithms.");
+        }
+    }
+    return OK;
+}
+
+struct err hs_keys_write_claims(struct hs *hs, struct ctx *ctx, const struct json_member *wanted,
+                                struct json_out *out)
+{
+    uint64_t user = 0;
+    bool found = false;
+    size_t found_count = 0;
+    size_t count = wanted->value.count;
+    if (hs_user_is_local(hs, wanted->key)) {
+        TRY(hs_user_find(hs, ctx, wanted->key, &user, &found));
+    }
+    if (!found) {
+        return OK;
+    }
+    struct key_claim *claims = arena_array(ctx->arena, count + 1, sizeof *claims);
+    for (size_t i = 0; i < count; i++) {
+        claims[i].device_id = wanted->value.members[i].key;
+        claims[i].algorithm = wanted->value.members[i].value.text;
+    }
+    TRY(hs_keys_claim(hs, ctx, user, claims, count));
+    for (size_t i = 0; i < count; i++) {
+        if (!claims[i].found) {
+            continue;
+        }
+        if (found_count++ == 0) {
+            json_out_key_object(out, wanted->key);
+        }
+        json_out_key_object(out, claims[i].device_id);
+        json_out_key_raw(out, claims[i].key_name, claims[i].json);
+        json_out_object_end(out);
+    }
+    if (found_count > 0) {
+        json_out_object_end(out);
+    }
+    return OK;
+}
