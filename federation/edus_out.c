@@ -419,8 +419,7 @@ static struct err remote_user_joined(struct edus_out *edus, struct ctx *ctx, str
 static struct err local_user_left(struct edus_out *edus, struct ctx *ctx, struct room *room)
 {
     struct room_members members;
-    uint64_t *users = NULL;
-    if (hs_room_local_users(ctx, room, &users) > 0) {
+    if (hs_room_is_resident(room)) {
         return OK;
     }
     TRY(hs_room_members(edus->outbox->hs, ctx, room, MEMBERSHIP_JOIN, 0, &members));

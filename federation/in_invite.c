@@ -100,7 +100,6 @@ static struct err check_target(const struct invite_call *call)
 static struct err find_room(struct invite_call *call)
 {
     uint64_t number = 0;
-    uint64_t *users = NULL;
     bool found = false;
     struct room *room = NULL;
     TRY(hs_room_find(call->hs, call->ctx, call->event.room_id.s, &number, &found));
@@ -108,7 +107,7 @@ static struct err find_room(struct invite_call *call)
         return OK;
     }
     TRY(hs_room_get(call->hs, call->ctx, number, &room));
-    if (hs_room_local_users(call->ctx, room, &users) == 0) {
+    if (!hs_room_is_resident(room)) {
         return OK;
     }
     call->room = room;

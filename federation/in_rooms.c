@@ -58,7 +58,7 @@ static struct err find_room(struct hs *hs, struct ctx *ctx, struct slice room_id
         return OK;
     }
     TRY(hs_room_get(hs, ctx, number, &shown->room));
-    *is_here_out = hs_room_is_ours(ctx, shown->room);
+    *is_here_out = hs_room_is_resident(shown->room);
     if (!*is_here_out) {
         return OK;
     }

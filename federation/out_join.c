@@ -172,11 +172,10 @@ static struct err is_here(struct out_join *join, bool *here_out)
     struct out_member *out = &join->member;
     struct room *room = NULL;
     uint64_t number = 0;
-    uint64_t *users = NULL;
     TRY(hs_room_find(out->hs, out->ctx, out->want->room_id, &number, here_out));
     if (*here_out) {
         TRY(hs_room_get(out->hs, out->ctx, number, &room));
-        *here_out = hs_room_local_users(out->ctx, room, &users) > 0;
+        *here_out = hs_room_is_resident(room);
     }
     return OK;
 }

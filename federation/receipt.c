@@ -50,7 +50,6 @@ static struct err find_room(const struct receipt *receipt, struct room_batch *ba
 {
     struct hs *hs = receipt->hs;
     struct room *room = NULL;
-    uint64_t *users = NULL;
     uint64_t number = 0;
     bool found = false;
     batch->step = RECEIPT_ROOM;
@@ -65,7 +64,7 @@ static struct err find_room(const struct receipt *receipt, struct room_batch *ba
     }
     TRY(err);
     batch->rules = hs_room_info(room).rules;
-    if (hs_room_local_users(receipt->ctx, room, &users) == 0) {
+    if (!hs_room_is_resident(room)) {
         batch->is_outside = true;
         batch->room = room;
         return OK;

@@ -5,7 +5,6 @@
 struct err resident_begin(struct resident_call *call, void *app, struct ctx *ctx,
                           const struct http_request *request, struct http_reply *reply)
 {
-    uint64_t *users = NULL;
     struct hs *hs = app;
     enum membership membership = call->membership;
     *call = (struct resident_call){.hs = hs,
@@ -19,7 +18,7 @@ struct err resident_begin(struct resident_call *call, void *app, struct ctx *ctx
         return err_public(ERR_M_INVALID_PARAM, "The room id is not valid.");
     }
     TRY(hs_room_get_by_id(hs, ctx, request->params[0], &call->room));
-    if (hs_room_local_users(ctx, call->room, &users) == 0) {
+    if (!hs_room_is_resident(call->room)) {
         return err_public(ERR_M_NOT_FOUND, "This server is not in the room (any more).");
     }
     /* Without the whole state it cannot be handed on, nor who may come in be told. */

@@ -356,13 +356,12 @@ static struct err see_to(struct pass *pass, struct ctx *ctx, const struct row *r
 {
     struct hs *hs = pass->staged->fed->hs;
     struct received received = {.event_id = row->event_id};
-    uint64_t *users = NULL;
     struct err err = hs_room_get(hs, ctx, pass->waiting->number, &received.room);
     if (err.code == ERR_M_NOT_FOUND) {
         return delete_row(pass, ctx, row); /* purged */
     }
     TRY(err);
-    if (hs_room_local_users(ctx, received.room, &users) == 0) {
+    if (!hs_room_is_resident(received.room)) {
         return delete_row(pass, ctx, row);
     }
     TRY(event_parse_stored(ctx->arena, hs_room_info(received.room).rules, row->json,

@@ -116,7 +116,7 @@ static struct err look_at(struct walk *walk, const struct place *place, struct f
     if (known) {
         TRY(hs_room_get(hs, ctx, number, &room));
     }
-    if (room && hs_room_is_ours(ctx, room)) {
+    if (room && hs_room_is_resident(room)) {
         found->exists = true;
         TRY(hs_summary_read(hs, ctx, room, &found->summary));
         TRY(hs_space_children(hs, ctx, room, walk->suggested_only, &found->children));
@@ -375,7 +375,7 @@ static struct err load_summary(struct summary_call *s)
     if (visible) {
         TRY(hs_room_get(hs, ctx, number, &room));
     }
-    if (room && hs_room_is_ours(ctx, room)) {
+    if (room && hs_room_is_resident(room)) {
         TRY(hs_summary_read(hs, ctx, room, &s->summary));
     } else {
         TRY(fetch_summary(s));

@@ -19,12 +19,6 @@ struct entry {
     size_t server_count;
 };
 
-bool hs_room_is_here(struct ctx *ctx, struct room *room)
-{
-    uint64_t *users = NULL;
-    return room && hs_room_local_users(ctx, room, &users) > 0;
-}
-
 static void add_server(struct entry *e, struct slice server)
 {
     bool known = !ids_is_server_name(server) || hs_is_local(e->hs, server);
@@ -218,7 +212,7 @@ static struct err enter_once(struct entry *e)
 {
     TRY(find_room(e));
     TRY(list_servers(e));
-    if (!hs_room_is_here(e->ctx, e->room)) {
+    if (!e->room || !hs_room_is_resident(e->room)) {
         return may_ask_others(e)
                    ? enter_remote(e)
                    : err_public(ERR_M_NOT_FOUND, "No server is known that is in the room.");
@@ -299,7 +293,7 @@ struct err hs_room_leave(struct hs *hs, struct ctx *ctx, const struct actor *act
     bool waits =
         found && (mine.membership == MEMBERSHIP_INVITE || mine.membership == MEMBERSHIP_KNOCK);
     bool alone = false;
-    if (waits && !hs_room_is_here(ctx, e.room)) {
+    if (waits && !hs_room_is_resident(e.room)) {
         TRY(is_ours_alone(&e, &mine, &alone));
         if (!alone) {
             return leave_remote(&e);

@@ -22,5 +22,3 @@ struct err hs_room_leave(struct hs *hs, struct ctx *ctx, const struct actor *act
 /* Room id and servers of an alias: {"room_id": ..., "servers": [...]}. */
 struct err hs_alias_resolve(struct hs *hs, struct ctx *ctx, struct slice alias,
                             struct json *answer_out) MUST_USE;
-/* A user of this server is joined to the room, so that it can be used without others. */
-bool hs_room_is_here(struct ctx *ctx, struct room *room);

@@ -160,8 +160,6 @@ struct err hs_intake_uninvite(struct hs *hs, struct ctx *ctx, struct slice room_
 struct err hs_auth_chain(struct hs *hs, struct ctx *ctx, struct room *room,
                          const struct event_id *from, size_t count, struct event_id **chain_out,
                          size_t *chain_count_out) MUST_USE;
-/* Whether a local user is joined: otherwise what is here of the room may be old, or nothing. */
-bool hs_room_is_resident(struct room *room);
 /* Present forward extremities. */
 struct err hs_room_extremities(struct hs *hs, struct ctx *ctx, struct room *room,
                                struct event_id **ids_out, size_t *count_out) MUST_USE;

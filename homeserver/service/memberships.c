@@ -340,8 +340,7 @@ static struct err on_profile_change(struct hs *hs, struct ctx *ctx, uint64_t use
 static struct err leave_for_good(struct hs *hs, struct ctx *ctx, struct room *room,
                                  const struct actor *actor)
 {
-    uint64_t *users = NULL;
-    if (hs_room_local_users(ctx, room, &users) == 0) {
+    if (!hs_room_is_resident(room)) {
         return hs_intake_uninvite(hs, ctx, hs_room_info(room).room_id, actor->user, NULL);
     }
     return set_left(hs, ctx, room, actor, actor->user_id, (struct slice){0});

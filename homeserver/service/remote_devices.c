@@ -41,7 +41,6 @@ struct err hs_remote_is_shared(struct hs *hs, struct ctx *ctx, uint64_t user, bo
     TRY(hs_user_rooms(hs, ctx, user, &rooms));
     for (size_t i = 0; i < rooms.count && !*is_out; i++) {
         struct room *room = NULL;
-        uint64_t *users = NULL;
         if (rooms.items[i].membership != MEMBERSHIP_JOIN) {
             continue;
         }
@@ -50,7 +49,7 @@ struct err hs_remote_is_shared(struct hs *hs, struct ctx *ctx, uint64_t user, bo
             continue;
         }
         TRY(err);
-        *is_out = hs_room_local_users(ctx, room, &users) > 0;
+        *is_out = hs_room_is_resident(room);
     }
     return OK;
 }

@@ -23,7 +23,6 @@ static struct err current_state(struct restricting *r, struct slice type,
 static struct err is_joined_to(struct restricting *r, struct slice room_id, bool *joined_out)
 {
     uint64_t number = 0;
-    uint64_t *locals = NULL;
     bool found = false;
     struct room *room = NULL;
     enum membership membership = MEMBERSHIP_NONE;
@@ -32,7 +31,7 @@ static struct err is_joined_to(struct restricting *r, struct slice room_id, bool
     if (found) {
         TRY(hs_room_get(r->hs, r->ctx, number, &room));
     }
-    if (!found || hs_room_local_users(r->ctx, room, &locals) == 0) {
+    if (!found || !hs_room_is_resident(room)) {
         r->all_seen = false;
         return OK;
     }

@@ -108,14 +108,6 @@ static struct err list(struct hs *hs, struct ctx *ctx, struct room *room,
     return OK;
 }
 
-bool hs_room_is_resident(struct room *room)
-{
-    pthread_mutex_lock(&room->lock);
-    bool resident = room->local_user_count > 0;
-    pthread_mutex_unlock(&room->lock);
-    return resident;
-}
-
 struct err hs_room_servers(struct hs *hs, struct ctx *ctx, struct room *room,
                            struct slice **servers_out, size_t *count_out)
 {

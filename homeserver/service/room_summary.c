@@ -165,12 +165,6 @@ void hs_summary_write(struct json_out *out, const struct room_summary *s, enum s
 
 /* --- who may look --- */
 
-bool hs_room_is_ours(struct ctx *ctx, struct room *room)
-{
-    uint64_t *users = NULL;
-    return hs_room_local_users(ctx, room, &users) > 0;
-}
-
 static bool is_open(const struct room_summary *s)
 {
     return s->world_readable || slice_eq(s->join_rule, LIT("public")) ||

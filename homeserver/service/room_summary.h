@@ -32,8 +32,6 @@ enum summary_form {
 void hs_summary_write(struct json_out *out, const struct room_summary *summary,
                       enum summary_form form);
 
-/* Whether this server has a user joined to the room, so that its state here is the present one. */
-bool hs_room_is_ours(struct ctx *ctx, struct room *room);
 /* Whether a local user may look at the room: a member, invited, able to join or knock, or anyone
  * may read it; and not banned. `user` 0 = somebody without an account. */
 struct err hs_summary_visible_to_user(struct hs *hs, struct ctx *ctx, uint64_t user,

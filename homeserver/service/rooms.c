@@ -599,6 +599,14 @@ void hs_room_set_receipt_pos(struct room *room, uint64_t pos)
     pthread_mutex_unlock(&room->lock);
 }
 
+bool hs_room_is_resident(struct room *room)
+{
+    pthread_mutex_lock(&room->lock);
+    bool resident = room->local_user_count > 0;
+    pthread_mutex_unlock(&room->lock);
+    return resident;
+}
+
 size_t hs_room_local_users(struct ctx *ctx, struct room *room, uint64_t **users_out)
 {
     pthread_mutex_lock(&room->lock);

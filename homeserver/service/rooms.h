@@ -52,6 +52,8 @@ uint64_t hs_room_changed_pos(struct room *room);
 void hs_room_set_receipt_pos(struct room *room, uint64_t pos);
 /* Local users joined now, copied into the arena. */
 size_t hs_room_local_users(struct ctx *ctx, struct room *room, uint64_t **users_out);
+/* Whether a local user is joined: otherwise what is here of the room may be old, or nothing. */
+bool hs_room_is_resident(struct room *room);
 
 /* --- events --- */
 enum event_flag {
