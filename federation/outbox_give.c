@@ -3,6 +3,7 @@
 #include "federation/outbox_priv.h"
 #include "homeserver/base/mem.h"
 #include "homeserver/service/device_keys.h"
+#include "homeserver/service/stream_events.h"
 #include "homeserver/service/users.h"
 
 #include <stdlib.h>
@@ -366,106 +367,44 @@ struct err outbox_reload(struct outbox *outbox, struct ctx *ctx, struct dest *de
 
 /* --- after a crash --- */
 
-struct replay {
-    struct outbox *outbox;
-    struct ctx *ctx;
-    uint64_t since;
-    struct destination_event *items; /* on the heap: many rooms */
-    size_t count, cap;
-};
-
-static void replay_add(struct replay *replay, const struct destination_event *event)
+static bool wants_event(void *outbox, const struct stored_event *event)
 {
-    if (replay->count == replay->cap) {
-        replay->cap = replay->cap ? replay->cap * 2 : 256;
-        replay->items = mem_grow(replay->items, replay->cap * sizeof *replay->items);
-    }
-    replay->items[replay->count++] = *event;
+    return is_ours(((struct outbox *)outbox)->hs, event);
 }
 
-static struct err replay_room(struct replay *replay, struct ctx *ctx, uint64_t number)
-{
-    struct room *room = NULL;
-    struct err err = hs_room_get(replay->outbox->hs, ctx, number, &room);
-    if (err.code != 0) { /* a broken room keeps nobody else back */
-        return err.code == ERR_IO ? err : OK;
-    }
-    struct room_head head = hs_room_head(room);
-    struct event_range range = {.from = head.number + 1,
-                                .limit = WALK_PAGE,
-                                .order = EVENTS_REVERSE,
-                                .form = EVENTS_SCANNED};
-    while (head.pos > replay->since) {
-        struct stored_events events;
-        TRY(hs_events_read(replay->outbox->hs, ctx, room, range, &events));
-        for (size_t i = 0; i < events.count; i++) {
-            struct destination_event event = {number, events.items[i].number, events.items[i].pos};
-            if (event.pos <= replay->since) {
-                return OK;
-            }
-            if (is_ours(replay->outbox->hs, &events.items[i])) {
-                replay_add(replay, &event);
-            }
-            range.from = event.number;
-        }
-        if (events.count < WALK_PAGE) {
-            return OK;
-        }
-    }
-    return OK;
-}
-
-static struct err replay_rooms(struct replay *replay)
-{
-    struct store_rows rooms;
-    struct store_object numbers = {STORE_ROOM_IDS, LIT("numbers")};
-    struct ctx ctx = *replay->ctx;
-    struct err err = OK;
-    TRY(store_read_range(replay->outbox->hs->store, replay->ctx, numbers, (struct store_range){0},
-                         &rooms));
-    ctx.arena = arena_new();
-    for (size_t i = 0; i < rooms.count && err.code == 0; i++) {
-        struct unpack key = unpack_of(rooms.rows[i].key);
-        err = replay_room(replay, &ctx, unpack_be64(&key));
-        ctx_finish(&ctx);
-        arena_reset(ctx.arena);
-    }
-    arena_free(&ctx.arena);
-    return err;
-}
-
-static struct err replay_device_lists(struct replay *replay)
+static struct err replay_device_lists(struct outbox *outbox, struct ctx *ctx, uint64_t since)
 {
     uint64_t *users = NULL;
     size_t count = 0;
-    uint64_t upto = positions_newest(replay->outbox->hs->positions);
-    TRY(hs_device_changes(replay->outbox->hs, replay->ctx, replay->since, upto, &users, &count));
+    uint64_t upto = positions_newest(outbox->hs->positions);
+    TRY(hs_device_changes(outbox->hs, ctx, since, upto, &users, &count));
     for (size_t i = 0; i < count; i++) {
-        TRY(device_lists_publish(replay->outbox, replay->ctx, users[i]));
+        TRY(device_lists_publish(outbox, ctx, users[i]));
     }
     return OK;
 }
 
-static struct err replay_events(struct replay *replay)
+static struct err replay_events(struct outbox *outbox, struct ctx *ctx,
+                                const struct stream_events *events)
 {
-    TRY(replay_rooms(replay));
-    qsort(replay->items, replay->count, replay->count ? sizeof *replay->items : 1, by_pos);
-    for (size_t i = 0; i < replay->count; i++) {
-        const struct destination_event *event = &replay->items[i];
+    for (size_t i = 0; i < events->count; i++) {
+        const struct stream_event *event = &events->items_owned[i];
         struct change change = {.room = event->room, .number = event->number, .pos = event->pos};
         struct stored_event stored;
         bool found = false;
-        TRY(outbox_give_event(replay->outbox, replay->ctx, &change, &stored, &found));
+        TRY(outbox_give_event(outbox, ctx, &change, &stored, &found));
     }
-    return replay_device_lists(replay);
+    return OK;
 }
 
 struct err outbox_replay(struct outbox *outbox, struct ctx *ctx, uint64_t since)
 {
-    struct replay replay = {.outbox = outbox, .ctx = ctx, .since = since};
-    struct err err = replay_events(&replay);
-    mem_free(replay.items);
-    return err;
+    struct stream_events events;
+    TRY(hs_stream_events_since(outbox->hs, ctx, since, wants_event, outbox, &events));
+    struct err err = replay_events(outbox, ctx, &events);
+    mem_free(events.items_owned);
+    TRY(err);
+    return replay_device_lists(outbox, ctx, since);
 }
 
 static struct err resume_dest(void *arg, struct slice id)

@@ -20,9 +20,10 @@ struct hs_tail_port {
         TAIL_FROM_START /* it is handed all events of all rooms first */
     } start;
     void *arg;
-    /* One change, on the tail's thread, in no lane; change->gate is NULL. ERR_M_NOT_FOUND and
-     * ERR_CORRUPT are logged and passed over; after any other error the same change comes again in
-     * a second, and nothing after it before. The ctx's memory ends with the call. */
+    /* One change, on the tail's thread, in no lane; change->gate is NULL, and an event that is
+     * handed over again names no user. ERR_M_NOT_FOUND and ERR_CORRUPT are logged and passed over;
+     * after any other error the same change comes again in a second, and nothing after it before.
+     * The ctx's memory ends with the call. */
     struct err (*handle)(void *arg, struct ctx *ctx, const struct change *change);
     /* Housekeeping after a run of changes, after hs_tail_poke and when it is due: sets
      * *next_wall_ms to when it wants to be called at the latest (0 = no need). May be NULL. */

@@ -1,0 +1,220 @@
+#include "homeserver/service/tail.h"
+
+#include "tests/support/house.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdatomic.h>
+#include <cmocka.h>
+
+enum { SEEN_MAX = 256 };
+
+static struct house h;
+static struct guest ann;
+static struct room *room;
+
+/* What a consumer was told. */
+static struct {
+    uint64_t positions[SEEN_MAX];
+    _Atomic size_t count;
+    _Atomic int fail_next;
+    uint32_t fail_code;
+    size_t lost, flushed, rested;
+    size_t flushed_count; /* of what was seen */
+} seen;
+
+static struct err handle(void *arg, struct ctx *ctx, const struct change *change)
+{
+    (void)arg;
+    (void)ctx;
+    if (seen.fail_next > 0) {
+        seen.fail_next--;
+        return err_make(seen.fail_code, "not now");
+    }
+    assert_true(seen.count < SEEN_MAX);
+    seen.positions[seen.count++] = change->pos;
+    return OK;
+}
+
+static struct err on_rest(void *arg, struct ctx *ctx, int64_t *next_wall_ms)
+{
+    (void)arg;
+    (void)ctx;
+    (void)next_wall_ms;
+    seen.rested++;
+    return OK;
+}
+
+static struct err flush(void *arg, struct ctx *ctx)
+{
+    (void)arg;
+    (void)ctx;
+    seen.flushed++;
+    seen.flushed_count = seen.count;
+    return OK;
+}
+
+static struct err lost(void *arg, struct ctx *ctx)
+{
+    (void)arg;
+    (void)ctx;
+    seen.lost++;
+    return OK;
+}
+
+static struct hs_tail *begin(const char *name, bool from_start)
+{
+    struct hs_tail_port port = {.name = name,
+                                .kinds = TAIL_KIND(CHANGE_EVENT),
+                                .start = from_start ? TAIL_FROM_START : TAIL_FROM_NOW,
+                                .handle = handle,
+                                .rest = on_rest,
+                                .flush = flush,
+                                .lost = lost};
+    struct hs_tail *tail = hs_tail_new(&h.hs, &port);
+    seen.count = 0;
+    seen.lost = 0;
+    assert_int_equal(hs_tail_start(tail).code, 0);
+    hs_tail_settle(tail);
+    return tail;
+}
+
+static void say(int times)
+{
+    for (int i = 0; i < times; i++) {
+        house_say(&h, room, &ann, "hello");
+    }
+    house_settle(&h);
+}
+
+static int open_house(void **state)
+{
+    (void)state;
+    house_open(&h);
+    ann = house_guest(&h, "ann");
+    room = house_room(&h, &ann, "{}");
+    return 0;
+}
+
+static int close_house(void **state)
+{
+    (void)state;
+    house_close(&h);
+    return 0;
+}
+
+static void assert_ascending(void)
+{
+    for (size_t i = 1; i < seen.count; i++) {
+        assert_true(seen.positions[i] > seen.positions[i - 1]);
+    }
+}
+
+static void a_new_consumer_starts_with_what_comes_next(void **state)
+{
+    (void)state;
+    struct hs_tail *tail = begin("now", false);
+    assert_int_equal(seen.count, 0);
+    say(3);
+    hs_tail_settle(tail);
+    assert_int_equal(seen.count, 3);
+    assert_ascending();
+    assert_int_equal(hs_tail_position(tail), seen.positions[2]);
+    hs_tail_stop(tail);
+    assert_int_equal(seen.flushed_count, 3);
+    hs_tail_free(&tail);
+}
+
+static void one_from_the_start_is_handed_all_history_once(void **state)
+{
+    (void)state;
+    struct hs_tail *tail = begin("all", true);
+    size_t history = seen.count;
+    assert_true(history >= 6);
+    assert_int_equal(seen.lost, 1);
+    assert_ascending();
+    hs_tail_stop(tail);
+    hs_tail_free(&tail);
+    tail = begin("all", true);
+    assert_int_equal(seen.count, 0);
+    assert_int_equal(seen.lost, 0);
+    hs_tail_stop(tail);
+    hs_tail_free(&tail);
+}
+
+static void what_came_while_it_was_gone_after_a_crash_is_handed_over(void **state)
+{
+    (void)state;
+    struct hs_tail *tail = begin("crash", false);
+    say(2);
+    hs_tail_settle(tail);
+    hs_tail_abandon(tail);
+    hs_tail_free(&tail);
+    say(2);
+    tail = begin("crash", false);
+    assert_true(seen.count >= 2 && seen.count <= 4); /* at least once */
+    assert_int_equal(seen.lost, 1);
+    assert_ascending();
+    hs_tail_stop(tail);
+    hs_tail_free(&tail);
+}
+
+static void a_failed_change_comes_again_and_a_broken_one_is_passed_over(void **state)
+{
+    (void)state;
+    struct hs_tail *tail = begin("fail", false);
+    seen.fail_code = ERR_IO;
+    seen.fail_next = 1;
+    say(2);
+    hs_tail_settle(tail);
+    assert_int_equal(seen.count, 2);
+    seen.fail_code = ERR_CORRUPT;
+    seen.fail_next = 1;
+    say(2);
+    hs_tail_settle(tail);
+    assert_int_equal(seen.count, 3);
+    hs_tail_stop(tail);
+    hs_tail_free(&tail);
+}
+
+static void one_that_ends_on_a_failure_goes_on_there(void **state)
+{
+    (void)state;
+    struct hs_tail *tail = begin("gap", false);
+    seen.fail_code = ERR_IO;
+    seen.fail_next = 1000;
+    say(2);
+    hs_tail_stop(tail);
+    hs_tail_free(&tail);
+    seen.fail_next = 0;
+    tail = begin("gap", false);
+    assert_int_equal(seen.count, 2);
+    hs_tail_stop(tail);
+    hs_tail_free(&tail);
+}
+
+static void a_poke_has_it_rest(void **state)
+{
+    (void)state;
+    struct hs_tail *tail = begin("poke", false);
+    size_t rested = seen.rested;
+    hs_tail_poke(tail);
+    hs_tail_settle(tail);
+    assert_true(seen.rested > rested);
+    hs_tail_stop(tail);
+    hs_tail_free(&tail);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_new_consumer_starts_with_what_comes_next),
+        cmocka_unit_test(one_from_the_start_is_handed_all_history_once),
+        cmocka_unit_test(what_came_while_it_was_gone_after_a_crash_is_handed_over),
+        cmocka_unit_test(a_failed_change_comes_again_and_a_broken_one_is_passed_over),
+        cmocka_unit_test(one_that_ends_on_a_failure_goes_on_there),
+        cmocka_unit_test(a_poke_has_it_rest),
+    };
+    return cmocka_run_group_tests(tests, open_house, close_house);
+}
