@@ -72,6 +72,7 @@ static struct hs_tail *begin(const char *name, bool from_start)
                                 .rest = on_rest,
                                 .flush = flush,
                                 .lost = lost};
+    house_settle(&h); /* what was published before is no news */
     struct hs_tail *tail = hs_tail_new(&h.hs, &port);
     seen.count = 0;
     seen.lost = 0;
