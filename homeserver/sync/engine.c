@@ -59,6 +59,7 @@ struct sync *sync_new(struct hs *hs)
         .source = {.arg = hs, .rooms_joined = rooms_joined, .users_sharing = users_sharing},
         .users_max = USERS_MAX,
     });
+    sync->watch = sync_room_watch_new(hs->positions, hs->workers);
     sync->streams = sync_streams_new(sync);
     return sync;
 }
@@ -69,6 +70,7 @@ void sync_free(struct sync **sync)
         return;
     }
     sync_streams_free(&(*sync)->streams);
+    sync_room_watch_free(&(*sync)->watch);
     sync_sessions_free(&(*sync)->sessions);
     sync_lazy_free(&(*sync)->lazy);
     mem_free(*sync);

@@ -77,3 +77,23 @@ struct err sync_write_presence(struct sync_job *job, struct json_out *out)
     job->news = job->news || any;
     return OK;
 }
+
+struct err sync_write_everyones_presence(struct sync *sync, struct ctx *ctx, uint64_t user,
+                                         struct json_out *out)
+{
+    struct presence_state *states = NULL;
+    uint64_t upto = positions_newest(sync->hs->positions);
+    size_t count = hs_presence_since(sync->hs, ctx, 0, upto, &states);
+    json_out_array(out);
+    for (size_t i = 0; i < count; i++) {
+        bool shares = states[i].user == user;
+        if (!shares) {
+            TRY(hs_users_share_room(sync->hs, ctx, user, states[i].user, &shares));
+        }
+        if (shares) {
+            write_state(&states[i], out);
+        }
+    }
+    json_out_array_end(out);
+    return OK;
+}

@@ -5,6 +5,7 @@
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/to_device.h"
 #include "homeserver/sync/lazy.h"
+#include "homeserver/sync/room_watch.h"
 #include "homeserver/sync/sync.h"
 
 struct sync {
@@ -12,6 +13,7 @@ struct sync {
     struct sync_sessions *sessions;
     struct sync_lazy *lazy;
     struct sync_streams *streams;
+    struct sync_room_watch *watch;
 };
 
 /* Users by number, in the arena; duplicates allowed until sync_users_finish. */

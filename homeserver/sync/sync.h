@@ -51,3 +51,6 @@ struct err sync_parse_since(struct sync *sync, struct slice since,
  * is the filter that takes everything. M_INVALID_PARAM for an unknown id. */
 struct err sync_find_filter(struct sync *sync, struct ctx *ctx, uint64_t user, struct slice filter,
                             struct sync_filter *filter_out) MUST_USE;
+/* An array of the presence of everybody who shares a room with the user, as known now. */
+struct err sync_write_everyones_presence(struct sync *sync, struct ctx *ctx, uint64_t user,
+                                         struct json_out *out) MUST_USE;
