@@ -15,6 +15,7 @@ struct options {
     struct stage_target target;
     const char *differences_file;
     const char *coverage_file;
+    const char *record_file;
     const char *certificate_file;
     const char *key_file;
     struct slice filter;
@@ -42,6 +43,7 @@ static const char usage[] =
     "  --filter TEXT              only scenes whose \"file: name\" contains TEXT\n"
     "  --jobs N                   scenes played at a time (default 4, at most 32)\n"
     "  --coverage FILE            writes which sentences of the specification are checked\n"
+    "  --record FILE              writes every request and its answer, a line of JSON each\n"
     "  --list                     lists the scenes\n"
     "  --verbose                  prints passed scenes too\n"
     "  --help                     prints this\n"
@@ -166,6 +168,9 @@ static bool take_option(struct options *options, int letter, const char *value)
     case 'c':
         options->coverage_file = value;
         break;
+    case 'r':
+        options->record_file = value;
+        break;
     case 'l':
         options->lists = true;
         break;
@@ -196,6 +201,7 @@ static bool parse_options(int argc, char **argv, struct options *options, const 
         {"filter", required_argument, NULL, 'f'},
         {"jobs", required_argument, NULL, 'j'},
         {"coverage", required_argument, NULL, 'c'},
+        {"record", required_argument, NULL, 'r'},
         {"list", no_argument, NULL, 'l'},
         {"verbose", no_argument, NULL, 'v'},
         {"help", no_argument, NULL, 'h'},
@@ -216,6 +222,18 @@ static bool parse_options(int argc, char **argv, struct options *options, const 
     return good;
 }
 
+static struct err play_all(struct arena *arena, struct options *options, struct run *run,
+                           struct run_result *result_out)
+{
+    TRY(run_probe(arena, &options->target));
+    if (options->record_file) {
+        TRY(recorder_open(arena, options->record_file, &options->target.recorder));
+    }
+    *result_out = run_all(run);
+    print_result(run, result_out);
+    return recorder_close(&options->target.recorder);
+}
+
 static struct err perform(struct arena *arena, struct options *options, struct run *run,
                           struct run_result *result_out)
 {
@@ -234,12 +252,7 @@ static struct err perform(struct arena *arena, struct options *options, struct r
     if (options->lists) {
         list_scenes(run);
     }
-    if (options->target.base_url.len > 0) {
-        TRY(run_probe(arena, &options->target));
-        *result_out = run_all(run);
-        print_result(run, result_out);
-    }
-    return OK;
+    return options->target.base_url.len > 0 ? play_all(arena, options, run, result_out) : OK;
 }
 
 /* Reads the plays and does what the options ask. */

@@ -32,7 +32,9 @@ struct err stage_ask(struct stage *stage, const struct ask *ask)
     full.url = arena_concat(stage->arena, stage->target->base_url, ask->url);
     stage->asked = arena_printf(stage->arena, "%.*s %.*s", (int)ask->method.len, ask->method.ptr,
                                 (int)ask->url.len, ask->url.ptr);
-    return ask_send(stage->asker, stage->arena, &full, &stage->answer);
+    TRY(ask_send(stage->asker, stage->arena, &full, &stage->answer));
+    recorder_write(stage->target->recorder, stage->arena, ask, &stage->answer);
+    return OK;
 }
 
 /* "/v3/sync" stands for "/_matrix/client/v3/sync", "/media/v3/upload" for "/_matrix/media/...". */

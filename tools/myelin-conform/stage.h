@@ -3,6 +3,7 @@
 #include "tools/myelin-conform/ask.h"
 #include "tools/myelin-conform/peer.h"
 #include "tools/myelin-conform/play.h"
+#include "tools/myelin-conform/record.h"
 #include "tools/myelin-conform/vars.h"
 
 struct stage_target {
@@ -11,7 +12,8 @@ struct stage_target {
     struct slice shared_secret;      /* empty: register through the client API */
     struct slice server_name;
     struct slice ca_file;
-    struct peer_tls tls; /* for played servers; empty: their scenes are left out */
+    struct peer_tls tls;       /* for played servers; empty: their scenes are left out */
+    struct recorder *recorder; /* may be NULL */
 };
 
 struct actor {
