@@ -497,6 +497,9 @@ static struct err write_move(struct append_work *w, const struct room_move *move
     w->record.pos = pos;
     TRY(derive_members_write(d));
     put_moved(w, move);
+    if (move->completes) {
+        room_partial_put_end(d->ctx, w->log, d->pos);
+    }
     TRY(write_all(w));
     row_cache_drop(d->hs->rooms->rows_owned, d->room->number, move->number);
     return OK;
@@ -520,6 +523,9 @@ struct err room_move(struct hs *hs, struct ctx *ctx, struct room *room,
     w.head.pos = w.derive.pos;
     w.head.root = move->root;
     set_head(&w);
+    if (move->completes) {
+        room_partial_end(room, w.derive.pos); /* before anybody can see that position */
+    }
     publish(&w, CHANGE_STATE_ONLY);
     return OK;
 }

@@ -6,7 +6,10 @@
 
 #include <string.h>
 
-enum { EVENTS_PER_PAGE = 100 };
+enum {
+    EVENTS_PER_PAGE = 100,
+    REFUSED_DEPTH_MAX = 500, /* refused events that follow one another */
+};
 
 struct completing {
     struct hs *hs;
@@ -164,10 +167,70 @@ static struct err rewrite(struct completing *c, const struct stored_event *event
     return OK;
 }
 
+/* --- what an event follows that was refused meanwhile --- */
+
+/* A refused event stands apart, and is not judged again yet; but what follows it follows the state
+ * before it, so that state must be the whole one first. */
+static struct err find_refused(struct completing *c, const struct stored_event *event,
+                               int64_t *number_out, bool *found_out)
+{
+    *found_out = false;
+    for (size_t i = 0; i < event->event.prev_event_count && !*found_out; i++) {
+        struct stored_event prev;
+        TRY(hs_event_find(c->hs, &c->page, c->room, event->event.prev_events[i].s, &prev,
+                          found_out));
+        *found_out = *found_out && (prev.flags & EVENT_PARTIAL) &&
+                     (prev.flags & (EVENT_REJECTED | EVENT_SOFT_FAILED)) &&
+                     !(prev.flags & EVENT_OUTLIER);
+        *number_out = *found_out ? prev.number : 0;
+    }
+    return OK;
+}
+
+static struct err renew_refused(struct completing *c, const struct stored_event *event)
+{
+    struct apart_rows rows;
+    struct apart apart = {.event = &event->event,
+                          .flags = event->flags & (EVENT_REJECTED | EVENT_SOFT_FAILED),
+                          .number = event->number};
+    TRY(find_before(c, event, &apart.state_before));
+    apart_rows_begin(&c->page, c->room, &rows);
+    TRY(apart_put(c->hs, &c->page, c->room, &apart, &rows));
+    return apart_write(c->hs, &c->page, c->room, &rows);
+}
+
+/* Refused events may follow each other: the ones furthest back first. */
+static struct err renew_all_refused(struct completing *c, const struct stored_event *event)
+{
+    int64_t waiting[REFUSED_DEPTH_MAX];
+    size_t count = 0;
+    for (;;) {
+        struct stored_event top = *event;
+        int64_t number = 0;
+        bool found = true;
+        if (count) {
+            TRY(hs_event_load(c->hs, &c->page, c->room, waiting[count - 1], &top, &found));
+        }
+        if (!found) {
+            return err_make(ERR_CORRUPT, "a refused event is missing");
+        }
+        TRY(find_refused(c, &top, &number, &found));
+        if (found && count < REFUSED_DEPTH_MAX) {
+            waiting[count++] = number;
+        } else if (count) {
+            TRY(renew_refused(c, &top));
+            count--;
+        } else {
+            return OK;
+        }
+    }
+}
+
 static struct err judge_again(struct completing *c, const struct stored_event *event)
 {
     uint64_t before = 0;
     bool is_standing = false;
+    TRY(renew_all_refused(c, event));
     TRY(find_before(c, event, &before));
     TRY(stands(c, event, before, &is_standing));
     is_standing = is_standing || event->number == c->partial.join;
@@ -284,11 +347,11 @@ static struct err complete_in_lane(struct completing *c, struct state_wanted wan
         return err_public(ERR_M_NOT_FOUND, "Events of the state before the join are missing.");
     }
     TRY(judge_all(c));
-    struct room_move move = {.ends = ends_of(c), .number = c->last, .more_count = 2};
+    struct room_move move = {
+        .ends = ends_of(c), .number = c->last, .completes = true, .more_count = 2};
     TRY(room_extremities_root(c->hs, c->ctx, c->room, &move.ends, &move.root));
     room_partial_put(c->ctx, c->room, NULL, move.more);
     TRY(room_move(c->hs, c->ctx, c->room, &move));
-    TRY(room_partial_end(c->hs, c->ctx, c->room));
     return take_all_again(c);
 }
 

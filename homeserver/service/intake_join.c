@@ -419,9 +419,13 @@ static struct err append_join(struct intake_join *join, struct ctx *ctx, uint64_
                                  .adopted_from = found ? known.number : 0,
                                  .more = more,
                                  .more_count = 2};
-    room_partial_set(join->room, false);
-    TRY(intake_append(join->hs, ctx, join->room, &append, sent_out));
-    room_partial_set(join->room, join->is_partial);
+    bool was_partial = hs_room_is_partial(join->room);
+    room_partial_set(join->room, join->is_partial); /* before anybody can see the join */
+    struct err err = intake_append(join->hs, ctx, join->room, &append, sent_out);
+    if (err.code != 0) {
+        room_partial_set(join->room, was_partial);
+        return err;
+    }
     sent_out->event_id = arena_copy(ctx->arena, sent_out->event_id);
     return OK;
 }

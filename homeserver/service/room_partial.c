@@ -88,20 +88,20 @@ struct err room_partial_load(struct hs *hs, struct ctx *ctx, struct room *room)
     return found ? unpack_check(&in) : OK;
 }
 
-struct err room_partial_end(struct hs *hs, struct ctx *ctx, struct room *room)
+void room_partial_put_end(struct ctx *ctx, struct store_update *update, uint64_t pos)
 {
     struct buf row;
-    uint64_t pos = hs_room_head(room).pos;
-    struct store_update *update = store_update_new(ctx, room_object(ctx, room->number));
     buf_init_arena(&row, ctx->arena, 16);
     pack_u64(&row, pos);
     store_put(update, whole_key(ctx), buf_slice(&row));
-    TRY(store_write(hs->store, ctx, &update, 1));
+}
+
+void room_partial_end(struct room *room, uint64_t pos)
+{
     pthread_mutex_lock(&room->lock);
     room->is_partial = false;
     room->whole_pos = pos;
     pthread_mutex_unlock(&room->lock);
-    return OK;
 }
 
 uint64_t hs_room_whole_pos(struct room *room)

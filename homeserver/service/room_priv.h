@@ -254,6 +254,7 @@ struct room_move {
     uint64_t root;
     struct extremities ends; /* the forward extremities */
     int64_t number;
+    bool completes; /* it is the state of a room that was partial until now */
     struct store_update *more[2];
     size_t more_count;
 };
@@ -408,8 +409,9 @@ struct err room_partial_get(struct hs *hs, struct ctx *ctx, struct room *room,
 void room_partial_put(struct ctx *ctx, const struct room *room, const struct room_partial *partial,
                       struct store_update *updates_out[2]);
 void room_partial_set(struct room *room, bool is_partial);
-/* lane: the partial time is over as of the room's newest position. */
-struct err room_partial_end(struct hs *hs, struct ctx *ctx, struct room *room) MUST_USE;
+/* lane: the partial time is over as of this position: its row, and the room in memory. */
+void room_partial_put_end(struct ctx *ctx, struct store_update *update, uint64_t pos);
+void room_partial_end(struct room *room, uint64_t pos);
 struct err room_partial_load(struct hs *hs, struct ctx *ctx, struct room *room) MUST_USE;
 /* Which servers have joined members: follows memberships once it was asked for. */
 void room_servers_change(struct room *room, const struct derived_members *members);

@@ -194,6 +194,7 @@ struct err sync_key_changes(struct sync *sync, struct ctx *ctx, const struct syn
     struct json_out discarded = json_out_to(&rooms);
     begin(&job, sync, ctx, request);
     job.since = request->since.pos;
+    job.keys_alone = true;
     TRY(sync_sessions_look(sync->sessions, ctx, request->user, job.since, &job.look));
     job.upto = upto < job.look.upto ? upto : job.look.upto;
     TRY(find_rooms(&job));

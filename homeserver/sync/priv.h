@@ -49,6 +49,7 @@ struct sync_job {
     struct sync_users gone;    /* stopped sharing one */
     struct sync_users sharing; /* everybody sharing a room now; read when asked for */
     bool sharing_read;
+    bool keys_alone; /* rooms are looked at for who came and who went */
 };
 
 /* One top-level member of the answer. It writes its key itself, or nothing. */

@@ -164,12 +164,14 @@ static struct err write_join_room(struct sync_job *job, struct sync_room *room,
 {
     /* Spec: client-server, "Syncing": a room joined since, also for the second time, comes whole.
      */
-    bool lazy = job->filter->room_state.lazy_load_members;
-    if (!lazy && hs_room_is_partial(room->room)) {
+    bool lazy = job->filter->room_state.lazy_load_members || job->keys_alone;
+    bool is_partial = hs_room_is_partial(room->room);
+    uint64_t whole_pos = hs_room_whole_pos(room->room);
+    if (!lazy && (is_partial || whole_pos > job->upto)) {
         return OK; /* who wants all members gets the room when they are here */
     }
     room->fresh = job->request->initial || room->entry.joined_pos > job->since ||
-                  (!lazy && hs_room_whole_pos(room->room) > job->since);
+                  (!lazy && whole_pos > job->since);
     room->full_state = room->fresh || job->request->full_state;
     if (room->fresh) {
         TRY(note_everybody(job, room, &job->arrived));

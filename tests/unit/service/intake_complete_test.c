@@ -119,6 +119,27 @@ static void what_the_whole_state_forbids_is_rejected(void **state)
     assert_int_equal(away_end_count(&a), 1);
 }
 
+/* The state before an event that was refused is not what it was thought to be, either. */
+static void what_follows_a_refused_event_stands(void **state)
+{
+    struct peer_draft draft = a.by_rob;
+    (void)state;
+    draft.type = "m.room.name";
+    draft.state_key = "";
+    draft.content = "{\"name\":\"mine\"}";
+    size_t bad = peer_make(&a.r, &draft);
+    assert_int_equal(away_take(&a, bad).result, INTAKE_REJECTED);
+    size_t worse = peer_make(&a.r, &draft);
+    assert_int_equal(away_take(&a, worse).result, INTAKE_REJECTED);
+    size_t said = away_say(&a, &a.by_rob, NULL, 0);
+    assert_int_equal(away_take(&a, said).result, INTAKE_ACCEPTED);
+    assert_int_equal(complete().code, 0);
+    assert_true(away_stored(&a, bad).flags & EVENT_REJECTED);
+    assert_true(away_stored(&a, worse).flags & EVENT_REJECTED);
+    assert_false(away_stored(&a, said).flags & EVENT_REJECTED);
+    assert_int_equal(away_membership(&a, a.rob), MEMBERSHIP_JOIN);
+}
+
 /* In the first versions a server chooses the ids of its events, and may have them cite in a ring.
  */
 static void a_ring_of_citations_is_left_out(void **state)
@@ -164,6 +185,7 @@ int main(void)
         CASE(a_partial_room_can_be_used),
         CASE(a_room_becomes_whole),
         CASE(what_the_whole_state_forbids_is_rejected),
+        CASE(what_follows_a_refused_event_stands),
         CASE(a_ring_of_citations_is_left_out),
         CASE(completing_begins_anew_after_any_failure),
     };
