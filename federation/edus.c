@@ -3,6 +3,7 @@
 #include "homeserver/base/arena.h"
 #include "spec/errcodes.h"
 #include "spec/ids.h"
+#include "spec/limits.h"
 
 enum { CODE_POINTS_MAX = 32, TYPE_BYTES_MAX = 255, STATUS_BYTES_MAX = 1024 };
 
@@ -76,13 +77,20 @@ struct err edu_parse_presence(struct arena *arena, const struct json *content,
 
 /* --- receipts --- */
 
+/* What no event here has yet may have any id that its room's version gives: it is shown to clients
+ * as it is. */
+static bool is_opaque_id(struct slice id)
+{
+    return id.len > 0 && id.len <= LIMIT_ID_BYTES;
+}
+
 static bool parse_receipt(const struct json *value, struct edu_receipt *out)
 {
     const struct json *ids = json_get_array(value, LIT("event_ids"));
     const struct json *data = json_get_object(value, LIT("data"));
     const struct json *thread = json_get(data, LIT("thread_id"));
     if (!ids || ids->count != 1 || ids->items[0].type != JSON_STRING ||
-        !ids_is_event(ids->items[0].text)) {
+        !is_opaque_id(ids->items[0].text)) {
         return false;
     }
     out->event_id = ids->items[0].text;

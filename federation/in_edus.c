@@ -3,7 +3,9 @@
 #include "federation/device_lists.h"
 #include "federation/edus.h"
 #include "federation/fed_priv.h"
+#include "federation/room_servers.h"
 #include "homeserver/service/ephemeral.h"
+#include "homeserver/service/intake.h"
 #include "homeserver/service/remote_devices.h"
 #include "homeserver/service/to_device.h"
 #include "homeserver/service/users.h"
@@ -44,18 +46,36 @@ static struct err find_room(const struct arrival *in, struct slice room_id, stru
     return fed_acl_check(in->hs, in->ctx, *room_out, in->origin);
 }
 
+/* While a room's members are still on their way, a server that is in it speaks for its users,
+ * unless they are known to be out. */
+static struct err is_vouched_for(const struct arrival *in, struct room *room, bool *is_out)
+{
+    struct slice *servers = NULL;
+    size_t count = 0;
+    *is_out = false;
+    if (!hs_room_is_partial(room)) {
+        return OK;
+    }
+    TRY(hs_room_servers(in->hs, in->ctx, room, &servers, &count));
+    *is_out = server_names_has((struct server_names){servers, count}, in->origin);
+    return OK;
+}
+
 static struct err find_member(const struct arrival *in, struct room *room, struct slice user_id,
                               uint64_t *user_out, bool *joined_out)
 {
     struct room_member member;
     bool found = false;
-    *joined_out = false;
     TRY(hs_user_find(in->hs, in->ctx, user_id, user_out, &found));
     if (found) {
         TRY(hs_room_member(in->hs, in->ctx, room, *user_out, &member, &found));
     }
     *joined_out = found && member.membership == MEMBERSHIP_JOIN;
-    return OK;
+    if (found) {
+        return OK;
+    }
+    TRY(is_vouched_for(in, room, joined_out));
+    return *joined_out ? hs_user_intern(in->hs, in->ctx, user_id, user_out) : OK;
 }
 
 static struct err on_typing(const struct arrival *in)
