@@ -4,6 +4,7 @@
  * Spec: client-server, "Syncing" and "Lazy-loading room members". */
 #include "homeserver/sync/priv.h"
 
+#include "homeserver/service/intake.h"
 #include "homeserver/service/users.h"
 
 #include <stdlib.h>
@@ -312,20 +313,41 @@ static struct err find_member(struct picking *p, struct slice user_id,
                           user_id, event_out, found_out);
 }
 
-static struct err offer_member(struct picking *p, struct slice user_id)
+static struct err offer_found(struct picking *p, struct stored_event *event)
 {
     struct sync_job *job = p->job;
+    if (has_number(p->room, event->number) ||
+        (!job->request->use_state_after && in_timeline(p->room, event->number))) {
+        return OK;
+    }
+    struct sync_lazy_key key = lazy_key(p, event->number);
+    bool redundant = !p->room->full_state && !job->filter->room_state.include_redundant_members &&
+                     sync_lazy_has(job->sync->lazy, &key, job->since);
+    return redundant ? OK : offer(p, event);
+}
+
+static struct err offer_member(struct picking *p, struct slice user_id)
+{
     struct stored_event event;
     bool found = false;
     TRY(find_member(p, user_id, &event, &found));
-    if (!found || has_number(p->room, event.number) ||
-        (!job->request->use_state_after && in_timeline(p->room, event.number))) {
-        return OK;
+    return found ? offer_found(p, &event) : OK;
+}
+
+/* The sender of an event of a partial room, whose state may lack it: the event cites it. */
+static struct err offer_sender(struct picking *p, const struct stored_event *event)
+{
+    struct stored_event member;
+    bool found = false;
+    TRY(find_member(p, event->event.sender.s, &member, &found));
+    bool partial = hs_room_is_partial(p->room->room);
+    for (size_t i = 0; partial && !found && i < event->event.auth_event_count; i++) {
+        TRY(hs_event_find(p->job->hs, p->job->room_ctx, p->room->room,
+                          event->event.auth_events[i].s, &member, &found));
+        found = found && event_is(&member.event, LIT("m.room.member"), event->event.sender.s) &&
+                !(member.flags & EVENT_REJECTED);
     }
-    struct sync_lazy_key key = lazy_key(p, event.number);
-    bool redundant = !p->room->full_state && !job->filter->room_state.include_redundant_members &&
-                     sync_lazy_has(job->sync->lazy, &key, job->since);
-    return redundant ? OK : offer(p, &event);
+    return found ? offer_found(p, &member) : OK;
 }
 
 static bool sent_before(const struct stored_events *timeline, size_t at)
@@ -345,7 +367,7 @@ static struct err offer_needed_members(struct picking *p)
     for (size_t i = 0; i < timeline->count; i++) {
         const struct stored_event *event = &timeline->items[i];
         if (!sent_before(timeline, i)) {
-            TRY(offer_member(p, event->event.sender.s));
+            TRY(offer_sender(p, event));
         }
         if (p->job->request->use_state_after && is_member(event) && event->event.has_state_key) {
             TRY(offer_member(p, event->event.state_key));

@@ -11,9 +11,12 @@
 static struct away a;
 static struct guest bob;
 
+static bool by_need; /* members are lazy-loaded */
+
 static struct json sync_of(const struct guest *guest, const struct json *before)
 {
     struct sync_filter filter = sync_filter_all();
+    filter.room_state.lazy_load_members = by_need;
     struct sync_request request = {.user = guest->actor.user,
                                    .user_id = guest->actor.user_id,
                                    .device_id = guest->device_id,
@@ -56,6 +59,7 @@ static const struct json *event_in(const struct json *room, const char *part, co
 static int close_house(void **state)
 {
     (void)state;
+    by_need = false;
     away_close(&a);
     return 0;
 }
@@ -173,6 +177,22 @@ static void the_rest_of_the_state_comes_when_it_is_here(void **state)
     assert_null(room_of(&third, "join", a.r.room_id));
 }
 
+static void a_sender_of_a_partial_room_is_shown_as_the_event_cites_it(void **state)
+{
+    (void)state;
+    by_need = true;
+    struct json first = sync_of(&a.ann, NULL);
+    away_take(&a, away_say(&a, &a.by_rob, NULL, 0));
+    struct json second = sync_of(&a.ann, &first);
+    const struct json *room = room_of(&second, "join", a.r.room_id);
+    assert_non_null(event_in(room, "state", "m.room.member", a.rob));
+    away_take(&a, away_say(&a, &a.by_rob, NULL, 0));
+    struct json third = sync_of(&a.ann, &second);
+    room = room_of(&third, "join", a.r.room_id);
+    assert_non_null(room);
+    assert_null(event_in(room, "state", "m.room.member", a.rob));
+}
+
 static void an_invite_from_elsewhere_comes_and_goes(void **state)
 {
     struct peer_room other;
@@ -196,15 +216,17 @@ static void an_invite_from_elsewhere_comes_and_goes(void **state)
 int main(void)
 {
 #define WHOLE(name) cmocka_unit_test_setup_teardown(name, open_whole, close_house)
+#define PARTIAL(name) cmocka_unit_test_setup_teardown(name, open_partial, close_house)
     const struct CMUnitTest tests[] = {
         WHOLE(a_stay_that_resolution_undoes_ends),
         WHOLE(a_ban_on_another_branch_shows_the_ban),
         WHOLE(a_gap_makes_a_limited_timeline),
         WHOLE(events_that_failed_are_not_shown),
         WHOLE(an_invite_from_elsewhere_comes_and_goes),
-        cmocka_unit_test_setup_teardown(the_rest_of_the_state_comes_when_it_is_here, open_partial,
-                                        close_house),
+        PARTIAL(the_rest_of_the_state_comes_when_it_is_here),
+        PARTIAL(a_sender_of_a_partial_room_is_shown_as_the_event_cites_it),
     };
 #undef WHOLE
+#undef PARTIAL
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
