@@ -21,6 +21,7 @@ struct fill {
     struct ctx *ctx;
     struct room *room;
     struct slice origin;
+    bool origin_is_alive;
     struct slice *servers;
     size_t server_count;
     size_t gaps; /* states fetched */
@@ -28,8 +29,12 @@ struct fill {
 
 static struct pull pull_from(const struct fill *fill, struct slice server)
 {
-    return (struct pull){
-        .fed = fill->fed, .hs = fill->hs, .ctx = fill->ctx, .room = fill->room, .server = server};
+    return (struct pull){.fed = fill->fed,
+                         .hs = fill->hs,
+                         .ctx = fill->ctx,
+                         .room = fill->room,
+                         .server = server,
+                         .is_alive = fill->origin_is_alive && slice_eq(server, fill->origin)};
 }
 
 static bool is_over(const struct ctx *ctx)
@@ -362,8 +367,12 @@ static struct err try_server(struct fill *fill, struct slice server, const struc
 struct err fed_missing_fill(struct fed *fed, struct ctx *ctx, const struct staged_event *staged,
                             struct staged_outcome *outcome_io)
 {
-    struct fill fill = {
-        .fed = fed, .hs = fed->hs, .ctx = ctx, .room = staged->room, .origin = staged->origin};
+    struct fill fill = {.fed = fed,
+                        .hs = fed->hs,
+                        .ctx = ctx,
+                        .room = staged->room,
+                        .origin = staged->origin,
+                        .origin_is_alive = staged->is_new};
     struct fed_candidates candidates = {.first = staged->origin,
                                         .second = ids_user_domain(staged->event->sender).s,
                                         .max = SERVERS_ASKED_MAX};

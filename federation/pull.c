@@ -12,6 +12,7 @@ enum {
 static struct err call(const struct pull *pull, struct fed_call *request, struct json *answer_out)
 {
     request->destination = pull->server;
+    request->flags |= pull->is_alive ? FED_CALL_ANYWAY : 0;
     request->timeout_ms = pull->timeout_ms ? pull->timeout_ms : TIMEOUT_MS;
     return fed_call_json(pull->fed, pull->ctx, request, answer_out);
 }

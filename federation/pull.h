@@ -12,6 +12,7 @@ struct pull {
     struct room *room;
     struct slice server;
     int64_t timeout_ms; /* of each request; 0 = 20 s */
+    bool is_alive;      /* it was heard of just now: asked even when it is in back-off */
 };
 
 struct pulled {

@@ -5,6 +5,9 @@
 #include "federation/join_answer.h"
 #include "homeserver/base/map.h"
 #include "homeserver/service/intake.h"
+#include "homeserver/service/remote_devices.h"
+#include "homeserver/service/users.h"
+#include "homeserver/room/membership.h"
 
 enum {
     SERVERS_TRIED_MAX = 10,
@@ -263,6 +266,35 @@ static struct err finish_state(struct state_sought *s, struct glance *glance)
     return s->is_before_join ? OK : apply_event(s, glance);
 }
 
+static struct err forget_if_gone(struct resync *r, const struct state_difference *change)
+{
+    struct stored_event event;
+    struct hs *hs = r->fed->hs;
+    uint64_t user = 0;
+    bool found = false;
+    if (change->left) {
+        TRY(hs_event_load(hs, r->ctx, r->room, change->left, &event, &found));
+    }
+    if (!found || membership_of(&event.event) != MEMBERSHIP_JOIN) {
+        return OK;
+    }
+    TRY(hs_user_find(hs, r->ctx, event.event.state_key, &user, &found));
+    return found ? hs_remote_devices_unfollow(hs, r->ctx, user) : OK;
+}
+
+/* Whom the whole state puts out of the room was followed for its sake alone. */
+static struct err forget_gone(struct resync *r, uint64_t before)
+{
+    struct state_difference *changes = NULL;
+    size_t count = 0;
+    TRY(state_diff(r->fed->hs->states, r->ctx, r->number, before, hs_room_head(r->room).root,
+                   &changes, &count));
+    for (size_t i = 0; i < count; i++) {
+        TRY(forget_if_gone(r, &changes[i]));
+    }
+    return OK;
+}
+
 static struct err resync_from(struct state_sought *s)
 {
     struct json answer;
@@ -273,10 +305,11 @@ static struct err resync_from(struct state_sought *s)
     struct glance glance = glance_begin(s->r);
     TRY(glance_end(&glance, finish_state(s, &glance)));
     log_info(s->r->ctx->log, "room_state_fetched", .room = s->r->room_id, .dest = s->server);
+    uint64_t before = hs_room_head(s->r->room).root;
     TRY(hs_room_complete(s->r->fed->hs, s->r->ctx, s->r->room, s->ids, s->count));
     log_info(s->r->ctx->log, "room_complete", .room = s->r->room_id, .dest = s->server,
              .pos = (int64_t)hs_room_whole_pos(s->r->room));
-    return OK;
+    return forget_gone(s->r, before);
 }
 
 /* The own member event that began the stay: a local user's oldest. */

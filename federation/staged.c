@@ -330,8 +330,10 @@ static struct err settle_event(struct pass *pass, struct ctx *ctx, const struct 
     if (!received->waits || (attempts && !pass->may_retry)) {
         return OK;
     }
-    struct staged_event event = {
-        .room = received->room, .origin = row->origin, .event = &received->event};
+    struct staged_event event = {.room = received->room,
+                                 .origin = row->origin,
+                                 .event = &received->event,
+                                 .is_new = attempts == 0};
     struct staged_outcome outcome = {.report = received->report};
     attempts_of(pass, row->event_id, 1);
     struct err err = pass->staged->fill(fed, ctx, &event, &outcome);

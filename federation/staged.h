@@ -15,6 +15,7 @@ struct staged_event {
     struct room *room;
     struct slice origin;
     const struct event *event; /* checked up to its signatures */
+    bool is_new;               /* the origin gave it just now */
 };
 
 /* What came of it. `report` as of hs_intake_event; when it still says that something is missing,
