@@ -42,7 +42,8 @@ static struct err tell_device(struct telling *t, const struct device_news *news)
     if (news->keys.len > 0) {
         TRY(parse(t->ctx, news->keys, &keys));
         json_set(arena, &content, LIT("keys"), keys);
-    } else {
+    }
+    if (news->is_gone) {
         json_set(arena, &content, LIT("deleted"), json_bool(true));
     }
     return queue(t, LIT("m.device_list_update"), &content);

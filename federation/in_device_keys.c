@@ -48,7 +48,9 @@ static struct err user_devices(void *app, struct ctx *ctx, const struct http_req
     json_out_object(&out);
     json_out_key_array(&out, LIT("devices"));
     for (size_t i = 0; i < state.count; i++) {
-        write_device(&out, &state.items[i]);
+        if (state.items[i].keys.len > 0) {
+            write_device(&out, &state.items[i]);
+        }
     }
     json_out_array_end(&out);
     if (state.master_key.len > 0) {

@@ -249,13 +249,13 @@ static struct err on_device_removed(struct hs *hs, struct ctx *ctx, uint64_t use
     return OK;
 }
 
+/* Spec: server-server, "Device Management": other servers hear of a new name, whether the device
+ * has keys or not. */
 static struct err on_device_renamed(struct hs *hs, struct ctx *ctx, uint64_t user,
                                     struct slice device_id)
 {
-    struct json keys;
-    bool found = false;
-    TRY(hs_device_keys_get(hs, ctx, user, device_id, &keys, &found));
-    return found ? hs_device_list_changed(hs, ctx, user) : OK;
+    (void)device_id;
+    return hs_device_list_changed(hs, ctx, user);
 }
 
 static struct err forget_account(struct hs *hs, struct ctx *ctx, uint64_t user)

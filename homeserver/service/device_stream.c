@@ -55,6 +55,16 @@ static struct err read_stream_id(struct hs *hs, struct ctx *ctx, uint64_t user, 
     return found ? unpack_check(&in) : OK;
 }
 
+static bool is_listed(const struct device_stream_state *state, struct slice device_id)
+{
+    for (size_t i = 0; i < state->count; i++) {
+        if (slice_eq(state->items[i].device_id, device_id)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The number is read first: an update that comes meanwhile is told again, never left out. */
 struct err hs_device_stream_state(struct hs *hs, struct ctx *ctx, uint64_t user,
                                   struct device_stream_state *state_out)
@@ -64,17 +74,22 @@ struct err hs_device_stream_state(struct hs *hs, struct ctx *ctx, uint64_t user,
     struct device_stream_state state = {0};
     TRY(read_stream_id(hs, ctx, user, &state.stream_id));
     TRY(keys_rows(hs, ctx, user, keys_key(ctx, KEYS_ROW_DEVICE, LIT("")), 0, &rows));
-    if (rows.count > 0) {
-        TRY(hs_devices_list(hs, ctx, user, &devices));
-    }
-    state.items = arena_array(ctx->arena, rows.count + 1, sizeof *state.items);
+    TRY(hs_devices_list(hs, ctx, user, &devices));
+    state.items = arena_array(ctx->arena, rows.count + devices.count + 1, sizeof *state.items);
     for (size_t i = 0; i < rows.count; i++) {
         struct slice device_id = slice_from(rows.rows[i].key, 1);
-        state.items[i] = (struct device_news){.device_id = device_id,
-                                              .display_name = name_of(&devices, device_id),
-                                              .keys = rows.rows[i].value};
+        state.items[state.count++] =
+            (struct device_news){.device_id = device_id,
+                                 .display_name = name_of(&devices, device_id),
+                                 .keys = rows.rows[i].value};
     }
-    state.count = rows.count;
+    for (size_t i = 0; i < devices.count; i++) {
+        const struct device *device = &devices.items[i];
+        if (!is_listed(&state, device->device_id)) {
+            state.items[state.count++] = (struct device_news){.device_id = device->device_id,
+                                                              .display_name = device->display_name};
+        }
+    }
     TRY(read_cross(hs, ctx, user, CROSS_MASTER, &state.master_key));
     TRY(read_cross(hs, ctx, user, CROSS_SELF_SIGNING, &state.self_signing_key));
     *state_out = state;
@@ -138,7 +153,7 @@ static void tell_gone(struct telling *t)
         struct slice key = t->told.rows[i].key;
         struct slice device_id = slice_from(key, 1);
         if (key.ptr[0] == 'd' && !is_present(t, device_id)) {
-            add_news(t, (struct device_news){.device_id = device_id});
+            add_news(t, (struct device_news){.device_id = device_id, .is_gone = true});
             store_delete(t->news->told, key);
         }
     }

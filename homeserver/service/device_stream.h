@@ -8,7 +8,8 @@
 struct device_news {
     struct slice device_id;
     struct slice display_name; /* ptr NULL = none */
-    struct slice keys;         /* canonical JSON; empty when the device is gone */
+    struct slice keys;         /* canonical JSON; empty = none */
+    bool is_gone;
     uint64_t stream_id;
     uint64_t prev_id; /* of the update before it; 0 = none yet */
 };
@@ -23,7 +24,7 @@ struct device_stream_news {
 struct err hs_device_stream_next(struct hs *hs, struct ctx *ctx, uint64_t user,
                                  struct device_stream_news *news_out) MUST_USE;
 
-/* The devices that have keys, as they are now, and the number of the last update. */
+/* The devices as they are now, and the number of the last update. */
 struct device_stream_state {
     struct device_news *items;
     size_t count;
