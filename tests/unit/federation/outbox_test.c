@@ -4,6 +4,7 @@
 
 #include "homeserver/base/mem.h"
 #include "homeserver/service/destinations.h"
+#include "homeserver/service/devices.h"
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/users.h"
 #include "tests/support/house.h"
@@ -155,6 +156,9 @@ static int begin(void **state)
     h.hs.waiters = workers_new("waiter", 4, 100000);
     open_outbox();
     ann = house_guest(&h, "ann");
+    /* Nothing is to be told of her devices, unless a test is about that. */
+    assert_int_equal(
+        hs_devices_delete_others(&h.hs, &h.ctx, ann.actor.user, (struct slice){0}).code, 0);
     room = house_room(&h, &ann, "{\"preset\":\"public_chat\"}");
     join_remote("@bob:far");
     return 0;
@@ -418,6 +422,26 @@ static void durable_edus_survive_and_others_pass(void **state)
     assert_false(slice_contains(net.edus, LIT("\"n\":3")));
 }
 
+/* Spec: server-server, "Device Management": `keys` "may be absent if the device has no E2E keys".
+ */
+static void devices_without_keys_are_told_of(void **state)
+{
+    (void)state;
+    struct slice device = LIT("PHONE");
+    assert_int_equal(
+        hs_device_create(&h.hs, &h.ctx, ann.actor.user, device, (struct slice){0}).code, 0);
+    settle();
+    assert_int_equal(hs_device_rename(&h.hs, &h.ctx, ann.actor.user, device, LIT("my phone")).code,
+                     0);
+    settle();
+    assert_true(slice_contains(net.edus, LIT("\"device_display_name\":\"my phone\"")));
+    assert_false(slice_contains(net.edus, LIT("\"deleted\"")));
+    assert_int_equal(
+        hs_devices_delete_others(&h.hs, &h.ctx, ann.actor.user, (struct slice){0}).code, 0);
+    settle();
+    assert_true(slice_contains(net.edus, LIT("\"deleted\":true")));
+}
+
 static void typing_starts_and_stops(void **state)
 {
     (void)state;
@@ -505,6 +529,7 @@ int main(void)
         TEST(after_a_long_absence_the_newest_event_is_enough),
         TEST(a_refused_event_is_given_up_alone),
         TEST(durable_edus_survive_and_others_pass),
+        TEST(devices_without_keys_are_told_of),
         TEST(typing_starts_and_stops),
         TEST(receipts_of_threads_take_an_edu_each),
         TEST(presence_goes_to_those_who_share_a_room),
