@@ -89,7 +89,8 @@ struct err device_lists_publish(struct outbox *outbox, struct ctx *ctx, uint64_t
     return store_write(outbox->hs->store, ctx, &news.told, 1);
 }
 
-/* One update that follows none: whoever gets it asks for the whole list. */
+/* One update that follows none: whoever gets it asks for the whole list, which holds devices with
+ * keys. */
 struct err device_lists_announce(struct outbox *outbox, struct ctx *ctx, uint64_t user,
                                  struct server_names servers)
 {
@@ -100,7 +101,7 @@ struct err device_lists_announce(struct outbox *outbox, struct ctx *ctx, uint64_
     }
     TRY(hs_user_id_of(outbox->hs, ctx, user, &t.user_id));
     TRY(hs_device_stream_state(outbox->hs, ctx, user, &state));
-    if (state.count == 0) {
+    if (state.count == 0 || state.items[0].keys.len == 0) { /* those with keys come first */
         return OK;
     }
     state.items[0].stream_id = state.stream_id;

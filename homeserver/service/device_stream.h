@@ -24,7 +24,7 @@ struct device_stream_news {
 struct err hs_device_stream_next(struct hs *hs, struct ctx *ctx, uint64_t user,
                                  struct device_stream_news *news_out) MUST_USE;
 
-/* The devices as they are now, and the number of the last update. */
+/* The devices as they are now, those with keys first, and the number of the last update. */
 struct device_stream_state {
     struct device_news *items;
     size_t count;

@@ -156,9 +156,6 @@ static int begin(void **state)
     h.hs.waiters = workers_new("waiter", 4, 100000);
     open_outbox();
     ann = house_guest(&h, "ann");
-    /* Nothing is to be told of her devices, unless a test is about that. */
-    assert_int_equal(
-        hs_devices_delete_others(&h.hs, &h.ctx, ann.actor.user, (struct slice){0}).code, 0);
     room = house_room(&h, &ann, "{\"preset\":\"public_chat\"}");
     join_remote("@bob:far");
     return 0;
