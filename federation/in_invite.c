@@ -1,6 +1,6 @@
 /* Invites of other servers for users of this one. A signature of this server is worth something, so
  * it is given only after every check. Spec: server-server, "Inviting to a room". */
-#include "federation/fed.h"
+#include "federation/policy.h"
 #include "federation/routes.h"
 #include "homeserver/http/ratelimit.h"
 #include "homeserver/room/membership.h"
@@ -128,6 +128,8 @@ static struct err take_into_room(struct invite_call *call)
 {
     struct intake intake = {.event = &call->event};
     struct intake_report report;
+    TRY(fed_policy_check(call->hs->fed, call->ctx, call->room, &call->event,
+                         &intake.policy_failed));
     TRY(hs_intake_event(call->hs, call->ctx, call->room, &intake, &report));
     if (report.result == INTAKE_REJECTED || report.result == INTAKE_SOFT_FAILED) {
         return err_public(ERR_M_FORBIDDEN, "The room does not allow this invite.");

@@ -1,5 +1,7 @@
 #include "federation/resident.h"
 
+#include "federation/policy.h"
+
 #include "homeserver/service/restricted.h"
 
 struct err resident_begin(struct resident_call *call, void *app, struct ctx *ctx,
@@ -175,10 +177,11 @@ static struct err refusal(const struct resident_call *call, const struct intake_
                        report->reason.ptr);
 }
 
-struct err resident_accept(struct resident_call *call, const struct event *event)
+struct err resident_accept(struct resident_call *call, struct event *event)
 {
     struct intake intake = {.event = event, .is_forwarded = true};
     struct intake_report report;
+    TRY(fed_policy_check(call->fed, call->ctx, call->room, event, &intake.policy_failed));
     TRY(hs_intake_event(call->hs, call->ctx, call->room, &intake, &report));
     switch (report.result) {
     case INTAKE_ACCEPTED:

@@ -35,8 +35,9 @@ struct err resident_reply_template(struct resident_call *call, const struct json
  * 1 its id. Signatures and hash have been checked; `is_restricted` joins that name a user of this
  * server carry its signature too. M_BAD_JSON, M_INVALID_PARAM, M_FORBIDDEN. */
 struct err resident_read_event(struct resident_call *call, struct event *event_out) MUST_USE;
-/* Into the room. M_FORBIDDEN when the state before it or the room as it is now refuses. */
-struct err resident_accept(struct resident_call *call, const struct event *event) MUST_USE;
+/* Into the room, with the signature of its policy server. M_FORBIDDEN when the state before it, the
+ * room as it is now, or that server refuses. */
+struct err resident_accept(struct resident_call *call, struct event *event_io) MUST_USE;
 /* State that tells a stranger what the room is, in federation form, as an array: also for invites.
  * Spec: client-server, "Stripped state". */
 struct err resident_room_state(struct hs *hs, struct ctx *ctx, struct room *room,

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CREATE_ATTEMPTS_MAX = 24 };
+enum { CREATE_ATTEMPTS_MAX = 24, POLICED_ATTEMPTS_MAX = 4 };
 
 struct composing {
     struct hs *hs;
@@ -264,66 +264,158 @@ static struct err find_sent(struct composing *c, struct hs_sent *sent_out, bool 
     return *found_out ? OK : find_identical(c, sent_out, found_out);
 }
 
-static struct err begin_policed(struct composing *c, struct event *event_out,
-                                struct hs_sent *sent_out, bool *found_out)
+/* One attempt of a proposal. */
+struct attempt {
+    struct composing c;
+    const struct hs_proposal *proposal;
+    struct hs_draft draft;
+    struct event event;
+    struct hs_sent *sent;
+    bool done;
+};
+
+static struct err decide(struct attempt *a, struct hs_draft *draft_out)
 {
-    room_state_cache_trim(c->room);
-    TRY(find_sent(c, sent_out, found_out));
-    if (*found_out) {
+    *draft_out = (struct hs_draft){0};
+    TRY(room_check_there(a->c.room));
+    room_state_cache_trim(a->c.room);
+    TRY(a->proposal->decide(a->proposal->arg, draft_out, a->sent, &a->done));
+    a->c.draft = draft_out;
+    return a->done ? OK : find_sent(&a->c, a->sent, &a->done);
+}
+
+static struct err send_plainly(struct attempt *a)
+{
+    TRY(decide(a, &a->draft));
+    return a->done ? OK : send_in_lane(&a->c, a->sent);
+}
+
+static struct err begin_policed(struct attempt *a)
+{
+    struct composing *c = &a->c;
+    TRY(decide(a, &a->draft));
+    if (a->done) {
         return OK;
     }
-    TRY(compose_in_lane(c, event_out));
+    c->root = 0;
+    TRY(compose_in_lane(c, &a->event));
     c->root = c->root ? c->root : c->room->head.root;
     return OK;
 }
 
-/* What was sent meanwhile stands beside the event, as it does beside those of other servers. */
-static struct err end_policed(struct composing *c, const struct event *event,
-                              struct hs_sent *sent_out)
+static bool is_same_draft(const struct hs_draft *a, const struct hs_draft *b)
 {
-    bool found = false;
-    TRY(room_check_there(c->room));
-    room_state_cache_trim(c->room);
-    TRY(find_sent(c, sent_out, &found));
-    if (found) {
+    return slice_eq(a->sender, b->sender) && slice_eq(a->type, b->type) &&
+           slice_eq(a->state_key, b->state_key) && slice_eq(a->redacts, b->redacts) &&
+           json_eq(&a->content, &b->content);
+}
+
+/* What was sent meanwhile stands beside the event, as it does beside those of other servers; but
+ * when it makes another event of this one (a join that became an invite ...) the event is composed
+ * anew: `done` stays unset. */
+static struct err end_policed(struct attempt *a)
+{
+    struct composing *c = &a->c;
+    struct hs_draft now;
+    TRY(decide(a, &now));
+    if (a->done || !is_same_draft(&now, &a->draft)) {
         return OK;
     }
-    TRY(authorise(c, event));
-    struct room_append append = {.event = event,
-                                 .sender = c->draft->sender_number,
-                                 .device_id = c->draft->device_id,
-                                 .txn_id = c->draft->txn_id,
+    uint64_t before = c->root;
+    c->root = 0;
+    TRY(authorise(c, &a->event));
+    struct room_append append = {.event = &a->event,
+                                 .sender = now.sender_number,
+                                 .device_id = now.device_id,
+                                 .txn_id = now.txn_id,
                                  .has_before = true,
-                                 .state_before = c->root};
-    return room_append(c->hs, c->ctx, c->room, &append, sent_out);
+                                 .state_before = before};
+    a->done = true;
+    return room_append(c->hs, c->ctx, c->room, &append, a->sent);
+}
+
+typedef struct err (*attempt_fn)(struct attempt *a);
+
+static struct err in_lane(struct attempt *a, attempt_fn fn)
+{
+    uint64_t lane = lane_of_room(a->c.room->number);
+    workers_lane_enter(a->c.hs->workers, lane);
+    struct err err = fn(a);
+    workers_lane_leave(a->c.hs->workers, lane);
+    return err;
+}
+
+/* Spec: server-server, "Validating Policy Server signatures": what has to go out all the same goes
+ * without the signature. */
+static struct err sign(struct attempt *a)
+{
+    struct event signed_event = a->event;
+    struct composing *c = &a->c;
+    struct err err = c->hs->remote->policy_sign(c->hs, c->ctx, c->room, &a->event, &signed_event);
+    if (err.code != 0 && (!a->proposal->insists || !hs_send_is_refusal(err))) {
+        return err;
+    }
+    a->event = err.code == 0 ? signed_event : a->event;
+    return OK;
+}
+
+static struct err send_policed(struct attempt *a)
+{
+    for (int i = 0; i < POLICED_ATTEMPTS_MAX && !a->done; i++) {
+        TRY(in_lane(a, begin_policed));
+        if (!a->done) {
+            TRY(sign(a));
+            TRY(in_lane(a, end_policed));
+        }
+    }
+    return a->done ? OK
+                   : err_public(ERR_M_UNAVAILABLE, "The room changes too quickly; try it again.");
+}
+
+struct err hs_is_policed(struct hs *hs, struct ctx *ctx, struct room *room, bool *is_out)
+{
+    struct composing c = {.hs = hs, .ctx = ctx, .room = room};
+    *is_out = false;
+    return hs->remote && hs->remote->policy_sign ? names_policy(&c, is_out) : OK;
+}
+
+struct err hs_propose(struct hs *hs, struct ctx *ctx, struct room *room,
+                      const struct hs_proposal *proposal, struct hs_sent *sent_out)
+{
+    struct attempt a = {
+        .c = {.hs = hs, .ctx = ctx, .room = room}, .proposal = proposal, .sent = sent_out};
+    bool named = false;
+    TRY(hs_is_policed(hs, ctx, room, &named));
+    return named ? send_policed(&a) : in_lane(&a, send_plainly);
+}
+
+struct err hs_policy_wait(struct hs *hs, struct ctx *ctx, struct room *room)
+{
+    bool named = false;
+    TRY(hs_is_policed(hs, ctx, room, &named));
+    return named && !ctx->may_wait ? err_make(ERR_WAITS, "the room's policy server is asked") : OK;
+}
+
+bool hs_send_is_refusal(struct err err)
+{
+    return err.code >= ERR_MATRIX_FIRST || err.code == ERR_TIMEOUT || err.code == ERR_UNAVAILABLE;
+}
+
+static struct err decide_given(void *arg, struct hs_draft *draft_out, struct hs_sent *sent_out,
+                               bool *done_out)
+{
+    (void)sent_out;
+    (void)done_out;
+    *draft_out = *(const struct hs_draft *)arg;
+    return OK;
 }
 
 struct err hs_send_policed(struct hs *hs, struct ctx *ctx, struct room *room,
                            const struct hs_draft *draft, struct hs_sent *sent_out)
 {
-    struct composing c = {.hs = hs, .ctx = ctx, .room = room, .draft = draft};
-    struct event event;
-    struct event signed_event;
-    bool named = false;
-    bool found = false;
-    uint64_t lane = lane_of_room(room->number);
-    if (hs->remote && hs->remote->policy_sign) {
-        TRY(names_policy(&c, &named));
-    }
-    if (!named) {
-        return hs_send(hs, ctx, room, draft, sent_out);
-    }
-    workers_lane_enter(hs->workers, lane);
-    struct err err = begin_policed(&c, &event, sent_out, &found);
-    workers_lane_leave(hs->workers, lane);
-    if (err.code != 0 || found) {
-        return err;
-    }
-    TRY(hs->remote->policy_sign(hs, ctx, room, &event, &signed_event));
-    workers_lane_enter(hs->workers, lane);
-    err = end_policed(&c, &signed_event, sent_out);
-    workers_lane_leave(hs->workers, lane);
-    return err;
+    struct hs_draft given = *draft;
+    struct hs_proposal proposal = {.decide = decide_given, .arg = &given};
+    return hs_propose(hs, ctx, room, &proposal, sent_out);
 }
 
 /* --- the first event of a room --- */

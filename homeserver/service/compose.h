@@ -27,11 +27,31 @@ struct hs_sent {
  * identical state event gives the existing one back. */
 struct err hs_send(struct hs *hs, struct ctx *ctx, struct room *room, const struct hs_draft *draft,
                    struct hs_sent *sent_out) MUST_USE;
-/* hs_send for what clients send: in a room with a policy server the event is shown to it first, and
- * goes out with its signature. In no lane. ERR_WAITS as remote.h has it; the policy server's
+/* What is to be sent, when that follows from the room as it is. `decide` runs in the room's lane,
+ * refuses, or fills the draft; `done`: nothing is to be sent and `sent` is the answer. It may run
+ * several times, and must come to the same draft while the room gives no reason for another. */
+struct hs_proposal {
+    struct err (*decide)(void *arg, struct hs_draft *draft_out, struct hs_sent *sent_out,
+                         bool *done_out);
+    void *arg;
+    bool insists; /* goes out even when the room's policy server refuses it */
+};
+/* hs_send for what users of this server do: in a room with a policy server the event is composed,
+ * shown to that server in no lane, and appended with its signature when it still is what the room
+ * asks for. Called in no lane. ERR_WAITS as remote.h has it, before any effect; the policy server's
  * refusal with its text. Spec: server-server, "Policy Servers". */
+struct err hs_propose(struct hs *hs, struct ctx *ctx, struct room *room,
+                      const struct hs_proposal *proposal, struct hs_sent *sent_out) MUST_USE;
+/* hs_propose of a draft that does not depend on the room. */
 struct err hs_send_policed(struct hs *hs, struct ctx *ctx, struct room *room,
                            const struct hs_draft *draft, struct hs_sent *sent_out) MUST_USE;
+/* Whether the room names a policy server, which then may or may not have a say. */
+struct err hs_is_policed(struct hs *hs, struct ctx *ctx, struct room *room, bool *is_out) MUST_USE;
+/* ERR_WAITS when something sent into the room would have to wait and this job may not: for what has
+ * an effect before it sends. */
+struct err hs_policy_wait(struct hs *hs, struct ctx *ctx, struct room *room) MUST_USE;
+/* Whether the rules or another server said no, rather than that something failed here. */
+bool hs_send_is_refusal(struct err err);
 /* The event that hs_send would append now, sealed and allowed but stored nowhere: the template of a
  * make_join, an invite that another server signs first. The sender may be of another server. */
 struct err hs_compose(struct hs *hs, struct ctx *ctx, struct room *room,

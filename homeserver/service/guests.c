@@ -6,7 +6,8 @@ static struct err take_out_guest(struct hs *hs, struct ctx *ctx, struct room *ro
                                  const struct room_member *member)
 {
     struct actor actor = {.user_id = member->user_id, .user = member->user, .is_guest = true};
-    struct member_change change = {.target = member->user_id, .membership = MEMBERSHIP_LEAVE};
+    struct member_change change = {
+        .target = member->user_id, .membership = MEMBERSHIP_LEAVE, .insists = true};
     struct hs_sent sent;
     uint32_t flags = 0;
     bool found = false;

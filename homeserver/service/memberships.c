@@ -16,6 +16,8 @@ struct changing {
     struct room *room;
     const struct actor *actor;
     const struct member_change *change;
+    bool renews;      /* the join as it is, with the profile of now */
+    struct json rest; /* of the join that is renewed */
     struct json content;
 };
 
@@ -52,7 +54,7 @@ static struct err add_profile(struct changing *c)
 
 static void add_extra(struct changing *c)
 {
-    const struct json *extra = c->change->extra;
+    const struct json *extra = c->renews ? &c->rest : c->change->extra;
     for (uint32_t i = 0; extra && i < extra->count; i++) {
         json_set(c->ctx->arena, &c->content, extra->members[i].key, extra->members[i].value);
     }
@@ -126,29 +128,66 @@ static struct hs_draft draft_of(const struct changing *c)
                              .content = c->content};
 }
 
-static struct err change_in_lane(struct changing *c, struct hs_sent *sent_out)
+/* The member event again: what a join says besides the profile stays. */
+static struct err keep_rest(struct changing *c, bool *joined_out)
 {
-    enum membership current = MEMBERSHIP_NONE;
-    TRY(current_membership(c, &current));
-    bool joins = c->change->membership == MEMBERSHIP_JOIN;
+    struct slice drop[] = {LIT("displayname"), LIT("avatar_url"),
+                           LIT("join_authorised_via_users_server"), LIT("membership"),
+                           LIT("reason")};
+    const struct event *current = NULL;
+    TRY(room_state_current(c->hs, c->ctx, c->room, LIT("m.room.member"), c->actor->user_id,
+                           &current));
+    *joined_out = membership_of(current) == MEMBERSHIP_JOIN;
+    if (*joined_out) {
+        c->rest = json_without(c->ctx->arena, current->content, drop, COUNT_OF(drop));
+    }
+    return OK;
+}
+
+/* Nothing is to be sent when the user stands where the change would lead. */
+static struct err is_done(struct changing *c, enum membership current, bool *done_out)
+{
     bool own = slice_eq(c->actor->user_id, c->change->target);
-    if (joins && own && current == MEMBERSHIP_JOIN && !c->change->extra) {
-        *sent_out = (struct hs_sent){.replayed = true};
+    bool joined = false;
+    enum membership wanted = c->change->membership;
+    if (c->renews) {
+        TRY(keep_rest(c, &joined));
+        *done_out = !joined;
         return OK;
     }
-    if (c->change->membership == MEMBERSHIP_LEAVE && own && current == MEMBERSHIP_LEAVE) {
+    *done_out = own && current == wanted &&
+                ((wanted == MEMBERSHIP_JOIN && !c->change->extra) || wanted == MEMBERSHIP_LEAVE);
+    return OK;
+}
+
+static struct err decide(void *arg, struct hs_draft *draft_out, struct hs_sent *sent_out,
+                         bool *done_out)
+{
+    struct changing *c = arg;
+    enum membership current = MEMBERSHIP_NONE;
+    TRY(current_membership(c, &current));
+    TRY(is_done(c, current, done_out));
+    if (*done_out) {
         *sent_out = (struct hs_sent){.replayed = true};
         return OK;
     }
     TRY(make_content(c));
-    if (joins && own && current != MEMBERSHIP_JOIN) {
+    bool joins =
+        c->change->membership == MEMBERSHIP_JOIN && slice_eq(c->actor->user_id, c->change->target);
+    if (joins && current != MEMBERSHIP_JOIN) {
         TRY(add_authoriser(c));
     }
-    struct hs_draft draft = draft_of(c);
-    return hs_send(c->hs, c->ctx, c->room, &draft, sent_out);
+    *draft_out = draft_of(c);
+    return OK;
 }
 
-/* The invited user's server signs too, so no lane is held meanwhile. */
+static struct err propose(struct changing *c, struct hs_sent *sent_out)
+{
+    struct hs_proposal proposal = {.decide = decide, .arg = c, .insists = c->change->insists};
+    return hs_propose(c->hs, c->ctx, c->room, &proposal, sent_out);
+}
+
+/* The invited user's server signs too, after the policy server, so no lane is held meanwhile. */
 static struct err invite_remote(struct changing *c, struct hs_sent *sent_out)
 {
     struct event event;
@@ -158,6 +197,9 @@ static struct err invite_remote(struct changing *c, struct hs_sent *sent_out)
     TRY(make_content(c));
     struct hs_draft draft = draft_of(c);
     TRY(hs_compose(c->hs, c->ctx, c->room, &draft, &event));
+    if (c->hs->remote->policy_sign) {
+        TRY(c->hs->remote->policy_sign(c->hs, c->ctx, c->room, &event, &event));
+    }
     return c->hs->remote->invite(c->hs, c->ctx, c->room, &event, sent_out);
 }
 
@@ -178,18 +220,14 @@ struct err hs_member_set(struct hs *hs, struct ctx *ctx, struct room *room,
             return invite_remote(&changing, sent_out);
         }
     }
-    uint64_t lane = lane_of_room(room->number);
-    workers_lane_enter(hs->workers, lane);
-    struct err err = change_in_lane(&changing, sent_out);
-    workers_lane_leave(hs->workers, lane);
-    TRY(err);
+    TRY(propose(&changing, sent_out));
     /* Also for who was in the room already: the first attempt may have stopped right here. */
     return change->membership == MEMBERSHIP_JOIN ? hs_succession_carry(hs, ctx, room, actor) : OK;
 }
 
 bool hs_member_is_refusal(struct err err)
 {
-    return err.code >= ERR_MATRIX_FIRST || err.code == ERR_TIMEOUT || err.code == ERR_UNAVAILABLE;
+    return hs_send_is_refusal(err);
 }
 
 /* --- kick, unban, forget --- */
@@ -285,20 +323,11 @@ static const struct slice fields_of_profile[] = {{"displayname", 11}, {"avatar_u
 static struct err renew_member(struct hs *hs, struct ctx *ctx, struct room *room,
                                const struct actor *actor)
 {
-    const struct event *current = NULL;
     struct hs_sent sent;
-    struct slice drop[] = {fields_of_profile[0], fields_of_profile[1],
-                           LIT("join_authorised_via_users_server"), LIT("membership"),
-                           LIT("reason")};
-    TRY(room_check_there(room));
-    TRY(room_state_current(hs, ctx, room, LIT("m.room.member"), actor->user_id, &current));
-    if (membership_of(current) != MEMBERSHIP_JOIN) {
-        return OK;
-    }
-    struct json extra = json_without(ctx->arena, current->content, drop, COUNT_OF(drop));
-    struct member_change change = {
-        .target = actor->user_id, .membership = MEMBERSHIP_JOIN, .extra = &extra};
-    return hs_member_set(hs, ctx, room, actor, &change, &sent);
+    struct member_change change = {.target = actor->user_id, .membership = MEMBERSHIP_JOIN};
+    struct changing changing = {
+        .hs = hs, .ctx = ctx, .room = room, .actor = actor, .change = &change, .renews = true};
+    return propose(&changing, &sent);
 }
 
 static struct err on_profile_change(struct hs *hs, struct ctx *ctx, uint64_t user,
@@ -321,10 +350,7 @@ static struct err on_profile_change(struct hs *hs, struct ctx *ctx, uint64_t use
             continue;
         }
         TRY(there);
-        uint64_t lane = lane_of_room(room->number);
-        workers_lane_enter(hs->workers, lane);
         struct err err = renew_member(hs, ctx, room, &actor);
-        workers_lane_leave(hs->workers, lane);
         if (err.code != 0 && !hs_member_is_refusal(err)) {
             return err;
         }
@@ -343,7 +369,10 @@ static struct err leave_for_good(struct hs *hs, struct ctx *ctx, struct room *ro
     if (!hs_room_is_resident(room)) {
         return hs_intake_uninvite(hs, ctx, hs_room_info(room).room_id, actor->user, NULL);
     }
-    return set_left(hs, ctx, room, actor, actor->user_id, (struct slice){0});
+    struct hs_sent sent;
+    struct member_change change = {
+        .target = actor->user_id, .membership = MEMBERSHIP_LEAVE, .insists = true};
+    return hs_member_set(hs, ctx, room, actor, &change, &sent);
 }
 
 static struct err on_deactivated(struct hs *hs, struct ctx *ctx, uint64_t user,

@@ -1,6 +1,7 @@
-/* Joining, inviting, leaving, kicking, banning, knocking, forgetting: each decides, composes the
- * member event and sends it in the room's lane. Rooms that this server is not in are reached
- * through the remote port (remote.h). Spec: client-server, "Room membership". */
+/* Joining, inviting, leaving, kicking, banning, knocking, forgetting: each decides and composes the
+ * member event in the room's lane, and sends it (hs_propose: no lane is held by the caller). Rooms
+ * that this server is not in are reached through the remote port (remote.h). Spec: client-server,
+ * "Room membership". */
 #pragma once
 #include "homeserver/service/compose.h"
 
@@ -16,6 +17,7 @@ struct member_change {
     enum membership membership; /* the new one */
     struct slice reason;        /* ptr NULL = none */
     bool is_direct;             /* invites of createRoom */
+    bool insists;               /* as in struct hs_proposal */
     const struct json *extra;   /* more content members (third_party_signed ...), or NULL */
 };
 

@@ -125,6 +125,7 @@ struct room {
     struct room_levels *levels_owned; /* of some state, see room_levels_get; may be NULL */
     uint64_t policy_root;             /* the state of which names_policy speaks; 0 = none */
     bool names_policy;                /* it has an m.room.policy */
+    _Atomic bool is_tidying;          /* a job sees to its forward extremities */
     struct map *servers_owned;        /* server name -> joined members; NULL = not asked for */
 
     /* lane */

@@ -54,7 +54,7 @@ static struct err send_state(struct upgrading *u, struct room *room, struct slic
                              .type = type,
                              .state_key = state_key,
                              .content = content};
-    return hs_send(u->hs, u->ctx, room, &draft, &sent);
+    return hs_send_policed(u->hs, u->ctx, room, &draft, &sent);
 }
 
 /* --- what is asked for --- */
@@ -423,6 +423,7 @@ struct err hs_room_upgrade(struct hs *hs, struct ctx *ctx, struct room *room,
     if (!u.rules) {
         return err_public(ERR_M_UNSUPPORTED_ROOM_VERSION, "This room version is not known.");
     }
+    TRY(hs_policy_wait(hs, ctx, room));
     TRY(check_permission(&u));
     TRY(read_creators(&u));
     TRY(find_new(&u));

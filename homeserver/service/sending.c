@@ -91,22 +91,37 @@ static struct err check_size(const struct send_request *request)
     return OK;
 }
 
-static struct err send_message_in_lane(struct hs *hs, struct ctx *ctx, struct room *room,
-                                       const struct send_request *request, struct hs_sent *sent_out)
+/* What a client sends, and what the room has to say about it. */
+struct client_send {
+    struct hs *hs;
+    struct ctx *ctx;
+    struct room *room;
+    const struct send_request *request;
+    struct slice redacts; /* of a redaction */
+};
+
+typedef struct err (*decide_fn)(void *arg, struct hs_draft *draft_out, struct hs_sent *sent_out,
+                                bool *done_out);
+
+static struct err propose(struct client_send *send, decide_fn decide, struct hs_sent *sent_out)
 {
-    struct hs_draft draft = draft_of(request);
-    bool found = false;
-    TRY(hs_txn_find(hs, ctx, room, &draft, sent_out, &found));
-    if (found) {
-        return OK;
-    }
-    TRY(check_relation(hs, ctx, room, request));
-    return hs_send_policed(hs, ctx, room, &draft, sent_out);
+    struct hs_proposal proposal = {.decide = decide, .arg = send};
+    return hs_propose(send->hs, send->ctx, send->room, &proposal, sent_out);
+}
+
+static struct err decide_message(void *arg, struct hs_draft *draft_out, struct hs_sent *sent_out,
+                                 bool *done_out)
+{
+    struct client_send *send = arg;
+    *draft_out = draft_of(send->request);
+    TRY(hs_txn_find(send->hs, send->ctx, send->room, draft_out, sent_out, done_out));
+    return *done_out ? OK : check_relation(send->hs, send->ctx, send->room, send->request);
 }
 
 struct err hs_send_message(struct hs *hs, struct ctx *ctx, struct room *room,
                            const struct send_request *request, struct hs_sent *sent_out)
 {
+    struct client_send send = {.hs = hs, .ctx = ctx, .room = room, .request = request};
     TRY(check_size(request));
     if (slice_eq(request->type, LIT("m.room.redaction"))) {
         struct slice target = json_get_string(request->content, LIT("redacts"));
@@ -115,11 +130,7 @@ struct err hs_send_message(struct hs *hs, struct ctx *ctx, struct room *room,
         }
         return hs_redact(hs, ctx, room, request, target, sent_out);
     }
-    uint64_t lane = lane_of_room(room->number);
-    workers_lane_enter(hs->workers, lane);
-    struct err err = send_message_in_lane(hs, ctx, room, request, sent_out);
-    workers_lane_leave(hs->workers, lane);
-    return err;
+    return propose(&send, decide_message, sent_out);
 }
 
 /* --- state --- */
@@ -200,12 +211,14 @@ static struct err check_state(struct hs *hs, struct ctx *ctx, struct room *room,
     return OK;
 }
 
-static struct err send_state_in_lane(struct hs *hs, struct ctx *ctx, struct room *room,
-                                     const struct send_request *request, struct hs_sent *sent_out)
+static struct err decide_state(void *arg, struct hs_draft *draft_out, struct hs_sent *sent_out,
+                               bool *done_out)
 {
-    struct hs_draft draft = draft_of(request);
-    TRY(check_state(hs, ctx, room, request));
-    return hs_send_policed(hs, ctx, room, &draft, sent_out);
+    struct client_send *send = arg;
+    (void)sent_out;
+    (void)done_out;
+    *draft_out = draft_of(send->request);
+    return check_state(send->hs, send->ctx, send->room, send->request);
 }
 
 /* A member event written by hand takes the same road as the membership endpoints. */
@@ -234,10 +247,8 @@ struct err hs_send_state(struct hs *hs, struct ctx *ctx, struct room *room,
     if (slice_eq(request->type, LIT("m.room.member"))) {
         return send_member_state(hs, ctx, room, request, sent_out);
     }
-    uint64_t lane = lane_of_room(room->number);
-    workers_lane_enter(hs->workers, lane);
-    struct err err = send_state_in_lane(hs, ctx, room, request, sent_out);
-    workers_lane_leave(hs->workers, lane);
+    struct client_send send = {.hs = hs, .ctx = ctx, .room = room, .request = request};
+    struct err err = propose(&send, decide_state, sent_out);
     /* Spec: when guests may no longer join, those who are in the room leave it. */
     bool shuts_guests_out =
         slice_eq(request->type, LIT("m.room.guest_access")) && request->state_key.len == 0 &&
@@ -266,41 +277,43 @@ static struct err check_unknown_target(struct hs *hs, struct ctx *ctx, struct ro
     return OK;
 }
 
-static struct err redact_in_lane(struct hs *hs, struct ctx *ctx, struct room *room,
-                                 const struct send_request *request, struct slice event_id,
-                                 struct hs_sent *sent_out)
+/* Versions 1 and 2 compare the servers of the event ids, so the one to come needs a server. */
+static struct err check_target(const struct client_send *send, const struct stored_event *target)
 {
+    bool allowed = false;
+    struct user_id sender = ids_trust_user(send->request->actor->user_id);
+    struct event shape = {.rules = send->room->rules,
+                          .id = ids_trust_event(arena_concat(send->ctx->arena, LIT("$new:"),
+                                                             ids_user_domain(sender).s)),
+                          .room_id = target->event.room_id,
+                          .sender = sender,
+                          .type = LIT("m.room.redaction"),
+                          .redacts = ids_trust_event(send->redacts)};
+    TRY(room_may_redact(send->hs, send->ctx, send->room, &shape, &target->event, &allowed));
+    bool others_create = !slice_eq(target->event.sender.s, sender.s) &&
+                         slice_eq(target->event.type, LIT("m.room.create"));
+    return allowed && !others_create
+               ? OK
+               : err_public(ERR_M_FORBIDDEN, "You do not have the power to redact this event.");
+}
+
+static struct err decide_redaction(void *arg, struct hs_draft *draft_out, struct hs_sent *sent_out,
+                                   bool *done_out)
+{
+    struct client_send *send = arg;
     struct stored_event target;
     bool found = false;
-    bool allowed = false;
-    struct hs_draft draft = draft_of(request);
-    draft.type = LIT("m.room.redaction");
-    draft.redacts = event_id;
-    draft.content = json_without(ctx->arena, request->content, &LIT("redacts"), 1);
-    TRY(hs_txn_find(hs, ctx, room, &draft, sent_out, &found));
-    if (found) {
+    *draft_out = draft_of(send->request);
+    draft_out->type = LIT("m.room.redaction");
+    draft_out->redacts = send->redacts;
+    draft_out->content = json_without(send->ctx->arena, send->request->content, &LIT("redacts"), 1);
+    TRY(hs_txn_find(send->hs, send->ctx, send->room, draft_out, sent_out, done_out));
+    if (*done_out) {
         return OK;
     }
-    TRY(hs_event_find(hs, ctx, room, event_id, &target, &found));
-    if (!found) {
-        TRY(check_unknown_target(hs, ctx, room, request));
-        return hs_send_policed(hs, ctx, room, &draft, sent_out);
-    }
-    /* Versions 1 and 2 compare the servers of the event ids, so the one to come needs a server. */
-    struct user_id sender = ids_trust_user(request->actor->user_id);
-    struct event shape = {
-        .rules = room->rules,
-        .id = ids_trust_event(arena_concat(ctx->arena, LIT("$new:"), ids_user_domain(sender).s)),
-        .room_id = target.event.room_id,
-        .sender = sender,
-        .type = draft.type,
-        .redacts = ids_trust_event(event_id)};
-    TRY(room_may_redact(hs, ctx, room, &shape, &target.event, &allowed));
-    if (!allowed || (!slice_eq(target.event.sender.s, request->actor->user_id) &&
-                     slice_eq(target.event.type, LIT("m.room.create")))) {
-        return err_public(ERR_M_FORBIDDEN, "You do not have the power to redact this event.");
-    }
-    return hs_send_policed(hs, ctx, room, &draft, sent_out);
+    TRY(hs_event_find(send->hs, send->ctx, send->room, send->redacts, &target, &found));
+    return found ? check_target(send, &target)
+                 : check_unknown_target(send->hs, send->ctx, send->room, send->request);
 }
 
 /* redact_is_allowed lets users of one server redact each other; among clients of this server only
@@ -327,9 +340,7 @@ struct err hs_redact(struct hs *hs, struct ctx *ctx, struct room *room,
                      struct hs_sent *sent_out)
 {
     TRY(check_own_or_power(hs, ctx, room, request, event_id));
-    uint64_t lane = lane_of_room(room->number);
-    workers_lane_enter(hs->workers, lane);
-    struct err err = redact_in_lane(hs, ctx, room, request, event_id, sent_out);
-    workers_lane_leave(hs->workers, lane);
-    return err;
+    struct client_send send = {
+        .hs = hs, .ctx = ctx, .room = room, .request = request, .redacts = event_id};
+    return propose(&send, decide_redaction, sent_out);
 }

@@ -260,6 +260,7 @@ static struct err fetch(void *arg, struct ctx *ctx, const struct http_fetch_requ
     if (w->is_down) {
         return err_make(ERR_UNAVAILABLE, "down");
     }
+    w->given = request->body;
     if (w->lie && w->lie(w, ctx->arena, path, &body)) {
         reply_out->status = body.ptr ? 200 : 404;
         reply_out->body = body.ptr ? body : LIT("{}");
@@ -388,7 +389,7 @@ static void read_file(struct ctx *ctx, struct http_reply *reply)
 static struct err ask(struct inbound_world *w, struct http_request *request,
                       struct json *answer_out)
 {
-    const struct http_route_table tables[] = {ss_send_routes, ss_history_routes};
+    const struct http_route_table tables[] = {ss_send_routes, ss_history_routes, ss_join_routes};
     struct http_router *router = http_router_new(tables, COUNT_OF(tables));
     struct http_reply reply = {.file_fd = -1};
     struct ctx *ctx = &w->house.ctx;

@@ -26,6 +26,7 @@ struct inbound_world {
      * is the answer (status 200), or the server refuses (404) when its ptr is NULL. */
     bool (*lie)(struct inbound_world *w, struct arena *arena, struct slice path,
                 struct slice *body);
+    struct slice given; /* body of the request that is answered */
     size_t shown; /* their events from this index on are not known to the script; 0 = all are */
     _Atomic bool is_down; /* nothing but its keys can be reached */
     bool was_file;        /* the last answer came as a file */
