@@ -6,30 +6,32 @@
 enum { TIMEOUT_DEFAULT_MS = 20000, TIMEOUT_MAX_MS = 60000 };
 
 static struct err serve(void *app, struct ctx *ctx, const struct http_request *request,
-                        struct http_reply *reply, bool is_thumbnail)
+                        struct http_reply *reply, struct media_view *view)
 {
     int64_t timeout_ms = TIMEOUT_DEFAULT_MS;
-    struct media_view view = {
-        .media_id = request->params[0], .is_thumbnail = is_thumbnail, .is_multipart = true};
+    view->media_id = request->params[0];
+    view->is_multipart = true;
     TRY(http_query_int(ctx, request, LIT("timeout_ms"), TIMEOUT_DEFAULT_MS, &timeout_ms));
-    if (!media_id_is_valid(view.media_id) || media_id_is_remote(view.media_id)) {
+    if (!media_id_is_own(view->media_id)) {
         return err_public(ERR_M_NOT_FOUND, "There is no media of this id.");
     }
-    return media_serve(app, ctx, request, reply, &view,
+    return media_serve(app, ctx, request, reply, view,
                        timeout_ms > TIMEOUT_MAX_MS ? TIMEOUT_MAX_MS : timeout_ms);
 }
 
 static struct err get_download(void *app, struct ctx *ctx, const struct http_request *request,
                                struct http_reply *reply)
 {
-    return serve(app, ctx, request, reply, false);
+    struct media_view view = {0};
+    return serve(app, ctx, request, reply, &view);
 }
 
 static struct err get_thumbnail(void *app, struct ctx *ctx, const struct http_request *request,
                                 struct http_reply *reply)
 {
-    TRY(media_check_edges(ctx, request));
-    return serve(app, ctx, request, reply, true);
+    struct media_view view = {0};
+    TRY(media_size_parse(ctx, request, &view.thumbnail));
+    return serve(app, ctx, request, reply, &view);
 }
 
 #define V1 "/_matrix/federation/v1/media/"

@@ -11,6 +11,7 @@
 #include "homeserver/http/selfsigned.h"
 #include "homeserver/http/server.h"
 #include "homeserver/media/media.h"
+#include "homeserver/media/media_sandbox.h"
 #include "homeserver/service/device_keys.h"
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/intake.h"
@@ -194,6 +195,7 @@ static struct err build_outbound(struct app *app)
         .stats = app->hs.stats,
     };
     TRY(http_fetcher_new(&config, &app->hs.fetcher));
+    app->hs.sandbox = media_sandbox_new(&app->hs);
     app->hs.waiters = workers_new("waiter", WAITERS, WORK_QUEUE_MAX);
     return fed_new(&app->hs, &app->fed);
 }
@@ -322,12 +324,16 @@ void app_free(struct app **app)
     if (a->hs.fetcher) {
         http_fetcher_stop(a->hs.fetcher);
     }
+    if (a->hs.sandbox) {
+        media_sandbox_stop(a->hs.sandbox);
+    }
     workers_join(a->hs.waiters);
     workers_join(a->hs.workers);
     workers_free(&a->hs.waiters);
     workers_free(&a->hs.workers);
     fed_free(&a->fed);
     http_fetcher_free(&a->hs.fetcher);
+    media_sandbox_free(&a->hs.sandbox);
     if (a->server) {
         http_server_free(&a->server);
     }

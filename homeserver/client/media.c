@@ -144,7 +144,7 @@ static struct err find_file(struct hs *hs, struct ctx *ctx, const struct asked_f
     }
     *kept_id_out = asked->media_id;
     if (hs_is_local(hs, asked->server)) {
-        return media_id_is_remote(asked->media_id) ? no_such_media() : OK;
+        return media_id_is_own(asked->media_id) ? OK : no_such_media();
     }
     *kept_id_out = media_remote_id(ctx->arena, asked->server, asked->media_id);
     TRY(media_find(hs, ctx, *kept_id_out, &media, &found));
@@ -193,12 +193,8 @@ static struct err get_named_download(void *app, struct ctx *ctx, const struct ht
 static struct err get_thumbnail(void *app, struct ctx *ctx, const struct http_request *request,
                                 struct http_reply *reply)
 {
-    struct media_view view = {.is_thumbnail = true};
-    struct slice method = http_query_get(ctx, request, LIT("method"));
-    TRY(media_check_edges(ctx, request));
-    if (method.ptr && !slice_eq(method, LIT("crop")) && !slice_eq(method, LIT("scale"))) {
-        return err_public(ERR_M_INVALID_PARAM, "`method` must be crop or scale.");
-    }
+    struct media_view view = {0};
+    TRY(media_size_parse(ctx, request, &view.thumbnail));
     return serve(app, ctx, request, reply, &view);
 }
 

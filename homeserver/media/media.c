@@ -32,6 +32,12 @@ bool media_id_is_remote(struct slice media_id)
     return slice_has_prefix(media_id, remote_prefix);
 }
 
+bool media_id_is_own(struct slice media_id)
+{
+    return media_id_is_valid(media_id) && !media_id_is_remote(media_id) &&
+           !media_id_is_thumbnail(media_id);
+}
+
 struct err media_find(struct hs *hs, struct ctx *ctx, struct slice media_id,
                       struct media *media_out, bool *found_out)
 {

@@ -3,6 +3,7 @@
  * meanwhile waits. Spec: client-server, "Content repository". */
 #pragma once
 #include "homeserver/http/http.h"
+#include "homeserver/media/media_job.h"
 #include "homeserver/service/media_rows.h"
 
 enum { MEDIA_ID_BYTES_MAX = 255, MEDIA_NAME_BYTES_MAX = 255, MEDIA_TYPE_BYTES_MAX = 255 };
@@ -18,6 +19,10 @@ bool media_id_is_valid(struct slice media_id);
  * of this server. */
 struct slice media_remote_id(struct arena *arena, struct slice server, struct slice media_id);
 bool media_id_is_remote(struct slice media_id);
+/* A valid id that a file of this server's users may have. */
+bool media_id_is_own(struct slice media_id);
+/* Made here of another file; no client can ask for it by its name either. */
+bool media_id_is_thumbnail(struct slice media_id);
 /* An announcement without content that is too old counts as not found. */
 struct err media_find(struct hs *hs, struct ctx *ctx, struct slice media_id,
                       struct media *media_out, bool *found_out) MUST_USE;
@@ -48,13 +53,32 @@ struct err media_upload_finish(struct hs *hs, struct ctx *ctx, struct media_uplo
 struct err media_upload_finish_remote(struct hs *hs, struct ctx *ctx, struct media_upload *upload,
                                       const struct media *draft) MUST_USE;
 
+/* What a thumbnail is to be: MEDIA_JOB_CROP, MEDIA_JOB_ANIMATED. Width 0: the original. */
+struct media_size {
+    uint32_t width, height;
+    uint32_t flags;
+};
+/* The size that is made when this one is asked for: the next one of a few, so that a picture has a
+ * bounded number of thumbnails. Spec: client-server, "Thumbnails". */
+struct media_size media_thumbnail_size(struct media_size wanted);
+/* The parameters that a thumbnail is asked for with. M_INVALID_PARAM. */
+struct err media_size_parse(struct ctx *ctx, const struct http_request *request,
+                            struct media_size *size_out) MUST_USE;
+/* The media whose bytes are the thumbnail: a file made of the original, or the original itself
+ * when it is small enough, with the type that it really has. ERR_WAITS when it has to be made
+ * outside the waiting pool. M_UNKNOWN for what is no picture, M_TOO_LARGE. */
+struct err media_thumbnail_find(struct hs *hs, struct ctx *ctx, const struct media *original,
+                                const struct media_size *wanted, struct media *media_out) MUST_USE;
+/* Those of a file that goes. */
+struct err media_thumbnails_delete(struct hs *hs, struct ctx *ctx, struct slice media_id) MUST_USE;
+
 /* How a download is to be answered; kept while its request waits. */
 struct media_view {
     struct slice media_id;
     struct slice file_name;            /* overrides the file's own; empty = none */
     struct slice range, if_none_match; /* headers; dropped when the request has to wait */
-    bool is_thumbnail;
-    bool is_multipart; /* as other servers get it; no range */
+    struct media_size thumbnail;       /* width 0: the file itself */
+    bool is_multipart;                 /* as other servers get it; no range */
 };
 /* Answers with the file, or waits up to timeout_ms for its content. M_NOT_FOUND,
  * M_NOT_YET_UPLOADED, and for thumbnails M_UNKNOWN when the file is no image. */
@@ -66,8 +90,6 @@ struct err media_serve(struct hs *hs, struct ctx *ctx, const struct http_request
 bool media_type_is_inline(struct slice content_type);
 /* A type that can stand in a header; anything else is just bytes. Borrows. */
 struct slice media_clean_type(struct slice content_type);
-/* The `width` and `height` that a thumbnail is asked for with. M_INVALID_PARAM. */
-struct err media_check_edges(struct ctx *ctx, const struct http_request *request) MUST_USE;
 /* A file name cut to MEDIA_NAME_BYTES_MAX between two characters; empty when it is no UTF-8.
  * Borrows.
  */

@@ -68,20 +68,33 @@ struct slice media_clean_type(struct slice content_type)
     return good ? content_type : LIT("application/octet-stream");
 }
 
-static struct err check_edge(struct ctx *ctx, const struct http_request *request, struct slice name)
+static struct err parse_edge(struct ctx *ctx, const struct http_request *request, struct slice name,
+                             uint32_t *edge_out)
 {
     enum { EDGE_MAX = 100000 };
     int64_t edge = 0;
     TRY(http_query_int(ctx, request, name, 0, &edge));
+    *edge_out = (uint32_t)edge;
     return edge > 0 && edge <= EDGE_MAX
                ? OK
                : err_public(ERR_M_INVALID_PARAM, "`width` and `height` must be positive numbers.");
 }
 
-struct err media_check_edges(struct ctx *ctx, const struct http_request *request)
+struct err media_size_parse(struct ctx *ctx, const struct http_request *request,
+                            struct media_size *size_out)
 {
-    TRY(check_edge(ctx, request, LIT("width")));
-    return check_edge(ctx, request, LIT("height"));
+    struct slice method = http_query_get(ctx, request, LIT("method"));
+    bool is_animated = false;
+    *size_out = (struct media_size){0};
+    TRY(parse_edge(ctx, request, LIT("width"), &size_out->width));
+    TRY(parse_edge(ctx, request, LIT("height"), &size_out->height));
+    TRY(http_query_bool(ctx, request, LIT("animated"), false, &is_animated));
+    if (method.ptr && !slice_eq(method, LIT("crop")) && !slice_eq(method, LIT("scale"))) {
+        return err_public(ERR_M_INVALID_PARAM, "`method` must be crop or scale.");
+    }
+    size_out->flags = (slice_eq(method, LIT("crop")) ? MEDIA_JOB_CROP : 0) |
+                      (is_animated ? MEDIA_JOB_ANIMATED : 0);
+    return OK;
 }
 
 struct slice media_clean_name(struct slice name)
@@ -113,7 +126,7 @@ static void add_headers(struct ctx *ctx, const struct media *media, const struct
                         struct http_reply *reply)
 {
     struct slice name = view->file_name.len > 0 ? view->file_name : media->file_name;
-    if (view->is_thumbnail) {
+    if (view->thumbnail.width) {
         name = LIT("thumbnail");
     }
     reply->content_type = media->content_type;
@@ -154,7 +167,7 @@ static void frame_parts(struct ctx *ctx, const struct media *media, const struct
                         struct http_reply *reply)
 {
     struct slice boundary = token_random_letters(ctx->arena, 32);
-    struct slice name = view->is_thumbnail ? LIT("thumbnail") : media->file_name;
+    struct slice name = view->thumbnail.width ? LIT("thumbnail") : media->file_name;
     struct slice disposition = media_disposition(ctx->arena, media->content_type, name);
     struct slice type = media->content_type;
     reply->content_type =
@@ -205,13 +218,6 @@ static struct err reply_file(struct hs *hs, struct ctx *ctx, const struct media 
     return OK;
 }
 
-/* Thumbnails are the image itself: larger than asked for is allowed, scaled up never happens. */
-static bool has_thumbnail(const struct media *media)
-{
-    return slice_has_prefix(bare_type(media->content_type), LIT("image/")) &&
-           media_type_is_inline(media->content_type);
-}
-
 struct err media_answer(struct hs *hs, struct ctx *ctx, const struct media_view *view,
                         struct http_reply *reply)
 {
@@ -224,8 +230,9 @@ struct err media_answer(struct hs *hs, struct ctx *ctx, const struct media_view 
     if (!media.is_ready) {
         return err_make(ERR_M_NOT_YET_UPLOADED, "announced media");
     }
-    if (view->is_thumbnail && !has_thumbnail(&media)) {
-        return err_public(ERR_M_UNKNOWN_400, "This media has no thumbnail.");
+    if (view->thumbnail.width) {
+        struct media original = media;
+        TRY(media_thumbnail_find(hs, ctx, &original, &view->thumbnail, &media));
     }
     if (media_etag_matches(view->if_none_match, etag_of(ctx, &media))) {
         add_caching(ctx, &media, reply);

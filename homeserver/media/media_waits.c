@@ -60,7 +60,9 @@ static struct err answer(void *arg, struct ctx *ctx, struct http_reply *reply)
 {
     struct wait *wait = arg;
     struct err err = media_answer(wait->waits->hs, ctx, &wait->view, reply);
-    release(wait);
+    if (err.code != ERR_WAITS || ctx->may_wait) { /* else it is asked once more */
+        release(wait);
+    }
     return err;
 }
 

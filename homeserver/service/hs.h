@@ -26,6 +26,7 @@ struct sync;         /* the sync engine, sync/sync.h */
 struct signing_key;  /* crypto/signing_key.h */
 struct stats;        /* base/stats.h */
 struct http_ratelimit;
+struct media_sandbox;
 struct http_request;
 struct http_reply;
 struct http_fetcher; /* outbound HTTP, http/fetch.h */
@@ -57,6 +58,7 @@ struct hs {
     struct http_ratelimit *ratelimit;   /* NULL = no limits */
     struct slice admin_token;           /* for operations of the admin listener; empty = none */
     struct media_waits *media_waits;    /* of the layer above, as is sync */
+    struct media_sandbox *sandbox;      /* reads pictures and pages; NULL as is the fetcher */
     struct http_fetcher *fetcher;       /* NULL in programs that do not serve */
     struct workers *waiters;            /* jobs that may wait for the network (ctx.may_wait) */
     const struct hs_remote *remote;     /* NULL when this server does not federate */
