@@ -12,6 +12,7 @@
 #include "homeserver/http/server.h"
 #include "homeserver/media/media.h"
 #include "homeserver/media/media_sandbox.h"
+#include "homeserver/service/delayed.h"
 #include "homeserver/service/device_keys.h"
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/intake.h"
@@ -105,6 +106,7 @@ static void build_services(struct app *app)
     hs->inbox = hs_inbox_new(hs);
     hs->ephemeral = hs_ephemeral_new(hs);
     hs->prefs = hs_prefs_new(hs);
+    hs->delayed = hs_delayed_new(hs);
     hs_memberships_hook(hs);
     hs_pushers_hook(hs);
     hs->media_waits = media_waits_new(hs);
@@ -120,6 +122,7 @@ static void free_services(struct app *app)
     struct hs *hs = &app->hs;
     stats_free(&hs->stats);
     http_ratelimit_free(&hs->ratelimit);
+    hs_delayed_free(&hs->delayed);
     hs_prefs_free(&hs->prefs);
     hs_memory_free(&hs->memory);
     hs_ephemeral_free(&hs->ephemeral);
@@ -292,6 +295,7 @@ struct err app_start(struct app *app)
     struct ctx ctx = {.arena = arena_new(), .now = &app->now, .log = app->options.log};
     struct err err = hs_purges_finish(&app->hs, &ctx);
     err = err.code ? err : hs_deactivations_finish(&app->hs, &ctx);
+    err = err.code ? err : hs_delayed_start(&app->hs, &ctx);
     ctx_finish(&ctx);
     arena_free(&ctx.arena);
     TRY(err);
@@ -318,6 +322,7 @@ void app_free(struct app **app)
     if (a->server) {
         http_server_stop(a->server, a->options.conf->limits_drain_timeout);
     }
+    hs_delayed_stop(&a->hs);
     if (a->fed) {
         fed_stop(a->fed);
     }

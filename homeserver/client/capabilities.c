@@ -21,6 +21,15 @@ static void write_room_versions(struct json_out *out, struct slice fallback)
     json_out_object_end(out);
 }
 
+/* spec/delayed-events.md */
+static void write_delayed_events(struct json_out *out, const struct conf *conf)
+{
+    json_out_key_object(out, LIT("org.matrix.msc4140.delayed_events"));
+    json_out_key_int(out, LIT("max_delay_ms"), conf->delayed_events_max_delay);
+    json_out_key_int(out, LIT("max_scheduled"), conf->delayed_events_per_user);
+    json_out_object_end(out);
+}
+
 static struct err get_capabilities(void *app, struct ctx *ctx, const struct http_request *request,
                                    struct http_reply *reply)
 {
@@ -40,6 +49,7 @@ static struct err get_capabilities(void *app, struct ctx *ctx, const struct http
     write_enabled(&out, LIT("m.3pid_changes"), false);
     write_enabled(&out, LIT("m.get_login_token"), has_password);
     write_enabled(&out, LIT("m.forget_forced_upon_leave"), false);
+    write_delayed_events(&out, hs->conf);
     json_out_object_end(&out);
     json_out_object_end(&out);
     return OK;

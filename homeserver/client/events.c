@@ -1,5 +1,5 @@
 /* The event stream from before /sync, which is how rooms are peeked into, and single events without
- * their room's id. Spec: client-server, "Listening on the event stream", "Room previews". */
+ * their room's id. Spec: client-server, "Syncing", "Room previews". */
 #include "homeserver/client/rooms_priv.h"
 #include "homeserver/sync/peek.h"
 

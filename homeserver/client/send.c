@@ -1,6 +1,5 @@
 /* Spec: client-server, "Sending events to a room", "Redactions". */
-#include "homeserver/client/rooms_priv.h"
-#include "homeserver/service/sending.h"
+#include "homeserver/client/delayed_events.h"
 
 /* The sender's device scopes its transaction ids; application services without one share a scope.
  */
@@ -23,6 +22,12 @@ static struct err read_ts(struct cs_room_call *call, struct send_request *send)
     return http_query_int(call->ctx, call->request, LIT("ts"), 0, &send->origin_server_ts);
 }
 
+/* An event that is to be sent later may come without its content, when its transaction is known. */
+static struct err check_body(const struct http_request *request)
+{
+    return request->body.len > 0 ? OK : err_public(ERR_M_NOT_JSON, "The request has no body.");
+}
+
 static struct err send_event(void *app, struct ctx *ctx, const struct http_request *request,
                              struct http_reply *reply)
 {
@@ -31,6 +36,10 @@ static struct err send_event(void *app, struct ctx *ctx, const struct http_reque
     TRY(cs_room_begin(&call, app, ctx, request, reply));
     struct send_request send = request_of(&call, request->params[1], request->params[2]);
     TRY(read_ts(&call, &send));
+    if (cs_wants_delay(ctx, request)) {
+        return cs_delay_event(&call, &send);
+    }
+    TRY(check_body(request));
     TRY(hs_send_message(call.hs, ctx, call.room, &send, &sent));
     cs_reply_event_id(&call, sent.event_id);
     return OK;
@@ -60,6 +69,10 @@ static struct err put_state(void *app, struct ctx *ctx, const struct http_reques
     struct send_request send = request_of(&call, request->params[1], (struct slice){0});
     send.state_key = request->params[2].ptr ? request->params[2] : LIT("");
     TRY(read_ts(&call, &send));
+    if (cs_wants_delay(ctx, request)) {
+        return cs_delay_event(&call, &send);
+    }
+    TRY(check_body(request));
     TRY(hs_send_state(call.hs, ctx, call.room, &send, &sent));
     if (!sent.event_id.ptr) {
         struct stored_event current;
@@ -76,19 +89,19 @@ static struct err put_state(void *app, struct ctx *ctx, const struct http_reques
 enum { EVENT_BODY_BYTES_MAX = 1 << 17 };
 
 static const struct http_route routes[] = {
-    {HTTP_PUT, ROOM "send/{eventType}/{txnId}", HTTP_AUTH_USER, HTTP_RATE_MESSAGE, HTTP_BODY_JSON,
-     HTTP_LANE_NONE, EVENT_BODY_BYTES_MAX, send_event, "Sending events to a room", NULL,
-     HTTP_ALLOW_GUEST},
+    {HTTP_PUT, ROOM "send/{eventType}/{txnId}", HTTP_AUTH_USER, HTTP_RATE_MESSAGE,
+     HTTP_BODY_OPTIONAL_JSON, HTTP_LANE_NONE, EVENT_BODY_BYTES_MAX, send_event,
+     "Sending events to a room", NULL, HTTP_ALLOW_GUEST},
     {HTTP_PUT, ROOM "redact/{eventId}/{txnId}", HTTP_AUTH_USER, HTTP_RATE_MESSAGE,
      HTTP_BODY_OPTIONAL_JSON, HTTP_LANE_NONE, EVENT_BODY_BYTES_MAX, redact, "Redactions", NULL,
      HTTP_ALLOW_SUSPENDED},
     {HTTP_PUT, ROOM "state/{eventType}/{stateKey}", HTTP_AUTH_USER, HTTP_RATE_MESSAGE,
-     HTTP_BODY_JSON, HTTP_LANE_NONE, EVENT_BODY_BYTES_MAX, put_state, "Sending events to a room",
-     NULL, HTTP_ALLOW_GUEST},
-    {HTTP_PUT, ROOM "state/{eventType}/", HTTP_AUTH_USER, HTTP_RATE_MESSAGE, HTTP_BODY_JSON,
-     HTTP_LANE_NONE, EVENT_BODY_BYTES_MAX, put_state, "Sending events to a room", NULL,
-     HTTP_ALLOW_GUEST},
-    {HTTP_PUT, ROOM "state/{eventType}", HTTP_AUTH_USER, HTTP_RATE_MESSAGE, HTTP_BODY_JSON,
+     HTTP_BODY_OPTIONAL_JSON, HTTP_LANE_NONE, EVENT_BODY_BYTES_MAX, put_state,
+     "Sending events to a room", NULL, HTTP_ALLOW_GUEST},
+    {HTTP_PUT, ROOM "state/{eventType}/", HTTP_AUTH_USER, HTTP_RATE_MESSAGE,
+     HTTP_BODY_OPTIONAL_JSON, HTTP_LANE_NONE, EVENT_BODY_BYTES_MAX, put_state,
+     "Sending events to a room", NULL, HTTP_ALLOW_GUEST},
+    {HTTP_PUT, ROOM "state/{eventType}", HTTP_AUTH_USER, HTTP_RATE_MESSAGE, HTTP_BODY_OPTIONAL_JSON,
      HTTP_LANE_NONE, EVENT_BODY_BYTES_MAX, put_state, "Sending events to a room", NULL,
      HTTP_ALLOW_GUEST},
 };

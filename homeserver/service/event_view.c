@@ -3,6 +3,7 @@
 #include "homeserver/room/client_event.h"
 #include "homeserver/room/redact.h"
 #include "homeserver/room/relates.h"
+#include "homeserver/service/delayed.h"
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/room_priv.h"
 #include "homeserver/service/timeline.h"
@@ -112,6 +113,10 @@ static struct err write_unsigned(struct view *v, const struct stored_event *even
     TRY(write_previous(v, event, out));
     if (is_own_send(v->viewer, event)) {
         json_out_key_string(out, LIT("transaction_id"), event->txn_id);
+    }
+    if (event->txn_id.len && v->viewer->user == event->sender &&
+        slice_eq(event->device_id, DELAYED_DEVICE)) {
+        json_out_key_string(out, LIT("org.matrix.msc4140.delay_id"), event->txn_id);
     }
     TRY(write_redaction(v, event, out));
     if ((flags & VIEW_BUNDLE) && (event->flags & EVENT_RELATED)) {

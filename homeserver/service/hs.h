@@ -21,6 +21,7 @@ struct hs_inbox;     /* to-device messages, to_device.h */
 struct hs_ephemeral; /* typing, presence, receipts, ephemeral.h */
 struct hs_memory;    /* the budget of memory, memory.h */
 struct hs_prefs;     /* account data, push rules, filters, prefs.h */
+struct hs_delayed;   /* events to be sent later, delayed.h */
 struct media_waits;  /* who waits for announced media, media/media.h */
 struct sync;         /* the sync engine, sync/sync.h */
 struct signing_key;  /* crypto/signing_key.h */
@@ -53,6 +54,7 @@ struct hs {
     struct hs_inbox *inbox;
     struct hs_ephemeral *ephemeral;
     struct hs_prefs *prefs;
+    struct hs_delayed *delayed;
     struct hs_memory *memory;
     struct stats *stats;                /* may be NULL */
     struct http_ratelimit *ratelimit;   /* NULL = no limits */

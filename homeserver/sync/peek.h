@@ -1,5 +1,5 @@
 /* The event stream from before /sync: the room events after a position, of all the user's rooms or
- * of one room that may be looked into. Spec: client-server, "Listening on the event stream". */
+ * of one room that may be looked into. Spec: client-server, "Room Previews". */
 #pragma once
 #include "homeserver/sync/sync.h"
 #include "homeserver/sync/waiting.h"

@@ -11,6 +11,7 @@ class Ledger:
         self.to_device = set()   # numbers sent with an answer
         self.received = {}       # number -> times received
         self.account_data = {}   # (user, type) -> (acknowledged value, highest value asked for)
+        self.delayed = set()     # numbers of scheduled events whose delay id was answered
         self.problems = []
         self.number = 0
 

@@ -5,14 +5,16 @@ import random
 from client import Connection, Lost, login, quote
 
 CLAIM_ALGORITHM = "signed_curve25519"
+DELAYED_TYPE = "io.example.fault.delayed"
 ENOUGH_KEYS = 100  # servers limit how many a device may have
 
 
 class Stage:
     """Users, rooms and devices of one run."""
 
-    def __init__(self, port, ledger, password):
+    def __init__(self, port, ledger, password, delays):
         self.port, self.ledger, self.password = port, ledger, password
+        self.delays = delays    # whether events can be delayed
         self.devices, self.rooms = [], []
         self.reader = None      # the device that receives to-device messages
         self.reader_since = None
@@ -35,6 +37,22 @@ async def send_messages(stage, connection, index):
             stage.ledger.sends[body["event_id"]] = (room, number)
         else:
             stage.wonder("send", status, body)
+
+
+async def schedule_events(stage, connection, index):
+    """Events that are due before, around and after the kill."""
+    device = stage.devices[index % len(stage.devices)]
+    room = stage.rooms[index % len(stage.rooms)]
+    while stage.delays:
+        number = stage.ledger.next()
+        status, body = await device.call(
+            connection, "PUT", f"/rooms/{quote(room)}/send/{DELAYED_TYPE}/d{number}"
+            f"?org.matrix.msc4140.delay={random.randint(1, 1500)}", {"number": number})
+        if status == 200:
+            stage.ledger.delayed.add(number)
+        else:
+            stage.wonder("delayed event", status, body)
+        await asyncio.sleep(0.02)
 
 
 def one_time_keys(device, numbers):
@@ -161,7 +179,7 @@ async def set_account_data(stage, connection, index):
 
 TASKS = ([(send_messages, i) for i in range(12)] + [(upload_one_time_keys, i) for i in range(3)] +
          [(claim_keys, i) for i in range(4)] + [(send_to_device, i) for i in range(4)] +
-         [(set_account_data, i) for i in range(4)] + [(add_devices, 0), (read_to_device, 0)])
+         [(set_account_data, i) for i in range(4)] + [(schedule_events, i) for i in range(3)] + [(add_devices, 0), (read_to_device, 0)])
 
 
 async def run_task(stage, task, index):

@@ -1,8 +1,11 @@
 """Looks for everything that the ledger says was acknowledged."""
+import asyncio
+
 from client import Connection, quote
-from load import claim, read_to_device
+from load import DELAYED_TYPE, claim, read_to_device
 
 SAMPLE = 60
+DELAYED_SECONDS = 20
 
 
 async def check_recent_sends(stage, connection, event_ids):
@@ -16,9 +19,32 @@ async def check_recent_sends(stage, connection, event_ids):
             stage.ledger.problem(f"event {event_id} (number {number}) is gone: {status}")
 
 
+async def await_delayed(stage, connection):
+    """Until nothing is scheduled any more."""
+    for _ in range(DELAYED_SECONDS * 10):
+        waiting = 0
+        for device in stage.devices:
+            _, body = await connection.request(
+                "GET", "/_matrix/client/unstable/org.matrix.msc4140/delayed_events", device.token)
+            waiting += len(body["delayed_events"])
+        if waiting == 0:
+            return
+        await asyncio.sleep(0.1)
+    stage.ledger.problem(f"{waiting} delayed events are not sent")
+
+
+def check_delayed(stage, found):
+    for number in stage.ledger.delayed:
+        if found.get(number, 0) != 1:
+            stage.ledger.problem(f"delayed event {number} was sent {found.get(number, 0)} times")
+    for number, count in found.items():
+        if count > 1 and number not in stage.ledger.delayed:
+            stage.ledger.problem(f"delayed event {number} was sent {count} times")
+
+
 async def check_all_sends(stage, connection):
     """Every event, by walking each room back to its start; none twice."""
-    device, found = stage.devices[0], {}
+    device, found, delayed = stage.devices[0], {}, {}
     for room in stage.rooms:
         token = ""
         while token is not None:
@@ -30,11 +56,15 @@ async def check_all_sends(stage, connection):
                 break
             for event in body["chunk"]:
                 found[event["event_id"]] = found.get(event["event_id"], 0) + 1
+                if event["type"] == DELAYED_TYPE:
+                    number = event["content"]["number"]
+                    delayed[number] = delayed.get(number, 0) + 1
             token = body.get("end") if body["chunk"] else None
     for event_id, (room, number) in stage.ledger.sends.items():
         if found.get(event_id, 0) != 1:
             stage.ledger.problem(f"event {event_id} (number {number}) stands "
                                  f"{found.get(event_id, 0)} times in {room}")
+    check_delayed(stage, delayed)
 
 
 async def check_device_keys(stage, connection):
@@ -92,6 +122,8 @@ async def check_cycle(stage, recent):
 
 async def check_end(stage):
     connection = Connection(stage.port)
+    if stage.delays:
+        await await_delayed(stage, connection)
     await check_all_sends(stage, connection)
     await check_one_time_keys(stage, connection)
     connection.close()

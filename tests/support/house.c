@@ -1,6 +1,7 @@
 #include "tests/support/house.h"
 
 #include "crypto/signing_key.h"
+#include "homeserver/service/delayed.h"
 #include "homeserver/service/device_keys.h"
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/prefs.h"
@@ -74,6 +75,7 @@ void house_open_as(struct house *house, const char *name)
     hs->inbox = hs_inbox_new(hs);
     hs->ephemeral = hs_ephemeral_new(hs);
     hs->prefs = hs_prefs_new(hs);
+    hs->delayed = hs_delayed_new(hs);
     hs_memberships_hook(hs);
     hs_pushers_hook(hs);
     hs->sync = sync_new(hs);
@@ -84,6 +86,7 @@ void house_close(struct house *house)
     struct hs *hs = &house->hs;
     ctx_finish(&house->ctx);
     workers_free(&hs->workers);
+    hs_delayed_free(&hs->delayed);
     hs_prefs_free(&hs->prefs);
     hs_ephemeral_free(&hs->ephemeral);
     hs_inbox_free(&hs->inbox);
