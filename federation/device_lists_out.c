@@ -101,7 +101,9 @@ struct err device_lists_announce(struct outbox *outbox, struct ctx *ctx, uint64_
     }
     TRY(hs_user_id_of(outbox->hs, ctx, user, &t.user_id));
     TRY(hs_device_stream_state(outbox->hs, ctx, user, &state));
-    if (state.count == 0 || state.items[0].keys.len == 0) { /* those with keys come first */
+    /* Those with keys come first; where there are none, others may have been told of names. */
+    bool is_of_interest = state.count > 0 && (state.items[0].keys.len > 0 || state.stream_id > 0);
+    if (!is_of_interest) {
         return OK;
     }
     state.items[0].stream_id = state.stream_id;

@@ -3,6 +3,7 @@
 #include "federation/bulk.h"
 #include "federation/fed_priv.h"
 #include "federation/join_answer.h"
+#include "federation/outbox_priv.h"
 #include "homeserver/base/map.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/remote_devices.h"
@@ -295,6 +296,43 @@ static struct err forget_gone(struct resync *r, uint64_t before)
     return OK;
 }
 
+/* Servers that were in the room all the while, though this one did not know it, missed what it told
+ * the others of its users' devices. */
+static struct err tell_overlooked(struct resync *r, struct server_names known)
+{
+    struct slice *names = NULL;
+    uint64_t *users = NULL;
+    size_t count = 0;
+    size_t kept = 0;
+    TRY(hs_room_servers(r->fed->hs, r->ctx, r->room, &names, &count));
+    for (size_t i = 0; i < count; i++) {
+        if (!server_names_has(known, names[i])) {
+            names[kept++] = names[i];
+        }
+    }
+    size_t user_count = kept && r->fed->outbox ? hs_room_local_users(r->ctx, r->room, &users) : 0;
+    for (size_t i = 0; i < user_count; i++) {
+        struct server_names overlooked = {names, kept};
+        TRY(device_lists_announce(r->fed->outbox, r->ctx, users[i], overlooked));
+    }
+    return OK;
+}
+
+static struct err complete(struct state_sought *s)
+{
+    struct resync *r = s->r;
+    struct slice *names = NULL;
+    struct server_names known = {0};
+    uint64_t before = hs_room_head(r->room).root;
+    TRY(hs_room_servers(r->fed->hs, r->ctx, r->room, &names, &known.count));
+    known.items = names;
+    TRY(hs_room_complete(r->fed->hs, r->ctx, r->room, s->ids, s->count));
+    log_info(r->ctx->log, "room_complete", .room = r->room_id, .dest = s->server,
+             .pos = (int64_t)hs_room_whole_pos(r->room));
+    TRY(forget_gone(r, before));
+    return tell_overlooked(r, known);
+}
+
 static struct err resync_from(struct state_sought *s)
 {
     struct json answer;
@@ -305,11 +343,7 @@ static struct err resync_from(struct state_sought *s)
     struct glance glance = glance_begin(s->r);
     TRY(glance_end(&glance, finish_state(s, &glance)));
     log_info(s->r->ctx->log, "room_state_fetched", .room = s->r->room_id, .dest = s->server);
-    uint64_t before = hs_room_head(s->r->room).root;
-    TRY(hs_room_complete(s->r->fed->hs, s->r->ctx, s->r->room, s->ids, s->count));
-    log_info(s->r->ctx->log, "room_complete", .room = s->r->room_id, .dest = s->server,
-             .pos = (int64_t)hs_room_whole_pos(s->r->room));
-    return forget_gone(s->r, before);
+    return complete(s);
 }
 
 /* The own member event that began the stay: a local user's oldest. */
