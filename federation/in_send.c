@@ -15,6 +15,7 @@
 enum {
     SEND_BODY_BYTES = 12 << 20,
     PARK_MS = 90 * 1000, /* a sender gives up after a minute or so, and asks again */
+    HOLD_MS = 1000,      /* for what the transaction's events lack */
 };
 
 struct transaction {
@@ -24,6 +25,7 @@ struct transaction {
     const struct json *body;
     struct received *received;
     size_t count;
+    uint64_t waiting_room; /* number of one in which an event of it waits; 0 = none */
 };
 
 /* --- one transaction --- */
@@ -64,6 +66,7 @@ static struct err take_pdus(struct transaction *txn, const struct receipt *recei
         }
         if (one->waits) {
             TRY(wait_for_missing(txn, receipt, one));
+            txn->waiting_room = hs_room_info(one->room).number;
         } else {
             staged_kick(txn->hs->fed->staged, hs_room_info(one->room).number);
         }
@@ -87,6 +90,16 @@ static struct err take_edus(struct transaction *txn)
     return OK;
 }
 
+/* A soft failure is nothing the sender did wrong, and what a state that lacks members refuses may
+ * yet stand by the whole one. */
+static bool is_told(const struct received *one)
+{
+    if (one->step == RECEIPT_NONE || one->report.result == INTAKE_SOFT_FAILED) {
+        return false;
+    }
+    return one->report.result != INTAKE_REJECTED || !one->room || !hs_room_is_partial(one->room);
+}
+
 static void write_results(const struct transaction *txn, struct buf *out)
 {
     struct json_out json = json_out_to(out);
@@ -102,8 +115,7 @@ static void write_results(const struct transaction *txn, struct buf *out)
             continue;
         }
         json_out_key_object(&json, one->event_id);
-        /* A soft failure is nothing the sender did wrong. */
-        if (one->step != RECEIPT_NONE && one->report.result != INTAKE_SOFT_FAILED) {
+        if (is_told(one)) {
             const char *text = one->err.is_public ? one->err.text : "The event was refused.";
             json_out_key_string(&json, LIT("error"), slice_of(text));
         }
@@ -234,6 +246,69 @@ static struct err park(struct transaction *txn, const struct http_request *reque
     return err_public(ERR_M_LIMIT_EXCEEDED, "Send one transaction after the other.");
 }
 
+/* --- an answer that waits for what was lacking --- */
+
+/* The origin sends the next one when this is answered: so what it sent before has been looked for
+ * by then, and its transactions are no faster than that. */
+struct held_answer {
+    struct staged_wait wait; /* first */
+    struct hs *hs;
+    struct http_parked *parked;
+    struct arena *arena_owned;
+    struct slice origin, body;
+    uint64_t ticket, room;
+};
+
+static struct err give_held(void *arg, struct ctx *ctx, struct http_reply *reply)
+{
+    struct held_answer *held = arg;
+    buf_add(&reply->body, held->body);
+    ctx->write_ticket = held->ticket;
+    turns_leave(held->hs->fed->turns, held->origin);
+    arena_free(&held->arena_owned);
+    mem_free(held);
+    return OK;
+}
+
+static void wake_held(struct staged_wait *wait)
+{
+    struct held_answer *held = (struct held_answer *)wait;
+    http_unpark(held->parked, give_held, held);
+}
+
+static void expire_held(void *arg)
+{
+    struct held_answer *held = arg;
+    if (staged_withdraw(held->hs->fed->staged, held->room, &held->wait)) {
+        http_unpark(held->parked, give_held, held);
+    }
+}
+
+/* Whether the answer waits, without a thread; the origin's turn goes on until it is given. */
+static bool hold(struct transaction *txn, const struct http_request *request,
+                 struct http_reply *reply)
+{
+    if (!txn->waiting_room || !request->connection) {
+        return false;
+    }
+    struct held_answer *held = mem_alloc(sizeof *held);
+    held->wait.wake = wake_held;
+    held->hs = txn->hs;
+    held->arena_owned = arena_new();
+    held->origin = arena_copy(held->arena_owned, txn->origin);
+    held->body = arena_copy(held->arena_owned, buf_slice(&reply->body));
+    held->ticket = txn->ctx->write_ticket;
+    held->room = txn->waiting_room;
+    held->parked = http_park(txn->ctx, request, reply, HOLD_MS, expire_held, held);
+    if (staged_await(txn->hs->fed->staged, held->room, &held->wait)) {
+        return true;
+    }
+    reply->parked = false;
+    arena_free(&held->arena_owned);
+    mem_free(held);
+    return false;
+}
+
 static struct err send_transaction(void *app, struct ctx *ctx, const struct http_request *request,
                                    struct http_reply *reply)
 {
@@ -247,6 +322,9 @@ static struct err send_transaction(void *app, struct ctx *ctx, const struct http
         return park(&txn, request, reply);
     }
     struct err err = answer(&txn, reply);
+    if (err.code == 0 && hold(&txn, request, reply)) {
+        return OK;
+    }
     turns_leave(txn.hs->fed->turns, txn.origin);
     return err;
 }

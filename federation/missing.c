@@ -22,6 +22,7 @@ struct fill {
     struct room *room;
     struct slice origin;
     bool origin_is_alive;
+    bool *answered; /* by the server that is asked now */
     struct slice *servers;
     size_t server_count;
     size_t gaps; /* states fetched */
@@ -34,7 +35,8 @@ static struct pull pull_from(const struct fill *fill, struct slice server)
                          .ctx = fill->ctx,
                          .room = fill->room,
                          .server = server,
-                         .is_alive = fill->origin_is_alive && slice_eq(server, fill->origin)};
+                         .is_alive = fill->origin_is_alive && slice_eq(server, fill->origin),
+                         .answered_out = fill->answered};
 }
 
 static bool is_over(const struct ctx *ctx)
@@ -353,6 +355,7 @@ static struct err try_server(struct fill *fill, struct slice server, const struc
     struct event_id *missing = NULL;
     size_t count = 0;
     struct err err = OK;
+    fill->answered = answered_out;
     TRY(find_missing(fill, event, &missing, &count));
     if (count) {
         err = ask_server(fill, server, event);
@@ -360,7 +363,7 @@ static struct err try_server(struct fill *fill, struct slice server, const struc
     if (err.code != 0 && is_ours(err)) {
         return err;
     }
-    *answered_out = !is_silence(err) || !fed_peer_is_down(fill->fed, server, NULL);
+    *answered_out = *answered_out || !is_silence(err) || !fed_peer_is_down(fill->fed, server, NULL);
     return take_next(fill, server, event, report);
 }
 

@@ -14,7 +14,12 @@ static struct err call(const struct pull *pull, struct fed_call *request, struct
     request->destination = pull->server;
     request->flags |= pull->is_alive ? FED_CALL_ANYWAY : 0;
     request->timeout_ms = pull->timeout_ms ? pull->timeout_ms : TIMEOUT_MS;
-    return fed_call_json(pull->fed, pull->ctx, request, answer_out);
+    struct fed_answer answer;
+    TRY(fed_call(pull->fed, pull->ctx, request, &answer));
+    if (pull->answered_out && answer.status / 100 != 5) {
+        *pull->answered_out = true;
+    }
+    return fed_answer_json(pull->ctx, &answer, answer_out);
 }
 
 /* Checks a list of PDUs; keeps the good ones, in their order. */

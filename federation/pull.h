@@ -13,6 +13,7 @@ struct pull {
     struct slice server;
     int64_t timeout_ms; /* of each request; 0 = 20 s */
     bool is_alive;      /* it was heard of just now: asked even when it is in back-off */
+    bool *answered_out; /* set when it answers, whatever it says; may be NULL */
 };
 
 struct pulled {

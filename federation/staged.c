@@ -38,6 +38,7 @@ struct waiting_room {
     bool may_retry;      /* the time for another attempt has come */
     size_t failures;     /* passes without progress */
     int64_t retry_at_ms; /* mono; 0 = none */
+    struct staged_wait *waits;
 };
 
 struct staged {
@@ -273,6 +274,64 @@ void staged_kick(struct staged *staged, uint64_t number)
     pthread_mutex_unlock(&staged->mutex);
 }
 
+/* --- waiting for the first attempt --- */
+bool staged_await(struct staged *staged, uint64_t number, struct staged_wait *wait)
+{
+    pthread_mutex_lock(&staged->mutex);
+    struct waiting_room *room = map_get_ptr(staged->rooms, map_key_u64(&number));
+    bool is_busy = room && room->standing != STANDING_IDLE && !staged->stopping;
+    if (is_busy) {
+        wait->passes = room->standing == STANDING_RUNNING && room->again ? 2 : 1;
+        wait->next = room->waits;
+        room->waits = wait;
+    }
+    pthread_mutex_unlock(&staged->mutex);
+    return is_busy;
+}
+
+bool staged_withdraw(struct staged *staged, uint64_t number, struct staged_wait *wait)
+{
+    bool found = false;
+    pthread_mutex_lock(&staged->mutex);
+    struct waiting_room *room = map_get_ptr(staged->rooms, map_key_u64(&number));
+    for (struct staged_wait **at = room ? &room->waits : NULL; at && *at; at = &(*at)->next) {
+        if (*at == wait) {
+            *at = wait->next;
+            found = true;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&staged->mutex);
+    return found;
+}
+
+/* A pass has ended: those who waited for it. With the mutex held. */
+static struct staged_wait *take_waits(struct waiting_room *room)
+{
+    struct staged_wait *taken = NULL;
+    struct staged_wait **at = &room->waits;
+    while (*at) {
+        struct staged_wait *wait = *at;
+        if (--wait->passes > 0 && map_count(room->attempts)) {
+            at = &wait->next;
+            continue;
+        }
+        *at = wait->next;
+        wait->next = taken;
+        taken = wait;
+    }
+    return taken;
+}
+
+static void wake_all(struct staged_wait *waits)
+{
+    while (waits) {
+        struct staged_wait *next = waits->next; /* the one woken goes away */
+        waits->wake(waits);
+        waits = next;
+    }
+}
+
 /* --- a pass over a room --- */
 struct pass {
     struct staged *staged;
@@ -460,11 +519,13 @@ static void run_room(void *arg)
     ctx_finish(&ctx);
     arena_free(&ctx.arena);
     pthread_mutex_lock(&staged->mutex);
+    struct staged_wait *waits = take_waits(room);
     plan(staged, &pass);
     set_running(staged, running_for, 0);
     staged->running_count--;
     schedule(staged);
     pthread_mutex_unlock(&staged->mutex);
+    wake_all(waits);
 }
 
 /* --- the clock, start and stop --- */

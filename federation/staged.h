@@ -42,6 +42,16 @@ struct err staged_add(struct staged *staged, struct ctx *ctx,
 /* The room has moved on: what waits in it is looked at again, without the network. Cheap when
  * nothing waits there. */
 void staged_kick(struct staged *staged, uint64_t room);
+/* Who waits until what was added to a room has been seen to for the first time. */
+struct staged_wait {
+    struct staged_wait *next;
+    int passes;                             /* that are still to end */
+    void (*wake)(struct staged_wait *wait); /* once, without a lock */
+};
+/* False when nothing of the room is under work: nobody is woken. */
+bool staged_await(struct staged *staged, uint64_t room, struct staged_wait *wait);
+/* Waits no more; false when `wake` is being called or has been. */
+bool staged_withdraw(struct staged *staged, uint64_t room, struct staged_wait *wait);
 /* Begins the attempts that are due. Called by the clock. */
 void staged_tick(struct staged *staged);
 /* Whether a room is being seen to, or will be at once. */
