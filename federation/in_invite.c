@@ -8,6 +8,8 @@
 #include "homeserver/service/memberships.h"
 #include "homeserver/service/users.h"
 
+enum { ROOM_STATE_EVENTS_MAX = 100 };
+
 struct invite_call {
     struct hs *hs;
     struct ctx *ctx;
@@ -61,23 +63,39 @@ static struct err check_signature(struct invite_call *call)
     return OK;
 }
 
-/* From version 12 on the room's id follows from the create event, so a wrong one shows. */
+static struct err bad_room_state(const char *text)
+{
+    return err_public(ERR_M_INVALID_PARAM, text);
+}
+
+/* Spec: PUT /v2/invite: from version 12 on the create event must be among the room's state, and
+ * each event hold: as one of the room, in the form of its version, and signed. Before that servers
+ * still send stripped events, which are taken as they are. */
 static struct err check_room_state(const struct invite_call *call)
 {
-    struct event create;
-    for (uint32_t i = 0; call->room_state && i < call->room_state->count; i++) {
-        const struct json *one = &call->room_state->items[i];
-        if (!call->rules->hash_room_id || !json_get(one, LIT("hashes")) ||
-            !json_is_string(json_get(one, LIT("type")), LIT("m.room.create"))) {
-            continue;
-        }
-        struct err err = event_parse_tree(call->ctx->arena, call->rules, one, &create);
-        if (err.code != 0 || !ids_room_eq(create.room_id, call->event.room_id)) {
-            return err_public(ERR_M_INVALID_PARAM,
-                              "`invite_room_state` holds the create event of another room.");
-        }
+    struct ctx *ctx = call->ctx;
+    size_t count = call->room_state ? call->room_state->count : 0;
+    struct event *events = arena_array(ctx->arena, count + 1, sizeof *events);
+    struct err *verdicts = arena_array(ctx->arena, count + 1, sizeof *verdicts);
+    struct fed_pdus pdus = {
+        .rules = call->rules, .pdus = call->room_state, .room_id = call->event.room_id.s};
+    bool has_create = false;
+    if (!call->rules->hash_room_id) {
+        return OK;
     }
-    return OK;
+    if (count > ROOM_STATE_EVENTS_MAX) {
+        return bad_room_state("`invite_room_state` holds too many events.");
+    }
+    TRY(fed_pdus_check(call->hs->fed, ctx, &pdus, events, verdicts));
+    for (size_t i = 0; i < count; i++) {
+        if (verdicts[i].code != 0) {
+            return bad_room_state("An event of `invite_room_state` is none of the room, or is not "
+                                  "signed.");
+        }
+        has_create = has_create || event_is(&events[i], LIT("m.room.create"), LIT(""));
+    }
+    return has_create ? OK
+                      : bad_room_state("`invite_room_state` must hold the room's create event.");
 }
 
 /* Spec: client-server, "Invite permission"; the account must be there to be invited. */
@@ -152,11 +170,11 @@ static struct err take_invite(struct invite_call *call)
     struct event sealed;
     TRY(event_parse_tree(call->ctx->arena, call->rules, call->pdu, &call->event));
     TRY(check_shape(call));
-    TRY(check_room_state(call));
     TRY(find_room(call));
     TRY(check_target(call));
     TRY(check_signature(call));
     TRY(check_rate(call));
+    TRY(check_room_state(call));
     TRY(event_add_signature(call->ctx->arena, &call->event, &call->hs->signer, &sealed));
     call->event = sealed;
     return keep(call);

@@ -1,4 +1,5 @@
 /* Invites between servers: what is signed, what is refused with which code, and how they end. */
+#include "federation/resident.h"
 #include "homeserver/service/entering.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/prefs.h"
@@ -99,12 +100,20 @@ static int put(const char *format, struct slice id, const struct json *content)
 static const char v2[] = "/_matrix/federation/v2/invite/%s/%s";
 static const char v1[] = "/_matrix/federation/v1/invite/%s/%s";
 
+static struct json room_state(void)
+{
+    struct house *a = &street.houses[0];
+    struct json list;
+    assert_int_equal(resident_room_state(&a->hs, &a->ctx, room, &list).code, 0);
+    return list;
+}
+
 static struct json wrap(const struct json *pdu, const char *version)
 {
     struct json wrapped = json_object();
     json_set(arena(), &wrapped, LIT("room_version"), json_string(slice_of(version)));
     json_set(arena(), &wrapped, LIT("event"), *pdu);
-    json_set(arena(), &wrapped, LIT("invite_room_state"), json_array());
+    json_set(arena(), &wrapped, LIT("invite_room_state"), room_state());
     return wrapped;
 }
 
@@ -211,6 +220,31 @@ static void the_create_event_of_another_room_is_noticed(void **state)
     json_push(arena(), &list, *event_tree(arena(), &create.event));
     json_set(arena(), &content, LIT("invite_room_state"), list);
     assert_answer(put(v2, event.id.s, &content), 400, "M_INVALID_PARAM");
+}
+
+/* Spec: PUT /v2/invite: "servers MAY apply to room versions 1 through 11 and SHOULD apply to all
+ * other room versions". */
+static void room_state_that_does_not_hold_is_refused(void **state)
+{
+    static const struct slice cut[] = {{"hashes", 6}, {"signatures", 10}, {"auth_events", 11}};
+    (void)state;
+    struct event event = make(&good);
+    struct json content = wrap(event_tree(arena(), &event), "12");
+    struct json whole = room_state();
+    struct json list = json_array();
+    json_set(arena(), &content, LIT("invite_room_state"), list);
+    assert_answer(put(v2, event.id.s, &content), 400, "M_INVALID_PARAM");
+    for (size_t i = 0; i < COUNT_OF(cut); i++) {
+        list = json_array();
+        for (uint32_t k = 0; k < whole.count; k++) {
+            struct json one = json_without(arena(), &whole.items[k], &cut[i], k ? 1 : 0);
+            json_push(arena(), &list, one);
+        }
+        json_set(arena(), &content, LIT("invite_room_state"), list);
+        assert_int_equal(put(v2, event.id.s, &content), 400);
+    }
+    json_set(arena(), &content, LIT("invite_room_state"), whole);
+    assert_answer(put(v2, event.id.s, &content), 200, "");
 }
 
 static void versions_and_members_of_the_body_are_checked(void **state)
@@ -355,6 +389,7 @@ int main(void)
         TEST(only_invites_of_own_users_are_signed),
         TEST(forged_invites_are_refused),
         TEST(the_create_event_of_another_room_is_noticed),
+        TEST(room_state_that_does_not_hold_is_refused),
         TEST(versions_and_members_of_the_body_are_checked),
         TEST(users_that_are_not_there_or_want_no_invites),
         cmocka_unit_test_setup_teardown(the_old_form_serves_old_rooms, open_old, close_street),
