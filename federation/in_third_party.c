@@ -16,6 +16,7 @@ struct exchange {
     struct room *room;
     struct slice sender, target;
     const struct json *third_party; /* content.third_party_invite */
+    struct slice name;              /* the room's, for who was invited */
 };
 
 /* --- the admitting server --- */
@@ -72,7 +73,7 @@ static struct err check_key(const struct exchange *x, const struct json *holder,
     return *signed_out && url.ptr ? check_validity(x, url, key) : OK;
 }
 
-static struct err check_proof(const struct exchange *x)
+static struct err check_proof(struct exchange *x)
 {
     const struct json *proof = json_get_object(x->third_party, LIT("signed"));
     struct slice token = json_get_string(proof, LIT("token"));
@@ -87,6 +88,7 @@ static struct err check_proof(const struct exchange *x)
     if (!found || !slice_eq(event.event.sender.s, x->sender)) {
         return err_public(ERR_M_FORBIDDEN, "The room holds no such invite of an address.");
     }
+    x->name = json_get_string(event.event.content, LIT("display_name"));
     TRY(check_key(x, event.event.content, &is_signed));
     const struct json *keys = json_get_array(event.event.content, LIT("public_keys"));
     for (uint32_t i = 0; keys && i < keys->count && !is_signed; i++) {
@@ -95,7 +97,17 @@ static struct err check_proof(const struct exchange *x)
     return is_signed ? OK : err_public(ERR_M_FORBIDDEN, "The invite's signature is not valid.");
 }
 
-static struct err admit(const struct exchange *x)
+/* Who was invited goes by the name that the inviter gave, not by the address. */
+static struct json invited(const struct exchange *x)
+{
+    struct arena *arena = x->ctx->arena;
+    struct json invite = json_object();
+    json_set(arena, &invite, LIT("display_name"), json_string(x->name.ptr ? x->name : LIT("")));
+    json_set(arena, &invite, LIT("signed"), *json_get_object(x->third_party, LIT("signed")));
+    return invite;
+}
+
+static struct err admit(struct exchange *x)
 {
     struct actor actor = {.user_id = x->sender};
     struct json extra = json_object();
@@ -109,7 +121,7 @@ static struct err admit(const struct exchange *x)
     if (!found) {
         return err_public(ERR_M_FORBIDDEN, "The user who invited is not known.");
     }
-    json_set(x->ctx->arena, &extra, LIT("third_party_invite"), *x->third_party);
+    json_set(x->ctx->arena, &extra, LIT("third_party_invite"), invited(x));
     struct member_change change = {
         .target = x->target, .membership = MEMBERSHIP_INVITE, .extra = &extra};
     return hs_member_set(x->hs, x->ctx, x->room, &actor, &change, &sent);
@@ -152,7 +164,6 @@ struct bound {
 static struct err read_bound(struct bound *b, const struct json *invite)
 {
     const struct json *proof = json_get_object(invite, LIT("signed"));
-    struct slice address = json_get_string(invite, LIT("address"));
     b->room_id = json_get_string(invite, LIT("room_id"));
     b->sender = json_get_string(invite, LIT("sender"));
     if (!proof || !ids_is_room(b->room_id) || !ids_is_user(b->sender) ||
@@ -160,8 +171,7 @@ static struct err read_bound(struct bound *b, const struct json *invite)
         return err_public(ERR_M_INVALID_PARAM, "An invite of the body is not complete.");
     }
     b->third_party = json_object();
-    json_set(b->ctx->arena, &b->third_party, LIT("display_name"),
-             json_string(address.ptr ? address : LIT("")));
+    json_set(b->ctx->arena, &b->third_party, LIT("display_name"), json_string(LIT("")));
     json_set(b->ctx->arena, &b->third_party, LIT("signed"), *proof);
     return OK;
 }
