@@ -200,19 +200,44 @@ static struct err complete(struct out_member *out, const struct json *template)
     return err.code == 0 ? OK : bad_template();
 }
 
+/* The room's version goes to the user with the refusal. Spec: client-server, "Common error codes",
+ * M_INCOMPATIBLE_ROOM_VERSION. */
+static struct err incompatible(struct out_member *out, const struct json *version, struct err err)
+{
+    if (out->want->version_out && version && version->type == JSON_STRING &&
+        version->text.len <= LIMIT_ID_BYTES) {
+        *out->want->version_out = version->text;
+    }
+    return err;
+}
+
+static struct err ask_template(struct out_member *out, struct json *answer_out)
+{
+    struct fed_answer answer;
+    struct fed_call call = {
+        .destination = out->server, .path = make_path(out), .timeout_ms = out->timeout_ms};
+    TRY(fed_call(out->fed, out->ctx, &call, &answer));
+    struct err err = fed_answer_json(out->ctx, &answer, answer_out);
+    struct json body;
+    if (err.code != ERR_M_INCOMPATIBLE_ROOM_VERSION ||
+        json_parse(out->ctx->arena, answer.body, &body).code != 0) {
+        return err;
+    }
+    return incompatible(out, json_get(&body, LIT("room_version")), err);
+}
+
 struct err out_member_make(struct out_member *out)
 {
     struct json answer;
-    struct fed_call call = {
-        .destination = out->server, .path = make_path(out), .timeout_ms = out->timeout_ms};
-    TRY(fed_call_json(out->fed, out->ctx, &call, &answer));
+    TRY(ask_template(out, &answer));
     /* Spec: make_join, `room_version`: version 1 when it is absent. */
     const struct json *version = json_get(&answer, LIT("room_version"));
     out->rules = version && version->type == JSON_STRING ? room_rules_get(version->text)
                                                          : room_rules_get(LIT("1"));
     if (!out->rules) {
-        return err_public(ERR_M_INCOMPATIBLE_ROOM_VERSION,
-                          "This server does not support the version of the room.");
+        return incompatible(out, version,
+                            err_public(ERR_M_INCOMPATIBLE_ROOM_VERSION,
+                                       "This server does not support the version of the room."));
     }
     const struct json *template = json_get_object(&answer, LIT("event"));
     TRY(check_template(out, template));

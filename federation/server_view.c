@@ -1,6 +1,7 @@
 /* History visibility for servers: a server may see what any of its users may.
  * Spec: server-server, "Backfilling and retrieving missing events". */
 #include "federation/inbound.h"
+#include "homeserver/service/users.h"
 
 struct err server_view_init(struct server_view *view, struct hs *hs, struct ctx *ctx,
                             struct room *room, struct slice server)
@@ -96,15 +97,42 @@ struct err server_view_allows(struct server_view *view, struct ctx *ctx,
     return OK;
 }
 
+/* Spec: client-server, POST /account/deactivate, `erase`: servers that join afterwards get redacted
+ * copies. Whoever had a user in the room at the event has it already. */
+static struct err is_erased_for(struct server_view *view, struct ctx *ctx,
+                                const struct stored_event *event, bool *erased_out)
+{
+    enum membership membership = MEMBERSHIP_NONE;
+    uint32_t flags = 0;
+    bool found = false;
+    *erased_out = false;
+    if (!hs_user_is_local(view->hs, event->event.sender.s)) {
+        return OK;
+    }
+    TRY(hs_account_flags(view->hs, ctx, event->sender, &flags, &found));
+    if (found && (flags & ACCOUNT_ERASED)) {
+        TRY(membership_at(view, ctx, event->state_before, &membership));
+        *erased_out = membership != MEMBERSHIP_JOIN;
+    }
+    return OK;
+}
+
 struct err server_view_event(struct server_view *view, struct ctx *ctx,
                              const struct stored_event *event, struct slice *json_out)
 {
     struct stored_event whole = *event;
     struct event redacted;
     bool allowed = false;
+    bool erased = false;
     *json_out = event->event.json;
     TRY(server_view_allows(view, ctx, event, &allowed));
-    if (allowed || (event->flags & EVENT_REDACTED)) {
+    if (event->flags & EVENT_REDACTED) {
+        return OK;
+    }
+    if (allowed) {
+        TRY(is_erased_for(view, ctx, event, &erased));
+    }
+    if (allowed && !erased) {
         return OK;
     }
     TRY(hs_event_parse_content(ctx, &whole));

@@ -24,6 +24,15 @@ static size_t read_via(struct cs_room_call *call, struct slice names_out[VIA_MAX
                                   VIA_MAX - count);
 }
 
+static void reply_version(struct cs_room_call *call, struct err err, struct slice version)
+{
+    struct buf extra;
+    buf_init_arena(&extra, call->ctx->arena, SIZE_MAX / 2);
+    buf_add(&extra, LIT("\"room_version\":"));
+    json_write_string(&extra, version);
+    http_reply_error(call->reply, err, buf_slice(&extra));
+}
+
 /* The room named by path parameter 0, a room id or an alias. */
 static struct err enter(struct cs_room_call *call, enum membership membership)
 {
@@ -37,6 +46,7 @@ static struct err enter(struct cs_room_call *call, enum membership membership)
     struct slice via[VIA_MAX];
     struct slice reason;
     struct slice room_id;
+    struct slice version = {0};
     struct slice name = call->request->params[0];
     if (!ids_is_room(name) && !ids_is_alias(name)) {
         return err_public(ERR_M_INVALID_PARAM, "Neither a room id nor a room alias.");
@@ -51,8 +61,13 @@ static struct err enter(struct cs_room_call *call, enum membership membership)
                                    .via = via,
                                    .via_count = read_via(call, via),
                                    .reason = reason,
-                                   .extra = extra.count ? &extra : NULL};
-    TRY(hs_room_enter(call->hs, ctx, &entering, &room_id));
+                                   .extra = extra.count ? &extra : NULL,
+                                   .version_out = &version};
+    struct err err = hs_room_enter(call->hs, ctx, &entering, &room_id);
+    if (err.code == ERR_M_INCOMPATIBLE_ROOM_VERSION && version.len) {
+        reply_version(call, err, version);
+    }
+    TRY(err);
     json_out_object(&call->out);
     json_out_key_string(&call->out, LIT("room_id"), room_id);
     json_out_object_end(&call->out);

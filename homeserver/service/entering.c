@@ -187,16 +187,51 @@ static struct json extra_of(const struct entry *e)
     return extra;
 }
 
+/* Before a join the room's state is not to be had; its summary says whether guests may come in.
+ * Spec: client-server, "Guest Access". */
+static struct err check_guest_there(struct entry *e)
+{
+    struct json answer = json_object();
+    struct remote_servers via = {e->servers, e->server_count};
+    if (!e->want->actor->is_guest) {
+        return OK;
+    }
+    struct err err = e->hs->remote->hierarchy(e->hs, e->ctx, e->room_id, via, false, &answer);
+    if (err.code != 0 && !hs_member_is_refusal(err)) {
+        return err;
+    }
+    bool may_join = err.code == 0 && json_get_bool(json_get_object(&answer, LIT("room")),
+                                                   LIT("guest_can_join"), false);
+    return may_join ? OK
+                    : err_public(ERR_M_GUEST_ACCESS_FORBIDDEN, "Guests may not join this room.");
+}
+
+/* The state that came with the join decides, whatever the summary said. */
+static struct err leave_if_no_guest(struct entry *e)
+{
+    struct hs_sent sent;
+    struct member_change change = {
+        .target = e->want->actor->user_id, .membership = MEMBERSHIP_LEAVE, .insists = true};
+    TRY(find_room(e));
+    struct err err = e->room ? check_guest(e) : OK;
+    if (err.code == ERR_M_GUEST_ACCESS_FORBIDDEN) {
+        TRY(hs_member_set(e->hs, e->ctx, e->room, e->want->actor, &change, &sent));
+    }
+    return err;
+}
+
 static struct err enter_remote(struct entry *e)
 {
     struct json extra = extra_of(e);
     struct remote_membership want = {.actor = e->want->actor,
                                      .room_id = e->room_id,
                                      .via = {e->servers, e->server_count},
-                                     .extra = &extra};
-    if (e->want->actor->is_guest) {
-        return err_public(ERR_M_GUEST_ACCESS_FORBIDDEN,
-                          "Guests may only join rooms that this server is in.");
+                                     .extra = &extra,
+                                     .version_out = e->want->version_out};
+    TRY(check_guest_there(e));
+    if (e->want->actor->is_guest && e->want->membership == MEMBERSHIP_JOIN) {
+        TRY(e->hs->remote->join(e->hs, e->ctx, &want));
+        return leave_if_no_guest(e);
     }
     return e->want->membership == MEMBERSHIP_JOIN ? e->hs->remote->join(e->hs, e->ctx, &want)
                                                   : e->hs->remote->knock(e->hs, e->ctx, &want);

@@ -11,6 +11,8 @@ struct hs_entering {
     size_t via_count;
     struct slice reason;      /* ptr NULL = none */
     const struct json *extra; /* more content members, or NULL */
+    struct slice
+        *version_out; /* the room's version with M_INCOMPATIBLE_ROOM_VERSION; may be NULL */
 };
 /* ERR_WAITS when another server must be asked outside the waiting pool. M_NOT_FOUND when no server
  * of the room is known, M_GUEST_ACCESS_FORBIDDEN, and what hs_member_set answers. */

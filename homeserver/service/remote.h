@@ -17,6 +17,8 @@ struct remote_membership {
     struct slice room_id;
     struct remote_servers via;
     const struct json *extra; /* more members of the member event's content, or NULL */
+    struct slice
+        *version_out; /* the room's version with M_INCOMPATIBLE_ROOM_VERSION; may be NULL */
 };
 
 struct hs_remote {
