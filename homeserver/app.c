@@ -4,6 +4,7 @@
 #include "federation/fed.h"
 #include "federation/routes.h"
 #include "homeserver/admin/routes.h"
+#include "homeserver/appservice/appservice.h"
 #include "homeserver/base/mem.h"
 #include "homeserver/base/stats.h"
 #include "homeserver/client/routes.h"
@@ -42,6 +43,7 @@ struct app {
     struct ctx ctx; /* of start and stop */
     struct http_server *server;
     struct fed *fed;
+    struct as *as;
     struct http_route_table tables[CS_TABLES_MAX + SS_TABLES_MAX];
     struct http_route_table admin_tables[1];
     size_t table_count;
@@ -107,6 +109,7 @@ static void build_services(struct app *app)
     hs->ephemeral = hs_ephemeral_new(hs);
     hs->prefs = hs_prefs_new(hs);
     hs->delayed = hs_delayed_new(hs);
+    hs->appservices = hs_appservices_new();
     hs_memberships_hook(hs);
     hs_pushers_hook(hs);
     hs->media_waits = media_waits_new(hs);
@@ -123,6 +126,7 @@ static void free_services(struct app *app)
     stats_free(&hs->stats);
     http_ratelimit_free(&hs->ratelimit);
     hs_delayed_free(&hs->delayed);
+    hs_appservices_free(&hs->appservices);
     hs_prefs_free(&hs->prefs);
     hs_memory_free(&hs->memory);
     hs_ephemeral_free(&hs->ephemeral);
@@ -200,7 +204,8 @@ static struct err build_outbound(struct app *app)
     TRY(http_fetcher_new(&config, &app->hs.fetcher));
     app->hs.sandbox = media_sandbox_new(&app->hs);
     app->hs.waiters = workers_new("waiter", WAITERS, WORK_QUEUE_MAX);
-    return fed_new(&app->hs, &app->fed);
+    TRY(fed_new(&app->hs, &app->fed));
+    return as_new(&app->hs, NULL, &app->as);
 }
 
 static struct err build_server(struct app *app)
@@ -299,7 +304,9 @@ struct err app_start(struct app *app)
     ctx_finish(&ctx);
     arena_free(&ctx.arena);
     TRY(err);
+    TRY(app->as ? as_prepare(app->as) : OK);
     TRY(http_server_start(app->server));
+    TRY(app->as ? as_start(app->as) : OK);
     return fed_start(app->fed);
 }
 
@@ -310,7 +317,9 @@ uint16_t app_port(const struct app *app, size_t listener)
 
 struct err app_reload(struct app *app)
 {
-    return http_server_reload(app->server);
+    struct err err = app->as ? as_reload(app->as) : OK;
+    TRY(http_server_reload(app->server));
+    return err;
 }
 
 void app_free(struct app **app)
@@ -323,6 +332,9 @@ void app_free(struct app **app)
         http_server_stop(a->server, a->options.conf->limits_drain_timeout);
     }
     hs_delayed_stop(&a->hs);
+    if (a->as) {
+        as_stop(a->as);
+    }
     if (a->fed) {
         fed_stop(a->fed);
     }
@@ -336,6 +348,7 @@ void app_free(struct app **app)
     workers_join(a->hs.workers);
     workers_free(&a->hs.waiters);
     workers_free(&a->hs.workers);
+    as_free(&a->as);
     fed_free(&a->fed);
     http_fetcher_free(&a->hs.fetcher);
     media_sandbox_free(&a->hs.sandbox);

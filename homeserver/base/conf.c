@@ -1,7 +1,4 @@
 #include "homeserver/base/conf_priv.h"
-#include "homeserver/base/mem.h"
-
-#include <stdio.h>
 
 enum { OPEN_MAPS_MAX = 64, SUGGEST_DISTANCE_MAX = 4, NAME_BYTES_MAX = 64 };
 
@@ -308,27 +305,12 @@ struct err conf_parse(struct arena *arena, struct slice text, struct slice file,
     return read_text(&reader, text);
 }
 
-static struct err read_file(struct arena *arena, struct slice path, struct slice *text_out)
-{
-    FILE *file = fopen(arena_cstr(arena, path), "rb");
-    if (!file) {
-        return err_public(ERR_IO, "the configuration file cannot be opened");
-    }
-    char *bytes = mem_alloc_raw(CONF_TEXT_BYTES_MAX + 1);
-    size_t size = fread(bytes, 1, CONF_TEXT_BYTES_MAX + 1, file);
-    bool failed = ferror(file) != 0;
-    fclose(file);
-    *text_out = arena_copy(arena, (struct slice){bytes, size});
-    mem_free(bytes);
-    return failed ? err_public(ERR_IO, "the configuration file cannot be read") : OK;
-}
-
 struct err conf_load(struct arena *arena, struct slice path, struct conf *conf_out,
                      struct buf *problems)
 {
     struct slice text;
     struct reader reader = {.arena = arena, .file = path, .conf = conf_out, .problems = problems};
-    struct err err = read_file(arena, path, &text);
+    struct err err = conf_yaml_read(arena, path, &text);
     if (err.code != 0) {
         report(&reader, 0, (struct slice){0}, err.text);
         return err;

@@ -1,6 +1,9 @@
-#include "homeserver/base/conf_priv.h"
-#include "homeserver/base/json_out.h"
+#include "homeserver/base/conf_yaml.h"
 
+#include "homeserver/base/json_out.h"
+#include "homeserver/base/mem.h"
+
+#include <stdio.h>
 #include <string.h>
 #include <yaml.h>
 
@@ -81,6 +84,21 @@ struct err conf_yaml_parse(struct arena *arena, struct slice text, struct conf_n
     *root_out = count ? nodes : NULL;
     yaml_document_delete(&document);
     return OK;
+}
+
+struct err conf_yaml_read(struct arena *arena, struct slice path, struct slice *text_out)
+{
+    FILE *file = fopen(arena_cstr(arena, path), "rb");
+    if (!file) {
+        return err_public(ERR_IO, "the file cannot be opened");
+    }
+    char *bytes = mem_alloc_raw(CONF_TEXT_BYTES_MAX + 1);
+    size_t size = fread(bytes, 1, CONF_TEXT_BYTES_MAX + 1, file);
+    bool failed = ferror(file) != 0;
+    fclose(file);
+    *text_out = arena_copy(arena, (struct slice){bytes, size});
+    mem_free(bytes);
+    return failed ? err_public(ERR_IO, "the file cannot be read") : OK;
 }
 
 bool conf_node_is_null(const struct conf_node *node)

@@ -4,6 +4,7 @@
 #include "homeserver/client/rooms_priv.h"
 #include "homeserver/room/join_rules.h"
 #include "homeserver/room/power.h"
+#include "homeserver/service/appservices.h"
 #include "homeserver/service/entering.h"
 #include "homeserver/service/sending.h"
 #include "homeserver/service/users.h"
@@ -44,6 +45,7 @@ static struct err put_alias(void *app, struct ctx *ctx, const struct http_reques
     if (!ids_is_room(room_id)) {
         return err_public(ERR_M_INVALID_PARAM, "`room_id` is not a valid room id.");
     }
+    TRY(hs_appservice_check_alias(call.hs, call.actor.appservice, alias.s));
     TRY(hs_room_get_by_id(call.hs, ctx, room_id, &call.room));
     TRY(require_member(&call));
     TRY(hs_alias_set(call.hs, ctx, alias.s, hs_room_info(call.room).number, call.actor.user));
@@ -142,7 +144,11 @@ static struct err delete_alias(void *app, struct ctx *ctx, const struct http_req
     if (!found) {
         return err_public(ERR_M_NOT_FOUND, "The room alias does not exist.");
     }
-    bool allowed = creator == call.actor.user || request->requester->is_admin;
+    bool is_admin = request->requester->is_admin;
+    bool allowed = creator == call.actor.user || is_admin || request->requester->is_appservice;
+    if (!is_admin) {
+        TRY(hs_appservice_check_alias(call.hs, call.actor.appservice, request->params[0]));
+    }
     TRY(hs_room_get(call.hs, ctx, room, &call.room));
     if (!allowed) {
         TRY(has_power(&call, LIT("m.room.canonical_alias"), &allowed));

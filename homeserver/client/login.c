@@ -1,5 +1,6 @@
 /* Spec: client-server, "Login", "Refreshing access tokens", "Logging out". */
 #include "homeserver/client/account_priv.h"
+#include "homeserver/service/appservices.h"
 #include "homeserver/service/devices.h"
 
 static struct err get_flows(void *app, struct ctx *ctx, const struct http_request *request,
@@ -9,7 +10,8 @@ static struct err get_flows(void *app, struct ctx *ctx, const struct http_reques
     (void)ctx;
     (void)request;
     buf_add(&reply->body, LIT("{\"flows\":[{\"type\":\"m.login.password\"},"
-                              "{\"type\":\"m.login.token\",\"get_login_token\":true}]}"));
+                              "{\"type\":\"m.login.token\",\"get_login_token\":true},"
+                              "{\"type\":\"m.login.application_service\"}]}"));
     return OK;
 }
 
@@ -69,6 +71,25 @@ static struct err check_token(struct hs *hs, const struct http_request *request,
                : err_public(ERR_M_FORBIDDEN, "The login token is not valid (any more).");
 }
 
+/* Spec: application-service, "Server admin style permissions": no password, but the as_token. */
+static struct err check_service(struct hs *hs, struct ctx *ctx, const struct http_request *request,
+                                uint64_t *user_out)
+{
+    const struct appservice *service = NULL;
+    struct slice name;
+    struct slice user_id;
+    bool found = false;
+    TRY(hs_authenticate_appservice(hs, request, &service));
+    TRY(read_name(request, &name));
+    TRY(hs_user_resolve_login(hs, ctx, name, &user_id));
+    if (!hs_appservice_has_user(hs, service, user_id)) {
+        return err_public(ERR_M_EXCLUSIVE, "This user is in no namespace of the application "
+                                           "service; name it in the registration.");
+    }
+    TRY(hs_user_find(hs, ctx, user_id, user_out, &found));
+    return found ? OK : err_public(ERR_M_FORBIDDEN, "There is no such user; register it first.");
+}
+
 static struct err login(void *app, struct ctx *ctx, const struct http_request *request,
                         struct http_reply *reply)
 {
@@ -84,6 +105,8 @@ static struct err login(void *app, struct ctx *ctx, const struct http_request *r
         TRY(check_password(hs, ctx, request, &user));
     } else if (slice_eq(type, LIT("m.login.token"))) {
         TRY(check_token(hs, request, &user));
+    } else if (slice_eq(type, LIT("m.login.application_service"))) {
+        TRY(check_service(hs, ctx, request, &user));
     } else {
         return err_public(ERR_M_UNKNOWN_400, "This login type is not offered.");
     }

@@ -1,6 +1,7 @@
 /* Spec: client-server, "Account registration", "Token-authenticated registration". */
 #include "crypto/token.h"
 #include "homeserver/client/account_priv.h"
+#include "homeserver/service/appservices.h"
 #include "homeserver/service/registration.h"
 #include "homeserver/service/registration_tokens.h"
 
@@ -41,6 +42,13 @@ static struct err check_free(struct hs *hs, struct ctx *ctx, struct slice user_i
     return found ? err_make(ERR_M_USER_IN_USE, "the account exists") : OK;
 }
 
+/* Free at this moment, and not an application service's. */
+static struct err check_available(struct hs *hs, struct ctx *ctx, struct slice user_id)
+{
+    TRY(hs_appservice_check_user(hs, (struct slice){0}, user_id));
+    return check_free(hs, ctx, user_id);
+}
+
 /* The user id of `username`, or a new one when there is none; free at this moment. */
 static struct err choose_user_id(struct hs *hs, struct ctx *ctx, struct slice username,
                                  struct slice *user_id_out)
@@ -49,7 +57,7 @@ static struct err choose_user_id(struct hs *hs, struct ctx *ctx, struct slice us
         username = token_random_name(ctx->arena, MADE_UP_NAME_LETTERS);
     }
     TRY(read_username(hs, ctx, username, user_id_out));
-    return check_free(hs, ctx, *user_id_out);
+    return check_available(hs, ctx, *user_id_out);
 }
 
 /* Registers and replies. An account without a display name is called by its localpart. */
@@ -139,6 +147,27 @@ static struct err register_user(struct hs *hs, struct ctx *ctx, const struct htt
     return finish(hs, ctx, reply, &wish);
 }
 
+/* Spec: application-service, "Server admin style permissions": a user without a password. The name
+ * is taken as it is, for the service will call the user by it. */
+static struct err register_for_service(struct hs *hs, struct ctx *ctx,
+                                       const struct http_request *request, struct http_reply *reply)
+{
+    const struct appservice *service = NULL;
+    struct slice username;
+    struct registration wish = {0};
+    TRY(hs_authenticate_appservice(hs, request, &service));
+    TRY(cs_body_required(request, LIT("username"), &username));
+    TRY(read_session(request, &wish));
+    TRY(read_username(hs, ctx, username, &wish.draft.user_id));
+    if (!slice_eq(ids_user_localpart(ids_trust_user(wish.draft.user_id)), username)) {
+        return err_public(ERR_M_INVALID_USERNAME, "User names have no upper-case letters.");
+    }
+    TRY(hs_appservice_check_user(hs, service->id, wish.draft.user_id));
+    TRY(check_free(hs, ctx, wish.draft.user_id));
+    wish.draft.appservice = service->id;
+    return finish(hs, ctx, reply, &wish);
+}
+
 static struct err register_account(void *app, struct ctx *ctx, const struct http_request *request,
                                    struct http_reply *reply)
 {
@@ -148,6 +177,9 @@ static struct err register_account(void *app, struct ctx *ctx, const struct http
     }
     if (kind.ptr && !slice_eq(kind, LIT("user"))) {
         return err_public(ERR_M_INVALID_PARAM, "kind is either user or guest.");
+    }
+    if (json_is_string(json_get(&request->json, LIT("type")), LIT("m.login.application_service"))) {
+        return register_for_service(app, ctx, request, reply);
     }
     return register_user(app, ctx, request, reply);
 }

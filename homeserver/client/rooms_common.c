@@ -4,7 +4,11 @@ struct actor cs_actor(const struct http_request *request)
 {
     const struct requester *requester = request->requester;
     return (struct actor){
-        .user_id = requester->user_id, .user = requester->user, .is_guest = requester->is_guest};
+        .user_id = requester->user_id,
+        .user = requester->user,
+        .is_guest = requester->is_guest,
+        .appservice = requester->appservice,
+    };
 }
 
 void cs_call_begin(struct cs_room_call *call, void *app, struct ctx *ctx,

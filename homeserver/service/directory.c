@@ -1,5 +1,6 @@
 #include "homeserver/service/directory.h"
 
+#include "homeserver/service/appservices.h"
 #include "homeserver/service/room_priv.h"
 
 static const struct store_object aliases = {STORE_ROOM_IDS, {"aliases", 7}};
@@ -25,6 +26,7 @@ struct err hs_alias_set(struct hs *hs, struct ctx *ctx, struct slice alias, uint
     store_put(reverse, reverse_key(ctx, room, alias), (struct slice){0});
     struct store_update *updates[] = {forward, reverse};
     struct err err = store_write(hs->store, ctx, updates, COUNT_OF(updates));
+    hs_appservices_alias_changed(hs);
     if (err.code == ERR_CONFLICT) {
         return err_public(ERR_M_ALIAS_IN_USE, "The room alias exists already.");
     }
@@ -63,7 +65,9 @@ struct err hs_alias_delete(struct hs *hs, struct ctx *ctx, struct slice alias)
     store_delete(forward, alias);
     store_delete(reverse, reverse_key(ctx, room, alias));
     struct store_update *updates[] = {forward, reverse};
-    return store_write(hs->store, ctx, updates, COUNT_OF(updates));
+    struct err err = store_write(hs->store, ctx, updates, COUNT_OF(updates));
+    hs_appservices_alias_changed(hs);
+    return err;
 }
 
 struct err hs_aliases_of(struct hs *hs, struct ctx *ctx, uint64_t room, struct slice **aliases_out,
@@ -166,6 +170,7 @@ struct err hs_names_move(struct hs *hs, struct ctx *ctx, uint64_t from, uint64_t
     while (err.code == ERR_CONFLICT) { /* an alias changed in between */
         err = move_once(hs, ctx, from, to);
     }
+    hs_appservices_alias_changed(hs);
     return err;
 }
 

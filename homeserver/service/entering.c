@@ -1,5 +1,6 @@
 #include "homeserver/service/entering.h"
 
+#include "homeserver/service/appservices.h"
 #include "homeserver/service/directory.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/remote.h"
@@ -38,7 +39,13 @@ static struct err resolve_here(struct hs *hs, struct ctx *ctx, struct slice alia
     struct room *room = NULL;
     struct slice *servers = NULL;
     size_t count = 0;
-    TRY(hs_room_resolve(hs, ctx, alias, &room));
+    struct err err = hs_room_resolve(hs, ctx, alias, &room);
+    if (err.code == ERR_M_NOT_FOUND) {
+        bool made = false;
+        TRY(hs_appservices_ask_alias(hs, ctx, alias, &made));
+        err = made ? hs_room_resolve(hs, ctx, alias, &room) : err;
+    }
+    TRY(err);
     TRY(hs_room_servers(hs, ctx, room, &servers, &count));
     struct json list = json_array();
     json_push(ctx->arena, &list, json_string(hs->server_name));

@@ -26,6 +26,8 @@ struct media_waits;  /* who waits for announced media, media/media.h */
 struct sync;         /* the sync engine, sync/sync.h */
 struct signing_key;  /* crypto/signing_key.h */
 struct stats;        /* base/stats.h */
+struct hs_appservices;
+struct as;
 struct http_ratelimit;
 struct media_sandbox;
 struct http_request;
@@ -55,6 +57,7 @@ struct hs {
     struct hs_ephemeral *ephemeral;
     struct hs_prefs *prefs;
     struct hs_delayed *delayed;
+    struct hs_appservices *appservices; /* NULL = there are none */
     struct hs_memory *memory;
     struct stats *stats;                /* may be NULL */
     struct http_ratelimit *ratelimit;   /* NULL = no limits */
@@ -69,6 +72,7 @@ struct hs {
     /* Checks a request signed by another server (fed_authenticate); NULL: none is accepted. */
     struct err (*authenticate_server)(struct fed *fed, struct ctx *ctx,
                                       struct http_request *request, struct http_reply *reply);
+    struct as *as;     /* what goes to application services; NULL = there are none */
     struct sync *sync; /* for the routes alone: the service layer does not know it */
 };
 

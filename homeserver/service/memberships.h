@@ -10,6 +10,7 @@ struct actor {
     struct slice user_id;
     uint64_t user;
     bool is_guest;
+    struct slice appservice; /* that acts as the user; empty = none */
 };
 
 struct member_change {

@@ -1,6 +1,7 @@
 #include "homeserver/service/rates.h"
 
 #include "homeserver/base/stats.h"
+#include "homeserver/service/appservices.h"
 #include "homeserver/service/memory.h"
 #include "homeserver/service/requester.h"
 #include "homeserver/service/users.h"
@@ -53,14 +54,23 @@ static struct slice key_of(const struct http_request *request)
     return by_user ? request->requester->user_id : request->remote_address;
 }
 
+/* Application services register and sign in for many users from one address. */
+static bool is_exempt(struct hs *hs, const struct http_request *request)
+{
+    if (request->requester) {
+        return request->requester->is_unlimited;
+    }
+    const struct appservice *service = hs_appservice_by_token(hs, request->token);
+    return service && !service->is_rate_limited;
+}
+
 struct err hs_check_rate(void *app, struct ctx *ctx, const struct http_request *request,
                          struct http_reply *reply)
 {
     struct hs *hs = app;
     enum http_rate rate = request->route->rate;
     TRY(hs_memory_check(hs->memory));
-    bool is_exempt = request->requester && request->requester->is_appservice;
-    if (!hs->ratelimit || is_exempt) {
+    if (!hs->ratelimit || is_exempt(hs, request)) {
         return OK;
     }
     TRY(http_ratelimit_check(hs->ratelimit, ctx, rate, key_of(request), reply));

@@ -14,6 +14,7 @@ struct requester {
     bool is_admin;
     bool is_guest;
     bool is_appservice;
+    bool is_unlimited; /* no rate limits apply */
     bool is_locked;
     bool is_suspended;
 };
@@ -23,5 +24,10 @@ struct requester {
  * and non-admin callers. */
 struct err hs_authenticate(void *app, struct ctx *ctx, struct http_request *request,
                            struct http_reply *reply) MUST_USE;
+/* The application service whose token a request carries; for routes that anybody may call.
+ * M_MISSING_TOKEN, M_UNKNOWN_TOKEN. */
+struct appservice;
+struct err hs_authenticate_appservice(struct hs *hs, const struct http_request *request,
+                                      const struct appservice **service_out) MUST_USE;
 /* The lane_of hook: the lane of the caller's account, 0 without a caller. */
 uint64_t hs_lane_of_requester(void *app, const struct http_request *request);

@@ -1,6 +1,7 @@
 #include "homeserver/service/room_create.h"
 
 #include "homeserver/room/power.h"
+#include "homeserver/service/appservices.h"
 #include "homeserver/service/directory.h"
 #include "homeserver/service/purge.h"
 #include "homeserver/service/room_priv.h"
@@ -155,6 +156,7 @@ static struct err read_alias(struct creating *c)
     if (slice_find(name, ':') != name.len || !ids_is_alias(c->alias)) {
         return err_public(ERR_M_INVALID_PARAM, "`room_alias_name` is not a valid local name.");
     }
+    TRY(hs_appservice_check_alias(c->hs, c->actor->appservice, c->alias));
     TRY(hs_alias_get(c->hs, c->ctx, c->alias, &room, &creator, &found));
     return found ? err_public(ERR_M_ROOM_IN_USE, "The room alias is taken.") : OK;
 }

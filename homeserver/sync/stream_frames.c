@@ -177,7 +177,7 @@ static struct err on_auth(struct frame *frame)
     request.user_id = requester.user_id;
     request.device_id = requester.device_id;
     TRY(read_request(frame, &request, &filter_text));
-    stream->is_appservice = requester.is_appservice;
+    stream->is_unlimited = requester.is_unlimited;
     sync_params_copy(&stream->params, &request, filter_text);
     sync_waiter_init(&stream->waiter, stream->params.device_id, stream->waiter.wake, stream);
     if (!begin(stream)) {
@@ -297,7 +297,7 @@ static struct err admit(struct frame *frame, enum http_rate rate, struct questio
     if (flags & ACCOUNT_SUSPENDED) {
         return err_make(ERR_M_USER_SUSPENDED, "suspended account");
     }
-    if (!frame->stream->is_appservice) {
+    if (!frame->stream->is_unlimited) {
         TRY(hs_rates_take(hs, frame->ctx, rate, question->actor.user_id, &frame->retry_after_ms));
     }
     if (!ids_is_room(room_id)) {

@@ -53,7 +53,7 @@ struct stream {
     size_t token_len;
     enum presence presence;
     bool greeted;       /* the first answer has been sent */
-    bool is_appservice; /* whose frames are not limited */
+    bool is_unlimited; /* whose frames are not limited */
     _Atomic int refs;
 };
 

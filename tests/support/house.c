@@ -2,6 +2,7 @@
 
 #include "crypto/signing_key.h"
 #include "homeserver/service/delayed.h"
+#include "homeserver/service/appservices.h"
 #include "homeserver/service/device_keys.h"
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/prefs.h"
@@ -76,6 +77,7 @@ void house_open_as(struct house *house, const char *name)
     hs->ephemeral = hs_ephemeral_new(hs);
     hs->prefs = hs_prefs_new(hs);
     hs->delayed = hs_delayed_new(hs);
+    hs->appservices = hs_appservices_new();
     hs_memberships_hook(hs);
     hs_pushers_hook(hs);
     hs->sync = sync_new(hs);
@@ -87,6 +89,7 @@ void house_close(struct house *house)
     ctx_finish(&house->ctx);
     workers_free(&hs->workers);
     hs_delayed_free(&hs->delayed);
+    hs_appservices_free(&hs->appservices);
     hs_prefs_free(&hs->prefs);
     hs_ephemeral_free(&hs->ephemeral);
     hs_inbox_free(&hs->inbox);

@@ -80,7 +80,7 @@ static void sending_is_limited_by_account_and_not_for_bridges(void **state)
 {
     (void)state;
     struct requester ann = {.user_id = LIT("@ann:test")};
-    struct requester bridge = {.user_id = LIT("@bridge:test"), .is_appservice = true};
+    struct requester bridge = {.user_id = LIT("@bridge:test"), .is_unlimited = true};
     struct http_request request = {.remote_address = LIT("10.0.0.1"), .requester = &ann};
     assert_int_equal(ask(HTTP_RATE_MESSAGE, &request), 0);
     request.remote_address = LIT("10.0.0.2");
