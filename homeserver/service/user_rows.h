@@ -11,4 +11,5 @@ enum user_row {
     USER_ROW_DATA_BY_POS = 'C', /* account data by position */
     USER_ROW_FILTER = 'f',      /* filters */
     USER_ROW_PUSHER = 'u',      /* pushers */
+    USER_ROW_DEHYDRATED = 'h',  /* "h": which device is dehydrated (dehydrated.c) */
 };
