@@ -209,6 +209,25 @@ static struct err get_config(void *app, struct ctx *ctx, const struct http_reque
     return OK;
 }
 
+static struct err get_preview(void *app, struct ctx *ctx, const struct http_request *request,
+                              struct http_reply *reply)
+{
+    struct hs *hs = app;
+    struct slice json;
+    int64_t ts = 0;
+    struct slice url = http_query_get(ctx, request, LIT("url"));
+    if (!hs->conf->url_previews_enabled || !hs->sandbox) {
+        return err_public(ERR_M_UNRECOGNIZED, "This server previews no pages.");
+    }
+    if (!url.ptr) {
+        return err_public(ERR_M_MISSING_PARAM, "`url` is missing.");
+    }
+    TRY(http_query_int(ctx, request, LIT("ts"), 0, &ts));
+    TRY(media_preview(hs, ctx, url, &json));
+    buf_add(&reply->body, json);
+    return OK;
+}
+
 #define SECTION "Content repository"
 #define OLD "/_matrix/media/v3/"
 #define NEW "/_matrix/client/v1/media/"
@@ -229,6 +248,10 @@ static const struct http_route routes[] = {
      HTTP_BODY_OPTIONAL_JSON, HTTP_LANE_USER, 65536, post_create, SECTION, NULL, HTTP_ALLOW_GUEST},
     GET_ROUTE(NEW "config", HTTP_AUTH_USER, get_config),
     GET_ROUTE(OLD "config", HTTP_AUTH_USER, get_config),
+    {HTTP_GET, NEW "preview_url", HTTP_AUTH_USER, HTTP_RATE_MEDIA, HTTP_BODY_NONE, HTTP_LANE_NONE,
+     0, get_preview, SECTION, NULL, 0},
+    {HTTP_GET, OLD "preview_url", HTTP_AUTH_USER, HTTP_RATE_MEDIA, HTTP_BODY_NONE, HTTP_LANE_NONE,
+     0, get_preview, SECTION, NULL, 0},
     GET_ROUTE(NEW "download/" FILE_PATH, HTTP_AUTH_USER, get_download),
     GET_ROUTE(NEW "download/" FILE_PATH "/{fileName}", HTTP_AUTH_USER, get_named_download),
     GET_ROUTE(NEW "thumbnail/" FILE_PATH, HTTP_AUTH_USER, get_thumbnail),

@@ -771,10 +771,10 @@ struct err http_fetch(struct http_fetcher *fetcher, struct ctx *ctx,
     struct err err = consume(&transfer, &body);
     err = err.code ? err : result_of(&transfer);
     stats_add(fetcher->config.stats, STAT_http_fetches_total, 1);
+    parse_head(&transfer, ctx->arena, reply_out);
     if (err.code) {
         stats_add(fetcher->config.stats, STAT_http_fetch_failures_total, 1);
     } else {
-        parse_head(&transfer, ctx->arena, reply_out);
         reply_out->body = buf_slice(&body);
     }
     curl_easy_cleanup(transfer.easy);

@@ -78,7 +78,7 @@ struct err http_fetch_find_srv(struct http_fetcher *fetcher, struct ctx *ctx, st
 
 /* Blocks until the answer is there; any HTTP status is a success. ERR_TIMEOUT, ERR_LIMIT (answer
  * too large), ERR_CANCELLED, ERR_UNAVAILABLE (not reachable, TLS refused, address not allowed), or
- * the error of the sink. */
+ * the error of the sink. What came of the answer's head is there in any case. */
 struct err http_fetch(struct http_fetcher *fetcher, struct ctx *ctx,
                       const struct http_fetch_request *request,
                       struct http_fetch_reply *reply_out) MUST_USE;

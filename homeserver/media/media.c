@@ -103,7 +103,7 @@ static struct err count_pending(struct hs *hs, struct ctx *ctx, uint64_t user,
     return OK;
 }
 
-static struct slice new_id(struct ctx *ctx)
+struct slice media_new_id(struct ctx *ctx)
 {
     return token_random_letters(ctx->arena, ID_LETTERS);
 }
@@ -118,7 +118,7 @@ struct err media_announce(struct hs *hs, struct ctx *ctx, uint64_t user, struct 
     if (hs->conf->rate_limits_enabled && made.open >= hs->conf->media_pending_per_user) {
         return err_public(ERR_M_LIMIT_EXCEEDED, "Upload what you have announced first.");
     }
-    *media_out = (struct media){.media_id = new_id(ctx),
+    *media_out = (struct media){.media_id = media_new_id(ctx),
                                 .uploader = user,
                                 .created_ms = now_ms,
                                 .expires_ms = now_ms + hs->conf->media_pending_life};
@@ -202,7 +202,7 @@ struct err media_upload_finish(struct hs *hs, struct ctx *ctx, struct media_uplo
     if (draft->media_id.len > 0) {
         err = media_check_fill(hs, ctx, draft->uploader, draft->media_id);
     } else {
-        media_out->media_id = new_id(ctx);
+        media_out->media_id = media_new_id(ctx);
     }
     if (err.code != 0) {
         media_upload_abort(upload);
@@ -229,4 +229,28 @@ struct err media_upload_finish_remote(struct hs *hs, struct ctx *ctx, struct med
     struct store_update *record = store_update_new(ctx, hs_media_object(media.media_id));
     store_put(record, hs_media_record_key(), hs_media_encode(ctx, &media));
     return store_write(hs->store, ctx, &record, 1);
+}
+
+struct err media_set_type(struct hs *hs, struct ctx *ctx, struct slice media_id,
+                          struct slice content_type)
+{
+    struct media media;
+    bool found = false;
+    TRY(media_find(hs, ctx, media_id, &media, &found));
+    if (!found) {
+        return err_make(ERR_CORRUPT, "a file is gone at once");
+    }
+    media.content_type = content_type;
+    struct store_update *record = store_update_new(ctx, hs_media_object(media_id));
+    store_put(record, hs_media_record_key(), hs_media_encode(ctx, &media));
+    return store_write(hs->store, ctx, &record, 1);
+}
+
+struct err media_delete(struct hs *hs, struct ctx *ctx, struct slice media_id)
+{
+    struct store_update *object = store_update_new(ctx, hs_media_object(media_id));
+    TRY(media_thumbnails_delete(hs, ctx, media_id));
+    store_delete_range(object, (struct slice){0}, (struct slice){0});
+    TRY(store_write(hs->store, ctx, &object, 1));
+    return store_blob_delete(hs->store, media_id);
 }

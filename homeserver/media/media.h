@@ -49,7 +49,15 @@ void media_upload_abort(struct media_upload *upload);
 struct err media_upload_finish(struct hs *hs, struct ctx *ctx, struct media_upload *upload,
                                const struct media *draft, struct media *media_out) MUST_USE;
 
-/* Publishes the bytes of another server's file under draft->media_id, a remote id. In no lane. */
+/* A name for a file that nobody uploads. */
+struct slice media_new_id(struct ctx *ctx);
+/* What a file turned out to be. */
+struct err media_set_type(struct hs *hs, struct ctx *ctx, struct slice media_id,
+                          struct slice content_type) MUST_USE;
+/* Removes a file with its record and thumbnails. */
+struct err media_delete(struct hs *hs, struct ctx *ctx, struct slice media_id) MUST_USE;
+/* Publishes the bytes of another server's file under draft->media_id, a remote id or a new one. In
+ * no lane. */
 struct err media_upload_finish_remote(struct hs *hs, struct ctx *ctx, struct media_upload *upload,
                                       const struct media *draft) MUST_USE;
 
@@ -71,6 +79,12 @@ struct err media_thumbnail_find(struct hs *hs, struct ctx *ctx, const struct med
                                 const struct media_size *wanted, struct media *media_out) MUST_USE;
 /* Those of a file that goes. */
 struct err media_thumbnails_delete(struct hs *hs, struct ctx *ctx, struct slice media_id) MUST_USE;
+
+/* A preview of the page, as JSON in ctx's arena. ERR_WAITS where the page must be fetched outside
+ * the waiting pool. M_INVALID_PARAM for what is no URL of the web, M_FORBIDDEN for a host that is
+ * not allowed; 502 when the page cannot be had. Spec: client-server, "Content repository". */
+struct err media_preview(struct hs *hs, struct ctx *ctx, struct slice url,
+                         struct slice *json_out) MUST_USE;
 
 /* How a download is to be answered; kept while its request waits. */
 struct media_view {

@@ -20,7 +20,7 @@ enum { SANITIZED = 1 }; /* its shadow takes terabytes of addresses */
 enum { SANITIZED = 0 };
 #endif
 
-enum { WORK_BYTES_MAX = 768 << 20, PROCESSOR_SECONDS_MAX = 1200 };
+enum { WORK_BYTES_MAX = 768 << 20, WRITTEN_BYTES_MAX = 65536, PROCESSOR_SECONDS_MAX = 1200 };
 
 /* --- limits --- */
 
@@ -46,7 +46,7 @@ static bool limit(int what, rlim_t value)
 static bool set_limits(void)
 {
     rlim_t used = address_bytes();
-    bool good = limit(RLIMIT_CORE, 0) && limit(RLIMIT_FSIZE, 0) &&
+    bool good = limit(RLIMIT_CORE, 0) && limit(RLIMIT_FSIZE, WRITTEN_BYTES_MAX) &&
                 limit(RLIMIT_CPU, PROCESSOR_SECONDS_MAX) && limit(RLIMIT_NOFILE, 16);
     return good && (SANITIZED || (used && limit(RLIMIT_AS, used + WORK_BYTES_MAX)));
 }

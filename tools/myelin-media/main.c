@@ -66,7 +66,8 @@ static bool answer(const struct media_reply *reply)
     return send_all((struct slice){record, sizeof record}) && send_all(reply->bytes);
 }
 
-static void run(struct arena *arena, const struct media_job *job, int fd, struct media_reply *reply)
+static void run(struct charset_reader *charsets, struct arena *arena, const struct media_job *job,
+                int fd, struct media_reply *reply)
 {
     off_t end = lseek(fd, 0, SEEK_END);
     size_t len = end > 0 ? (size_t)end : 0;
@@ -80,25 +81,24 @@ static void run(struct arena *arena, const struct media_job *job, int fd, struct
         return;
     }
     if (job->kind == MEDIA_JOB_PAGE) {
-        page_run(arena, job, (struct slice){input, len}, reply);
+        page_run(charsets, arena, job, (struct slice){input, len}, reply);
     } else {
-        picture_run(job, (struct slice){input, len}, reply);
+        picture_run(arena, job, (struct slice){input, len}, reply);
     }
     munmap(input, len);
 }
 
-static int serve(void)
+static int serve(struct charset_reader *charsets, struct arena *arena)
 {
     char record[MEDIA_JOB_BYTES];
     int fd = -1;
-    struct arena *arena = arena_new();
     bool good = true;
     while (good && receive(record, &fd)) {
         struct media_job job;
         struct media_reply reply;
         good = media_job_decode((struct slice){record, sizeof record}, &job).code == 0;
         if (good) {
-            run(arena, &job, fd, &reply);
+            run(charsets, arena, &job, fd, &reply);
             good = answer(&reply);
         }
         close(fd);
@@ -110,8 +110,10 @@ static int serve(void)
 static int start(bool is_check)
 {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    struct arena *arena = arena_new();
+    struct charset_reader *charsets = charset_reader_new();
     page_init();
-    if (!picture_init()) {
+    if (!picture_init(arena)) {
         fputs("myelin-media: libvips cannot be used\n", stderr);
         return EXIT_CANNOT;
     }
@@ -122,7 +124,7 @@ static int start(bool is_check)
     if (is_check) {
         return confine_check() ? 0 : EXIT_CANNOT;
     }
-    return serve();
+    return serve(charsets, arena);
 }
 
 int main(int argc, char **argv)

@@ -20,9 +20,6 @@ struct shape {
     enum media_format format;
 };
 
-/* The last answer's bytes; of libvips. */
-static void *kept;
-
 static void silence(const char *domain, GLogLevelFlags level, const char *text, void *arg)
 {
     (void)domain;
@@ -168,25 +165,32 @@ static enum media_format format_to_write(const VipsImage *image, const struct ta
                                                                            : MEDIA_FORMAT_PNG;
 }
 
-static bool save(VipsImage *image, enum media_format format, size_t *len_out)
+static bool save(struct arena *arena, VipsImage *image, enum media_format format,
+                 struct slice *bytes_out)
 {
+    void *made = NULL;
+    size_t len = 0;
     int failed = 0;
     if (format == MEDIA_FORMAT_JPEG) {
-        failed = vips_jpegsave_buffer(image, &kept, len_out, "Q", JPEG_QUALITY, "strip", TRUE,
+        failed = vips_jpegsave_buffer(image, &made, &len, "Q", JPEG_QUALITY, "strip", TRUE,
                                       "optimize_coding", TRUE, NULL);
     } else if (format == MEDIA_FORMAT_WEBP) {
-        failed = vips_webpsave_buffer(image, &kept, len_out, "Q", WEBP_QUALITY, "strip", TRUE,
+        failed = vips_webpsave_buffer(image, &made, &len, "Q", WEBP_QUALITY, "strip", TRUE,
                                       "effort", 2, NULL);
     } else {
-        failed = vips_pngsave_buffer(image, &kept, len_out, "strip", TRUE, "compression", 6, NULL);
+        failed = vips_pngsave_buffer(image, &made, &len, "strip", TRUE, "compression", 6, NULL);
     }
-    return failed == 0 && *len_out <= MEDIA_REPLY_PAYLOAD_MAX;
+    bool good = failed == 0 && len <= MEDIA_REPLY_PAYLOAD_MAX;
+    if (good) {
+        *bytes_out = arena_copy(arena, (struct slice){made, len});
+    }
+    g_free(made);
+    return good;
 }
 
-static bool make(struct slice input, const struct shape *shape, const struct target *target,
-                 struct media_reply *reply)
+static bool make(struct arena *arena, struct slice input, const struct shape *shape,
+                 const struct target *target, struct media_reply *reply)
 {
-    size_t len = 0;
     VipsImage *image = scale(input, target);
     image = image ? cut(image, target) : NULL;
     if (!image) {
@@ -195,13 +199,12 @@ static bool make(struct slice input, const struct shape *shape, const struct tar
     reply->format = format_to_write(image, target, shape->format);
     reply->width = (uint32_t)target->cut_width;
     reply->height = (uint32_t)target->cut_height;
-    bool good = save(image, reply->format, &len);
+    bool good = save(arena, image, reply->format, &reply->bytes);
     g_object_unref(image);
-    reply->bytes = (struct slice){kept, good ? len : 0};
     return good;
 }
 
-static void make_thumbnail(const struct media_job *job, struct slice input,
+static void make_thumbnail(struct arena *arena, const struct media_job *job, struct slice input,
                            const struct shape *shape, struct media_reply *reply)
 {
     uint64_t all_pixels = (uint64_t)shape->width * (uint64_t)shape->height *
@@ -215,14 +218,14 @@ static void make_thumbnail(const struct media_job *job, struct slice input,
         return;
     }
     struct target target = aim(job, shape, wants_moving && can_move);
-    reply->result = make(input, shape, &target, reply) ? MEDIA_RESULT_MADE : MEDIA_RESULT_NONE;
+    reply->result =
+        make(arena, input, shape, &target, reply) ? MEDIA_RESULT_MADE : MEDIA_RESULT_NONE;
 }
 
-void picture_run(const struct media_job *job, struct slice input, struct media_reply *reply_out)
+void picture_run(struct arena *arena, const struct media_job *job, struct slice input,
+                 struct media_reply *reply_out)
 {
     struct shape shape;
-    g_free(kept);
-    kept = NULL;
     *reply_out = (struct media_reply){.result = MEDIA_RESULT_NONE};
     if (look(input, &shape)) {
         reply_out->format = shape.format;
@@ -233,7 +236,7 @@ void picture_run(const struct media_job *job, struct slice input, struct media_r
         } else if (job->kind == MEDIA_JOB_PROBE) {
             reply_out->result = MEDIA_RESULT_ORIGINAL;
         } else {
-            make_thumbnail(job, input, &shape, reply_out);
+            make_thumbnail(arena, job, input, &shape, reply_out);
         }
     }
     vips_error_clear();
@@ -242,7 +245,7 @@ void picture_run(const struct media_job *job, struct slice input, struct media_r
 /* --- beginning --- */
 
 /* One picture in and out of each format, so that nothing is loaded later. */
-static bool rehearse(void)
+static bool rehearse(struct arena *arena)
 {
     static const char *const suffixes[] = {".png", ".jpg", ".webp", ".gif"};
     const struct media_job job = {.kind = MEDIA_JOB_THUMBNAIL,
@@ -258,7 +261,7 @@ static bool rehearse(void)
         struct media_reply reply;
         good = vips_image_write_to_buffer(image, suffixes[i], &bytes, &len, NULL) == 0;
         if (good) {
-            picture_run(&job, (struct slice){bytes, len}, &reply);
+            picture_run(arena, &job, (struct slice){bytes, len}, &reply);
             good = reply.result == MEDIA_RESULT_MADE;
         }
         g_free(bytes);
@@ -267,7 +270,7 @@ static bool rehearse(void)
     return good;
 }
 
-bool picture_init(void)
+bool picture_init(struct arena *arena)
 {
     g_log_set_default_handler(silence, NULL);
     if (vips_init("myelin-media") != 0) {
@@ -276,7 +279,7 @@ bool picture_init(void)
     vips_concurrency_set(1);
     vips_cache_set_max(0);
     vips_vector_set_enabled(FALSE); /* it writes programs at run time */
-    bool good = rehearse();
+    bool good = rehearse(arena);
     vips_block_untrusted_set(TRUE);
     vips_operation_block_set("VipsForeignLoad", TRUE);
     for (size_t i = 0; i < COUNT_OF(loaders); i++) {
