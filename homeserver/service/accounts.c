@@ -1,4 +1,5 @@
 /* Account records: the second half of users.h. */
+#include "homeserver/service/news.h"
 #include "homeserver/service/users_priv.h"
 
 enum { RECORD_VERSION = 1, RECORD_BYTES_MAX = 4096 };
@@ -86,12 +87,14 @@ struct err hs_account_flags(struct hs *hs, struct ctx *ctx, uint64_t user, uint3
     return OK;
 }
 
+/* The account was written. */
 static void forget_flags(struct hs *hs, uint64_t user)
 {
     pthread_rwlock_wrlock(&hs->users->lock);
     atomic_fetch_add(&hs->users->changes, 1);
     map_remove(hs->users->flags, map_key_u64(&user));
     pthread_rwlock_unlock(&hs->users->lock);
+    hs_news_account(hs, user);
 }
 
 struct err hs_account_create(struct hs *hs, struct ctx *ctx, const struct account_draft *draft,

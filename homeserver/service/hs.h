@@ -23,6 +23,8 @@ struct hs_memory;    /* the budget of memory, memory.h */
 struct hs_prefs;     /* account data, push rules, filters, prefs.h */
 struct hs_delayed;   /* events to be sent later, delayed.h */
 struct media_waits;  /* who waits for announced media, media/media.h */
+struct hs_news;      /* what changes beside the stream, news.h */
+struct search;       /* full text and user directory, search/search.h */
 struct sync;         /* the sync engine, sync/sync.h */
 struct signing_key;  /* crypto/signing_key.h */
 struct stats;        /* base/stats.h */
@@ -72,8 +74,10 @@ struct hs {
     /* Checks a request signed by another server (fed_authenticate); NULL: none is accepted. */
     struct err (*authenticate_server)(struct fed *fed, struct ctx *ctx,
                                       struct http_request *request, struct http_reply *reply);
-    struct as *as;     /* what goes to application services; NULL = there are none */
-    struct sync *sync; /* for the routes alone: the service layer does not know it */
+    struct as *as;              /* what goes to application services; NULL = there are none */
+    struct sync *sync;          /* for the routes alone: the service layer does not know it */
+    struct search *search;      /* the same; NULL in programs that do not serve */
+    const struct hs_news *news; /* who keeps an index; NULL = nobody */
 };
 
 /* Whether a server name is this server's (compared case-sensitively, as the spec asks). */

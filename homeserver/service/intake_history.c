@@ -1,6 +1,7 @@
 /* History from before what is here, or from a gap: placed below an event, numbers going down.
  * Nothing of it changes the room's state or its forward extremities. */
 #include "homeserver/service/intake_priv.h"
+#include "homeserver/service/news.h"
 #include "homeserver/service/users.h"
 
 struct placing {
@@ -260,6 +261,10 @@ static struct err take_all(struct hs *hs, struct ctx *ctx, struct room *room,
             slice_eq(history->events[i]->room_id.s, hs_room_info(room).room_id)) {
             TRY(take_one(p, &root, added_out));
         }
+    }
+    if (*added_out) {
+        hs_news_history(hs, room->number, number_below(&place, (int64_t)history->count),
+                        number_below(&place, 1));
     }
     return OK;
 }

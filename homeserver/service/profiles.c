@@ -1,4 +1,5 @@
 #include "homeserver/service/appservices.h"
+#include "homeserver/service/news.h"
 #include "homeserver/service/users_priv.h"
 
 static bool is_field_name(struct slice field)
@@ -146,6 +147,7 @@ struct err hs_profile_set(struct hs *hs, struct ctx *ctx, uint64_t user, struct 
     struct err err = set_in_lane(hs, ctx, user, field, value);
     hs_user_lane_leave(hs, user);
     TRY(err);
+    hs_news_account(hs, user);
     /* Also when the field had this value: the first attempt may have stopped half-way. */
     for (size_t i = 0; i < HOOKS_MAX && hs->users->on_profile_change[i]; i++) {
         TRY(hs->users->on_profile_change[i](hs, ctx, user, field));

@@ -1,6 +1,7 @@
 #include "homeserver/service/purge.h"
 
 #include "homeserver/service/directory.h"
+#include "homeserver/service/news.h"
 #include "homeserver/service/room_priv.h"
 
 #include <stdlib.h>
@@ -210,6 +211,7 @@ static struct err run(struct purge *purge)
     workers_lane_enter(purge->hs->workers, lane);
     struct err err = purge_in_lane(purge);
     workers_lane_leave(purge->hs->workers, lane);
+    hs_news_purged(purge->hs, purge->room);
     return err;
 }
 

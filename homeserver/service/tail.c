@@ -101,6 +101,20 @@ static struct err read_mark(struct hs_tail *tail, struct mark *mark_out)
     return unpack_check(&in);
 }
 
+struct err hs_tail_mark(struct hs *hs, struct ctx *ctx, const char *name, uint64_t *pos_out,
+                        bool *found_out)
+{
+    struct slice row;
+    *pos_out = 0;
+    TRY(store_get(hs->store, ctx, marks_object(), slice_of(name), &row, found_out));
+    if (!*found_out) {
+        return OK;
+    }
+    struct unpack in = unpack_of(row);
+    *pos_out = unpack_u64(&in);
+    return unpack_check(&in);
+}
+
 static struct err write_mark(struct hs_tail *tail, bool ends)
 {
     struct buf row;

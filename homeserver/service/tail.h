@@ -12,6 +12,11 @@
 
 struct hs_tail;
 
+/* The position of a consumer's last mark, for one that keeps its rows elsewhere; found false: it
+ * has none. */
+struct err hs_tail_mark(struct hs *hs, struct ctx *ctx, const char *name, uint64_t *pos_out,
+                        bool *found_out) MUST_USE;
+
 struct hs_tail_port {
     const char *name; /* of the mark; never changes */
     uint32_t kinds;   /* bits TAIL_KIND(CHANGE_...) */
