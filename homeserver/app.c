@@ -13,6 +13,7 @@
 #include "homeserver/http/server.h"
 #include "homeserver/media/media.h"
 #include "homeserver/media/media_sandbox.h"
+#include "homeserver/search/search.h"
 #include "homeserver/service/delayed.h"
 #include "homeserver/service/device_keys.h"
 #include "homeserver/service/ephemeral.h"
@@ -31,6 +32,7 @@
 #include "homeserver/service/users.h"
 #include "homeserver/sync/sync.h"
 
+#include <stdlib.h>
 #include <unistd.h>
 
 enum { ROOMS_CACHED_MAX = 10000, WORK_QUEUE_MAX = 100000, WAITERS = 128 };
@@ -47,6 +49,7 @@ struct app {
     struct http_route_table tables[CS_TABLES_MAX + SS_TABLES_MAX];
     struct http_route_table admin_tables[1];
     size_t table_count;
+    struct slice search_folder; /* to be removed; empty = none */
 };
 
 static struct slice data_path(struct app *app, const char *name)
@@ -253,6 +256,20 @@ static struct err build_server(struct app *app)
     return http_server_new(&config, &app->server);
 }
 
+/* The file of a server in memory lies in a folder of its own, until the end. */
+static struct err build_search(struct app *app)
+{
+    struct slice folder = app->options.conf->data_dir;
+    if (app->options.storage == APP_IN_MEMORY) {
+        char name[] = "/tmp/myelin-search-XXXXXX";
+        if (!mkdtemp(name)) {
+            return err_make(ERR_IO, "no folder below /tmp can be made");
+        }
+        app->search_folder = folder = arena_copy(app->arena, slice_of(name));
+    }
+    return search_new(&app->hs, folder, &app->hs.search);
+}
+
 static struct err open_all(struct app *app)
 {
     TRY(open_store(app));
@@ -266,6 +283,7 @@ static struct err open_all(struct app *app)
     if (app->options.mode == APP_OFFLINE) {
         return OK;
     }
+    TRY(build_search(app));
     TRY(build_outbound(app));
     return build_server(app);
 }
@@ -305,6 +323,7 @@ struct err app_start(struct app *app)
     arena_free(&ctx.arena);
     TRY(err);
     TRY(app->as ? as_prepare(app->as) : OK);
+    TRY(search_start(app->hs.search));
     TRY(http_server_start(app->server));
     TRY(app->as ? as_start(app->as) : OK);
     return fed_start(app->fed);
@@ -346,6 +365,7 @@ void app_free(struct app **app)
     }
     workers_join(a->hs.waiters);
     workers_join(a->hs.workers);
+    search_stop(a->hs.search);
     workers_free(&a->hs.waiters);
     workers_free(&a->hs.workers);
     as_free(&a->as);
@@ -354,6 +374,11 @@ void app_free(struct app **app)
     media_sandbox_free(&a->hs.sandbox);
     if (a->server) {
         http_server_free(&a->server);
+    }
+    search_free(&a->hs.search);
+    if (a->search_folder.len) {
+        search_remove(a->search_folder);
+        rmdir(a->search_folder.ptr);
     }
     free_services(a);
     signing_key_free(&a->hs.signing_key);

@@ -16,7 +16,8 @@ static const struct http_route_table *const tables[] = {
     &cs_room_upgrade_routes,   &cs_reports_routes,      &cs_moderation_routes,
     &cs_openid_routes,         &cs_voip_routes,         &cs_mutual_rooms_routes,
     &cs_timestamp_routes,      &cs_events_routes,       &cs_initial_sync_routes,
-    &cs_delayed_events_routes, &cs_dehydrated_routes,
+    &cs_delayed_events_routes, &cs_dehydrated_routes,   &cs_search_routes,
+    &cs_user_directory_routes,
 };
 
 size_t cs_routes_collect(struct http_route_table tables_out[CS_TABLES_MAX])

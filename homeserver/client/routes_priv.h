@@ -33,6 +33,8 @@ extern const struct http_route_table cs_delayed_events_routes;
 extern const struct http_route_table cs_dehydrated_routes;
 extern const struct http_route_table cs_events_routes;
 extern const struct http_route_table cs_initial_sync_routes;
+extern const struct http_route_table cs_search_routes;
+extern const struct http_route_table cs_user_directory_routes;
 extern const struct http_route_table cs_sync_routes;
 extern const struct http_route_table cs_stream_routes;
 extern const struct http_route_table cs_filter_routes;
