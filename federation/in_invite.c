@@ -4,6 +4,7 @@
 #include "federation/routes.h"
 #include "homeserver/http/ratelimit.h"
 #include "homeserver/room/membership.h"
+#include "homeserver/service/appservices.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/memberships.h"
 #include "homeserver/service/users.h"
@@ -102,14 +103,10 @@ static struct err check_room_state(const struct invite_call *call)
 static struct err check_target(const struct invite_call *call)
 {
     uint64_t user = 0;
-    uint32_t flags = 0;
     bool found = false;
     struct hs *hs = call->hs;
-    TRY(hs_user_find(hs, call->ctx, call->event.state_key, &user, &found));
-    if (found) {
-        TRY(hs_account_flags(hs, call->ctx, user, &flags, &found));
-    }
-    if (!found || (flags & ACCOUNT_DEACTIVATED)) {
+    TRY(hs_appservices_find_user(hs, call->ctx, call->event.state_key, &user, &found));
+    if (!found) {
         return err_public(ERR_M_NOT_FOUND, "There is no such user here.");
     }
     return hs_invite_permission(hs, call->ctx, call->event.state_key);

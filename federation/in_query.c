@@ -23,7 +23,7 @@ static struct err get_directory(void *app, struct ctx *ctx, const struct http_re
     if (!hs_is_local(hs, ids_alias_domain(ids_trust_alias(alias)).s)) {
         return err_public(ERR_M_NOT_FOUND, "The alias belongs to another server.");
     }
-    TRY(hs_room_resolve(hs, ctx, alias, &room));
+    TRY(hs_alias_find_room(hs, ctx, alias, &room));
     TRY(hs_room_servers(hs, ctx, room, &servers, &count));
     json_out_object(&out);
     json_out_key_string(&out, LIT("room_id"), hs_room_info(room).room_id);

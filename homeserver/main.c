@@ -17,7 +17,8 @@ static const char usage[] =
     "       myelin --help | --version\n"
     "\n"
     "Runs the Matrix homeserver in the foreground, logging to the standard error output.\n"
-    "SIGTERM and SIGINT stop it, SIGHUP reads the TLS certificates again.\n"
+    "SIGTERM and SIGINT stop it, SIGHUP reads the TLS certificates and the\n"
+    "registrations of application services again.\n"
     "\n"
     "  --config FILE        the configuration, in YAML (myelin.yaml(5))\n"
     "  --check-config       only report what is wrong with the configuration\n"
@@ -121,7 +122,7 @@ static void run_until_stopped(struct app *app, struct log *log, const sigset_t *
         if (err.code != 0) {
             log_error(log, "reload_failed", .err = slice_of(err.text));
         } else {
-            log_info(log, "reloaded", .note = LIT("certificates"));
+            log_info(log, "reloaded", .note = LIT("certificates, registrations"));
         }
     }
 }

@@ -33,6 +33,8 @@ static const struct {
     {{"destinations/list", 17}, admin_destinations_list},
     {{"destinations/refused", 20}, admin_destinations_refused},
     {{"destinations/retry", 18}, admin_destinations_retry},
+    {{"appservices/list", 16}, admin_appservices_list},
+    {{"appservices/retry", 17}, admin_appservices_retry},
     {{"stats", 5}, admin_stats},
     {{"compact", 7}, admin_compact},
 };

@@ -48,5 +48,7 @@ struct err admin_rotate_key(struct admin_call *call) MUST_USE;
 struct err admin_destinations_list(struct admin_call *call) MUST_USE;
 struct err admin_destinations_refused(struct admin_call *call) MUST_USE;
 struct err admin_destinations_retry(struct admin_call *call) MUST_USE;
+struct err admin_appservices_list(struct admin_call *call) MUST_USE;
+struct err admin_appservices_retry(struct admin_call *call) MUST_USE;
 struct err admin_stats(struct admin_call *call) MUST_USE;
 struct err admin_compact(struct admin_call *call) MUST_USE;

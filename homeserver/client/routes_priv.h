@@ -29,6 +29,7 @@ extern const struct http_route_table cs_openid_routes;
 extern const struct http_route_table cs_voip_routes;
 extern const struct http_route_table cs_mutual_rooms_routes;
 extern const struct http_route_table cs_timestamp_routes;
+extern const struct http_route_table cs_thirdparty_routes;
 extern const struct http_route_table cs_delayed_events_routes;
 extern const struct http_route_table cs_dehydrated_routes;
 extern const struct http_route_table cs_events_routes;

@@ -178,13 +178,27 @@ struct err hs_appservice_check_alias(const struct hs *hs, struct slice by, struc
 
 /* --- what only they know --- */
 
-struct err hs_appservices_ask_user(struct hs *hs, struct ctx *ctx, struct slice user_id,
-                                   bool *made_out)
+static struct err find_account(struct hs *hs, struct ctx *ctx, struct slice user_id,
+                               uint64_t *user_out, uint32_t *flags_out, bool *found_out)
 {
-    *made_out = false;
-    return hs->appservices && hs->appservices->port.ask_user && hs_user_is_local(hs, user_id)
-               ? hs->appservices->port.ask_user(hs, ctx, user_id, made_out)
-               : OK;
+    TRY(hs_user_find(hs, ctx, user_id, user_out, found_out));
+    return *found_out ? hs_account_flags(hs, ctx, *user_out, flags_out, found_out) : OK;
+}
+
+struct err hs_appservices_find_user(struct hs *hs, struct ctx *ctx, struct slice user_id,
+                                    uint64_t *user_out, bool *found_out)
+{
+    uint32_t flags = 0;
+    bool made = false;
+    TRY(find_account(hs, ctx, user_id, user_out, &flags, found_out));
+    if (!*found_out && hs->appservices && hs->appservices->port.ask_user) {
+        TRY(hs->appservices->port.ask_user(hs, ctx, user_id, &made));
+    }
+    if (made) {
+        TRY(find_account(hs, ctx, user_id, user_out, &flags, found_out));
+    }
+    *found_out = *found_out && !(flags & ACCOUNT_DEACTIVATED);
+    return OK;
 }
 
 struct err hs_appservices_ask_alias(struct hs *hs, struct ctx *ctx, struct slice alias,

@@ -83,9 +83,11 @@ struct err hs_appservice_check_user(const struct hs *hs, struct slice by,
 struct err hs_appservice_check_alias(const struct hs *hs, struct slice by,
                                      struct slice alias) MUST_USE;
 
-/* Asks about a local user or alias that is not known: whether it is there now. */
-struct err hs_appservices_ask_user(struct hs *hs, struct ctx *ctx, struct slice user_id,
-                                   bool *made_out) MUST_USE;
+/* The account of a local user; services are asked for it when there is none. ERR_WAITS as above.
+ * found false: none, or deactivated. */
+struct err hs_appservices_find_user(struct hs *hs, struct ctx *ctx, struct slice user_id,
+                                    uint64_t *user_out, bool *found_out) MUST_USE;
+/* Asks about a local alias that is not known: whether it is there now. */
 struct err hs_appservices_ask_alias(struct hs *hs, struct ctx *ctx, struct slice alias,
                                     bool *made_out) MUST_USE;
 void hs_appservice_seen(struct hs *hs, const struct appservice *service);

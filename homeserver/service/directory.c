@@ -3,6 +3,8 @@
 #include "homeserver/service/appservices.h"
 #include "homeserver/service/room_priv.h"
 
+#include <stdlib.h>
+
 static const struct store_object aliases = {STORE_ROOM_IDS, {"aliases", 7}};
 static const struct store_object aliases_of = {STORE_ROOM_IDS, {"aliases_of", 10}};
 static const struct store_object published = {STORE_ROOM_IDS, {"public", 6}};
@@ -116,6 +118,99 @@ struct err hs_public_rooms(struct hs *hs, struct ctx *ctx, uint64_t **rooms_out,
     return OK;
 }
 
+/* --- rooms of networks: packed service, packed network, be64 room --- */
+
+static const struct store_object networks = {STORE_ROOM_IDS, {"networks", 8}};
+
+static struct buf network_key(struct ctx *ctx, struct room_network network)
+{
+    struct buf key;
+    buf_init_arena(&key, ctx->arena, STORE_KEY_BYTES_MAX);
+    if (network.service.len > 0) {
+        pack_bytes(&key, network.service);
+        pack_bytes(&key, network.network);
+    }
+    return key;
+}
+
+struct err hs_network_set(struct hs *hs, struct ctx *ctx, struct room_network network,
+                          uint64_t room, bool is_public)
+{
+    struct store_update *update = store_update_new(ctx, networks);
+    struct buf key = network_key(ctx, network);
+    pack_be64(&key, room);
+    TRY(buf_check(&key));
+    if (is_public) {
+        store_put(update, buf_slice(&key), (struct slice){0});
+    } else {
+        store_delete(update, buf_slice(&key));
+    }
+    return store_write(hs->store, ctx, &update, 1);
+}
+
+static uint64_t room_of_key(struct slice key)
+{
+    struct unpack in = unpack_of(slice_from(key, key.len < 8 ? 0 : key.len - 8));
+    return unpack_be64(&in);
+}
+
+static struct err network_rows(struct hs *hs, struct ctx *ctx, struct room_network network,
+                               struct store_rows *rows_out)
+{
+    struct store_range range = {0};
+    struct buf key = network_key(ctx, network);
+    if (key.len > 0) {
+        struct slice prefix = arena_copy(ctx->arena, buf_slice(&key));
+        range.from = prefix;
+        pack_be64(&key, UINT64_MAX);
+        range.to = buf_slice(&key);
+    }
+    return store_read_range(hs->store, ctx, networks, range, rows_out);
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a;
+    uint64_t right = *(const uint64_t *)b;
+    return (left > right) - (left < right);
+}
+
+struct err hs_network_rooms(struct hs *hs, struct ctx *ctx, struct room_network network,
+                            uint64_t **rooms_out, size_t *count_out)
+{
+    struct store_rows rows;
+    size_t kept = 0;
+    TRY(network_rows(hs, ctx, network, &rows));
+    uint64_t *rooms = arena_array(ctx->arena, rows.count + 1, sizeof *rooms);
+    for (size_t i = 0; i < rows.count; i++) {
+        rooms[i] = room_of_key(rows.rows[i].key);
+    }
+    qsort(rooms, rows.count, sizeof *rooms, by_number);
+    for (size_t i = 0; i < rows.count; i++) {
+        if (kept == 0 || rooms[kept - 1] != rooms[i]) {
+            rooms[kept++] = rooms[i];
+        }
+    }
+    *rooms_out = rooms;
+    *count_out = kept;
+    return OK;
+}
+
+struct err hs_network_forget(struct hs *hs, struct ctx *ctx, uint64_t room)
+{
+    struct store_rows rows;
+    struct store_update *update = store_update_new(ctx, networks);
+    bool any = false;
+    TRY(network_rows(hs, ctx, (struct room_network){0}, &rows));
+    for (size_t i = 0; i < rows.count; i++) {
+        if (room_of_key(rows.rows[i].key) == room) {
+            store_delete(update, rows.rows[i].key);
+            any = true;
+        }
+    }
+    return any ? store_write(hs->store, ctx, &update, 1) : OK;
+}
+
 /* --- from room to room --- */
 
 struct names_move {
@@ -188,4 +283,16 @@ struct err hs_room_resolve(struct hs *hs, struct ctx *ctx, struct slice room_id_
         return err_public(ERR_M_NOT_FOUND, "The room alias does not exist.");
     }
     return hs_room_get(hs, ctx, room, room_out);
+}
+
+struct err hs_alias_find_room(struct hs *hs, struct ctx *ctx, struct slice alias,
+                              struct room **room_out)
+{
+    bool made = false;
+    struct err err = hs_room_resolve(hs, ctx, alias, room_out);
+    if (err.code != ERR_M_NOT_FOUND) {
+        return err;
+    }
+    TRY(hs_appservices_ask_alias(hs, ctx, alias, &made));
+    return made ? hs_room_resolve(hs, ctx, alias, room_out) : err;
 }

@@ -21,6 +21,22 @@ struct err hs_public_get(struct hs *hs, struct ctx *ctx, uint64_t room,
 /* Numbers of all published rooms, ascending. */
 struct err hs_public_rooms(struct hs *hs, struct ctx *ctx, uint64_t **rooms_out,
                            size_t *count_out) MUST_USE;
+
+/* Rooms that an application service publishes for one of its networks. Their lists are apart from
+ * the server's own. */
+struct room_network {
+    struct slice service, network; /* ids; both empty, for reading: all of them */
+};
+struct err hs_network_set(struct hs *hs, struct ctx *ctx, struct room_network network,
+                          uint64_t room, bool is_public) MUST_USE;
+struct err hs_network_rooms(struct hs *hs, struct ctx *ctx, struct room_network network,
+                            uint64_t **rooms_out, size_t *count_out) MUST_USE;
+/* Takes a room that goes out of all of them. */
+struct err hs_network_forget(struct hs *hs, struct ctx *ctx, uint64_t room) MUST_USE;
+/* The room of a local alias, which application services may make now: ERR_WAITS outside the waiting
+ * pool. M_NOT_FOUND. */
+struct err hs_alias_find_room(struct hs *hs, struct ctx *ctx, struct slice alias,
+                              struct room **room_out) MUST_USE;
 /* A room id or alias of this server as a room. M_NOT_FOUND when it is not known here. */
 struct err hs_room_resolve(struct hs *hs, struct ctx *ctx, struct slice room_id_or_alias,
                            struct room **room_out) MUST_USE;

@@ -1,6 +1,5 @@
 #include "homeserver/service/entering.h"
 
-#include "homeserver/service/appservices.h"
 #include "homeserver/service/directory.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/remote.h"
@@ -39,13 +38,7 @@ static struct err resolve_here(struct hs *hs, struct ctx *ctx, struct slice alia
     struct room *room = NULL;
     struct slice *servers = NULL;
     size_t count = 0;
-    struct err err = hs_room_resolve(hs, ctx, alias, &room);
-    if (err.code == ERR_M_NOT_FOUND) {
-        bool made = false;
-        TRY(hs_appservices_ask_alias(hs, ctx, alias, &made));
-        err = made ? hs_room_resolve(hs, ctx, alias, &room) : err;
-    }
-    TRY(err);
+    TRY(hs_alias_find_room(hs, ctx, alias, &room));
     TRY(hs_room_servers(hs, ctx, room, &servers, &count));
     struct json list = json_array();
     json_push(ctx->arena, &list, json_string(hs->server_name));

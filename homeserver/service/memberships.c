@@ -1,6 +1,7 @@
 #include "homeserver/service/memberships.h"
 
 #include "homeserver/room/visibility.h"
+#include "homeserver/service/appservices.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/profiles.h"
@@ -208,6 +209,14 @@ bool hs_invite_waits(const struct hs *hs, struct slice user_id)
     return hs->remote && hs->remote->invite && !hs_user_is_local(hs, user_id);
 }
 
+struct err hs_invite_prepare(struct hs *hs, struct ctx *ctx, struct slice user_id)
+{
+    uint64_t user = 0;
+    bool found = false;
+    return hs_user_is_local(hs, user_id) ? hs_appservices_find_user(hs, ctx, user_id, &user, &found)
+                                         : OK;
+}
+
 struct err hs_member_set(struct hs *hs, struct ctx *ctx, struct room *room,
                          const struct actor *actor, const struct member_change *change,
                          struct hs_sent *sent_out)
@@ -215,6 +224,7 @@ struct err hs_member_set(struct hs *hs, struct ctx *ctx, struct room *room,
     struct changing changing = {
         .hs = hs, .ctx = ctx, .room = room, .actor = actor, .change = change};
     if (change->membership == MEMBERSHIP_INVITE) {
+        TRY(hs_invite_prepare(hs, ctx, change->target));
         TRY(hs_invite_permission(hs, ctx, change->target));
         if (hs_invite_waits(hs, change->target)) {
             return invite_remote(&changing, sent_out);

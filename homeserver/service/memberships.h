@@ -33,6 +33,9 @@ bool hs_member_is_refusal(struct err err);
 /* An invite of this user waits for another server: hs_member_set answers ERR_WAITS outside the
  * waiting pool. */
 bool hs_invite_waits(const struct hs *hs, struct slice user_id);
+/* Has application services make a user of theirs who is to be invited and is not there yet.
+ * ERR_WAITS outside the waiting pool. */
+struct err hs_invite_prepare(struct hs *hs, struct ctx *ctx, struct slice user_id) MUST_USE;
 /* M_INVITE_BLOCKED when this user of this server takes no invites. Spec: client-server, "Invite
  * permission". */
 struct err hs_invite_permission(struct hs *hs, struct ctx *ctx, struct slice user_id) MUST_USE;

@@ -52,38 +52,17 @@ static struct err load_local(struct hs *hs, struct ctx *ctx, uint64_t user,
     return OK;
 }
 
-static struct err find_account(struct hs *hs, struct ctx *ctx, struct slice user_id,
-                               uint64_t *user_out, bool *found_out)
-{
-    uint32_t flags = 0;
-    TRY(hs_user_find(hs, ctx, user_id, user_out, found_out));
-    if (*found_out) {
-        TRY(hs_account_flags(hs, ctx, *user_out, &flags, found_out));
-    }
-    if (*found_out && (flags & ACCOUNT_DEACTIVATED)) {
-        return err_public(ERR_M_NOT_FOUND, "There is no such user.");
-    }
-    return OK;
-}
-
 struct err hs_profile_get(struct hs *hs, struct ctx *ctx, struct slice user_id,
                           struct json *profile_out)
 {
     uint64_t user = 0;
     bool found = false;
-    bool made = false;
     if (!hs_user_is_local(hs, user_id)) {
         return hs->users->profile_remote
                    ? hs->users->profile_remote(hs, ctx, user_id, profile_out)
                    : err_public(ERR_M_NOT_FOUND, "The server of this user cannot be asked.");
     }
-    TRY(find_account(hs, ctx, user_id, &user, &found));
-    if (!found) {
-        TRY(hs_appservices_ask_user(hs, ctx, user_id, &made));
-    }
-    if (made) {
-        TRY(find_account(hs, ctx, user_id, &user, &found));
-    }
+    TRY(hs_appservices_find_user(hs, ctx, user_id, &user, &found));
     if (!found) {
         return err_public(ERR_M_NOT_FOUND, "There is no such user.");
     }

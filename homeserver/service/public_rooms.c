@@ -55,12 +55,58 @@ static int by_size(const void *a, const void *b)
     return slice_cmp(left->room_id, right->room_id);
 }
 
+/* "<network>|<service>", as instances of protocols are called. */
+static struct room_network network_of(struct slice instance)
+{
+    size_t bar = slice_find_last(instance, '|');
+    return bar < instance.len && bar + 1 < instance.len
+               ? (struct room_network){slice_from(instance, bar + 1), slice_sub(instance, 0, bar)}
+               : (struct room_network){instance, LIT("")}; /* that is none */
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a;
+    uint64_t right = *(const uint64_t *)b;
+    return (left > right) - (left < right);
+}
+
+static struct err add_networks(struct hs *hs, struct ctx *ctx, uint64_t **rooms, size_t *count)
+{
+    uint64_t *more = NULL;
+    size_t more_count = 0;
+    TRY(hs_network_rooms(hs, ctx, (struct room_network){0}, &more, &more_count));
+    uint64_t *all = arena_array(ctx->arena, *count + more_count + 1, sizeof *all);
+    size_t total = 0;
+    for (size_t i = 0; i < *count; i++) {
+        all[total++] = (*rooms)[i];
+    }
+    for (size_t i = 0; i < more_count; i++) {
+        if (!bsearch(&more[i], *rooms, *count, sizeof *more, by_number)) {
+            all[total++] = more[i];
+        }
+    }
+    *rooms = all;
+    *count = total;
+    return OK;
+}
+
+static struct err list_rooms(struct hs *hs, struct ctx *ctx, const struct public_rooms_query *query,
+                             uint64_t **rooms_out, size_t *count_out)
+{
+    if (query->instance.len > 0) {
+        return hs_network_rooms(hs, ctx, network_of(query->instance), rooms_out, count_out);
+    }
+    TRY(hs_public_rooms(hs, ctx, rooms_out, count_out));
+    return query->all_networks ? add_networks(hs, ctx, rooms_out, count_out) : OK;
+}
+
 static struct err collect(struct hs *hs, struct ctx *ctx, const struct public_rooms_query *query,
                           struct room_summary **summaries_out, size_t *count_out)
 {
     uint64_t *rooms = NULL;
     size_t room_count = 0;
-    TRY(hs_public_rooms(hs, ctx, &rooms, &room_count));
+    TRY(list_rooms(hs, ctx, query, &rooms, &room_count));
     struct room_summary *summaries = arena_array(ctx->arena, room_count, sizeof *summaries);
     size_t count = 0;
     for (size_t i = 0; i < room_count; i++) {
@@ -125,6 +171,12 @@ struct err hs_public_rooms_query_parse(const struct json *body,
     *query_out = (struct public_rooms_query){0};
     if (given && (given->type != JSON_INT || given->integer < 0)) {
         return err_public(ERR_M_BAD_JSON, "`limit` must be an integer of at least 0.");
+    }
+    query_out->instance = json_get_string(body, LIT("third_party_instance_id"));
+    query_out->all_networks = json_get_bool(body, LIT("include_all_networks"), false);
+    if (query_out->instance.len > 0 && query_out->all_networks) {
+        return err_public(ERR_M_INVALID_PARAM,
+                          "Name a third_party_instance_id or ask for all networks, not both.");
     }
     if (since && since->type != JSON_STRING && since->type != JSON_NULL) {
         return err_public(ERR_M_BAD_JSON, "`since` must be a string.");

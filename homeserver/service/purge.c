@@ -101,6 +101,7 @@ static struct err drop_names(struct purge *p)
         store_update_new(p->ctx, aliases),      store_update_new(p->ctx, aliases_of),
         store_update_new(p->ctx, published),    store_update_new(p->ctx, room_ids),
         store_update_new(p->ctx, room_numbers), store_update_new(p->ctx, rooms_purged_object())};
+    TRY(hs_network_forget(p->hs, p->ctx, p->room));
     TRY(hs_aliases_of(p->hs, p->ctx, p->room, &names, &count));
     for (size_t i = 0; i < count; i++) {
         store_delete(updates[0], names[i]);

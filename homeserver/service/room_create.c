@@ -466,13 +466,15 @@ static void take_back(struct creating *c)
     }
 }
 
-/* Before the first effect: inviting users of other servers waits for those. */
+/* Before the first effect: inviting users of other servers waits for those, and application
+ * services make theirs. */
 static struct err check_may_wait(struct creating *c)
 {
     const struct json *invite = json_get_array(c->body, LIT("invite"));
     bool waits = false;
     for (uint32_t i = 0; invite && i < invite->count; i++) {
         waits = waits || hs_invite_waits(c->hs, invite->items[i].text);
+        TRY(hs_invite_prepare(c->hs, c->ctx, invite->items[i].text));
     }
     return waits && !c->ctx->may_wait ? err_make(ERR_WAITS, "other servers sign invites") : OK;
 }

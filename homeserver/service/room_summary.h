@@ -73,8 +73,10 @@ struct public_rooms_query {
     const struct json *room_types; /* array of strings and null; NULL = any */
     size_t limit;                  /* 0 = all */
     struct slice since;            /* a token of this list, or empty */
+    struct slice instance;         /* instance_id of a third-party network; empty = none */
+    bool all_networks;             /* the lists of all networks, too */
 };
-/* Reads limit, since and filter of a body. M_BAD_JSON, M_INVALID_PARAM. */
+/* Reads limit, since, filter and networks of a body. M_BAD_JSON, M_INVALID_PARAM. */
 struct err hs_public_rooms_query_parse(const struct json *body,
                                        struct public_rooms_query *query_out) MUST_USE;
 /* Writes the whole answer. M_INVALID_PARAM for a token that is none. */

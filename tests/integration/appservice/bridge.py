@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -44,6 +45,25 @@ def wait_for(question, seconds=20):
 class Listener(http.server.ThreadingHTTPServer):
     allow_reuse_address = True
     daemon_threads = True
+
+    def __init__(self, *args):
+        self.open = set()
+        super().__init__(*args)
+
+    def process_request(self, request, client_address):
+        self.open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request):
+        self.open.discard(request)
+        super().shutdown_request(request)
+
+    def hang_up(self):
+        for request in list(self.open):
+            try:
+                request.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
 
 
 class Service:
@@ -88,7 +108,8 @@ class Service:
 
     def close(self):
         self.server.shutdown()
-        self.server.server_close()
+        self.server.socket.close()
+        self.server.hang_up()
 
     def reopen(self):
         self.listen(self.port)
