@@ -15,6 +15,7 @@
 #include "homeserver/media/media_sandbox.h"
 #include "homeserver/search/search.h"
 #include "homeserver/service/delayed.h"
+#include "homeserver/push/push.h"
 #include "homeserver/service/device_keys.h"
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/intake.h"
@@ -46,6 +47,7 @@ struct app {
     struct http_server *server;
     struct fed *fed;
     struct as *as;
+    struct p256_key vapid;
     struct http_route_table tables[CS_TABLES_MAX + SS_TABLES_MAX];
     struct http_route_table admin_tables[1];
     size_t table_count;
@@ -113,6 +115,7 @@ static void build_services(struct app *app)
     hs->prefs = hs_prefs_new(hs);
     hs->delayed = hs_delayed_new(hs);
     hs->appservices = hs_appservices_new();
+    hs->pushers = hs_pushers_new(hs);
     hs_memberships_hook(hs);
     hs_pushers_hook(hs);
     hs->media_waits = media_waits_new(hs);
@@ -130,6 +133,7 @@ static void free_services(struct app *app)
     http_ratelimit_free(&hs->ratelimit);
     hs_delayed_free(&hs->delayed);
     hs_appservices_free(&hs->appservices);
+    hs_pushers_free(&hs->pushers);
     hs_prefs_free(&hs->prefs);
     hs_memory_free(&hs->memory);
     hs_ephemeral_free(&hs->ephemeral);
@@ -211,6 +215,18 @@ static struct err build_outbound(struct app *app)
     return as_new(&app->hs, NULL, &app->as);
 }
 
+/* The key of web push is made once: subscriptions are bound to it. */
+static struct err build_push(struct app *app)
+{
+    bool on_disk = app->options.storage == APP_ON_DISK;
+    if (!app->options.conf->push_enabled) {
+        return OK;
+    }
+    TRY(on_disk ? p256_load(data_path(app, "vapid.key"), &app->vapid) : p256_make(&app->vapid));
+    app->hs.push = push_new(&app->hs, &(struct push_config){.vapid = &app->vapid});
+    return OK;
+}
+
 static struct err build_server(struct app *app)
 {
     const struct conf *conf = app->options.conf;
@@ -285,6 +301,7 @@ static struct err open_all(struct app *app)
     }
     TRY(build_search(app));
     TRY(build_outbound(app));
+    TRY(build_push(app));
     return build_server(app);
 }
 
@@ -324,6 +341,7 @@ struct err app_start(struct app *app)
     TRY(err);
     TRY(app->as ? as_prepare(app->as) : OK);
     TRY(search_start(app->hs.search));
+    TRY(app->hs.push ? push_start(app->hs.push) : OK);
     TRY(http_server_start(app->server));
     TRY(app->as ? as_start(app->as) : OK);
     return fed_start(app->fed);
@@ -357,6 +375,9 @@ void app_free(struct app **app)
     if (a->fed) {
         fed_stop(a->fed);
     }
+    if (a->hs.push) {
+        push_stop(a->hs.push);
+    }
     if (a->hs.fetcher) {
         http_fetcher_stop(a->hs.fetcher);
     }
@@ -369,6 +390,7 @@ void app_free(struct app **app)
     workers_free(&a->hs.waiters);
     workers_free(&a->hs.workers);
     as_free(&a->as);
+    push_free(&a->hs.push);
     fed_free(&a->fed);
     http_fetcher_free(&a->hs.fetcher);
     media_sandbox_free(&a->hs.sandbox);

@@ -22,6 +22,8 @@ struct hs_ephemeral; /* typing, presence, receipts, ephemeral.h */
 struct hs_memory;    /* the budget of memory, memory.h */
 struct hs_prefs;     /* account data, push rules, filters, prefs.h */
 struct hs_delayed;   /* events to be sent later, delayed.h */
+struct hs_pushers;   /* who has pushers, pushers.h */
+struct push;         /* what sends to them, push/push.h */
 struct media_waits;  /* who waits for announced media, media/media.h */
 struct hs_news;      /* what changes beside the stream, news.h */
 struct search;       /* full text and user directory, search/search.h */
@@ -60,6 +62,8 @@ struct hs {
     struct hs_prefs *prefs;
     struct hs_delayed *delayed;
     struct hs_appservices *appservices; /* NULL = there are none */
+    struct hs_pushers *pushers;
+    struct push *push; /* of the layer above; NULL where nothing is pushed */
     struct hs_memory *memory;
     struct stats *stats;                /* may be NULL */
     struct http_ratelimit *ratelimit;   /* NULL = no limits */

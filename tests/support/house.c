@@ -78,6 +78,7 @@ void house_open_as(struct house *house, const char *name)
     hs->prefs = hs_prefs_new(hs);
     hs->delayed = hs_delayed_new(hs);
     hs->appservices = hs_appservices_new();
+    hs->pushers = hs_pushers_new(hs);
     hs_memberships_hook(hs);
     hs_pushers_hook(hs);
     hs->sync = sync_new(hs);
@@ -90,6 +91,7 @@ void house_close(struct house *house)
     workers_free(&hs->workers);
     hs_delayed_free(&hs->delayed);
     hs_appservices_free(&hs->appservices);
+    hs_pushers_free(&hs->pushers);
     hs_prefs_free(&hs->prefs);
     hs_ephemeral_free(&hs->ephemeral);
     hs_inbox_free(&hs->inbox);
