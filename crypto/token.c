@@ -47,6 +47,17 @@ bool token_is_formed(struct slice token, struct slice prefix)
     return memcmp(check, bytes + RANDOM_BYTES, CHECK_BYTES) == 0;
 }
 
+struct slice token_uuid(struct arena *arena)
+{
+    unsigned char b[16];
+    fill_random(b, sizeof b);
+    b[6] = (unsigned char)((b[6] & 0x0F) | 0x40); /* version 4 */
+    b[8] = (unsigned char)((b[8] & 0x3F) | 0x80); /* variant 1 */
+    return arena_printf(
+        arena, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1],
+        b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+}
+
 struct sha256 token_hash(struct slice token)
 {
     return sha256_of(token);

@@ -16,6 +16,8 @@ bool token_eq(struct slice a, struct slice b);
 /* Random text of A-Z (device ids, key names) or a-z and digits (names of accounts). */
 struct slice token_random_letters(struct arena *arena, size_t count);
 struct slice token_random_name(struct arena *arena, size_t count);
+/* A random UUID (version 4) with hyphens. */
+struct slice token_uuid(struct arena *arena);
 /* Hex HMAC-SHA1, as the shared-secret registration of Synapse asks for. */
 struct slice token_hmac_sha1_hex(struct arena *arena, struct slice key, struct slice message);
 /* The same in padded base64, as TURN servers with a shared secret ask for. */

@@ -10,11 +10,8 @@
 #include <sys/random.h>
 
 enum {
-    KEY_BYTES = 16,
-    NONCE_BYTES = 12,
     TAG_BYTES = 16,
     HASH_BYTES = 32,
-    HEAD_BYTES = WEBPUSH_SALT_BYTES + 4 + 1 + P256_PUBLIC_BYTES,
     LAST_RECORD = 2, /* the delimiter of the last record; RFC 8188, 2 */
 };
 
@@ -47,37 +44,21 @@ static void derive(struct slice salt, struct slice input, struct slice info,
     OPENSSL_cleanse(secret, sizeof secret);
 }
 
+/* --- RFC 8188 --- */
+
 struct record_keys {
-    unsigned char key[HASH_BYTES];   /* KEY_BYTES of it */
-    unsigned char nonce[HASH_BYTES]; /* NONCE_BYTES of it */
+    unsigned char key[HASH_BYTES];   /* the first 16 bytes */
+    unsigned char nonce[HASH_BYTES]; /* the first 12 */
 };
 
-/* RFC 8291, 3.3 and 3.4. */
-static bool derive_keys(const struct webpush_subscriber *subscriber,
-                        const struct webpush_once *once, struct record_keys *keys_out)
+/* 2.2 and 2.3; the labels with their NULs. */
+static void derive_record(const struct webpush_record *record, struct record_keys *keys_out)
 {
-    static const char label[] = "WebPush: info"; /* with its NUL */
-    unsigned char shared[P256_SHARED_BYTES];
-    unsigned char input[HASH_BYTES];
-    unsigned char info[sizeof label + 2 * P256_PUBLIC_BYTES];
-    if (!p256_agree(&once->key, subscriber->public_key, shared)) {
-        return false;
-    }
-    memcpy(info, label, sizeof label);
-    memcpy(info + sizeof label, subscriber->public_key, P256_PUBLIC_BYTES);
-    memcpy(info + sizeof label + P256_PUBLIC_BYTES, once->key.public_key, P256_PUBLIC_BYTES);
-    derive(bytes_of(subscriber->auth, WEBPUSH_AUTH_BYTES), bytes_of(shared, sizeof shared),
-           bytes_of(info, sizeof info), input);
-    struct slice salt = bytes_of(once->salt, WEBPUSH_SALT_BYTES);
-    derive(salt, bytes_of(input, sizeof input),
-           (struct slice){"Content-Encoding: aes128gcm", sizeof "Content-Encoding: aes128gcm"},
-           keys_out->key);
-    derive(salt, bytes_of(input, sizeof input),
-           (struct slice){"Content-Encoding: nonce", sizeof "Content-Encoding: nonce"},
+    static const char key_label[] = "Content-Encoding: aes128gcm";
+    static const char nonce_label[] = "Content-Encoding: nonce";
+    derive(record->salt, record->input, (struct slice){key_label, sizeof key_label}, keys_out->key);
+    derive(record->salt, record->input, (struct slice){nonce_label, sizeof nonce_label},
            keys_out->nonce);
-    OPENSSL_cleanse(shared, sizeof shared);
-    OPENSSL_cleanse(input, sizeof input);
-    return true;
 }
 
 /* Encrypts in place and writes the tag behind. */
@@ -94,38 +75,80 @@ static bool seal(const struct record_keys *keys, unsigned char *record, size_t s
     return fine;
 }
 
-/* RFC 8188, 2.1: salt, record size, length of the key id, key id. */
-static void write_head(unsigned char *body, const struct webpush_once *once)
+/* 2.1: salt, record size, length of the key id, key id. */
+static size_t write_head(unsigned char *body, const struct webpush_record *record)
 {
     unsigned char *at = body + WEBPUSH_SALT_BYTES;
-    memcpy(body, once->salt, WEBPUSH_SALT_BYTES);
+    memcpy(body, record->salt.ptr, WEBPUSH_SALT_BYTES);
     *at++ = 0;
     *at++ = 0;
     *at++ = WEBPUSH_BODY_BYTES_MAX >> 8;
     *at++ = WEBPUSH_BODY_BYTES_MAX & 0xFF;
-    *at++ = P256_PUBLIC_BYTES;
-    memcpy(at, once->key.public_key, P256_PUBLIC_BYTES);
+    *at++ = (unsigned char)record->key_id.len;
+    if (record->key_id.len) {
+        memcpy(at, record->key_id.ptr, record->key_id.len);
+    }
+    return WEBPUSH_SALT_BYTES + 5 + record->key_id.len;
+}
+
+struct err webpush_encode(struct arena *arena, const struct webpush_record *record,
+                          struct slice text, struct slice *body_out)
+{
+    struct record_keys keys;
+    ASSERT(record->salt.len == WEBPUSH_SALT_BYTES);
+    if (text.len > WEBPUSH_TEXT_BYTES_MAX || record->key_id.len > P256_PUBLIC_BYTES) {
+        return err_make(ERR_LIMIT, "the push message is too long");
+    }
+    unsigned char *body = arena_alloc(arena, WEBPUSH_OVERHEAD_BYTES + text.len);
+    size_t head = write_head(body, record);
+    if (text.len) {
+        memcpy(body + head, text.ptr, text.len);
+    }
+    body[head + text.len] = LAST_RECORD;
+    derive_record(record, &keys);
+    bool fine = seal(&keys, body + head, text.len + 1);
+    OPENSSL_cleanse(&keys, sizeof keys);
+    *body_out = bytes_of(body, head + text.len + 1 + TAG_BYTES);
+    return fine ? OK : err_make(ERR_INTERNAL, "the push message cannot be encrypted");
+}
+
+/* --- RFC 8291 --- */
+
+/* 3.3 and 3.4: the keying material, bound to both keys. */
+static bool derive_input(const struct webpush_subscriber *subscriber,
+                         const struct webpush_once *once, unsigned char input_out[HASH_BYTES])
+{
+    static const char label[] = "WebPush: info"; /* with its NUL */
+    unsigned char shared[P256_SHARED_BYTES];
+    unsigned char info[sizeof label + 2 * P256_PUBLIC_BYTES];
+    if (!p256_agree(&once->key, subscriber->public_key, shared)) {
+        return false;
+    }
+    memcpy(info, label, sizeof label);
+    memcpy(info + sizeof label, subscriber->public_key, P256_PUBLIC_BYTES);
+    memcpy(info + sizeof label + P256_PUBLIC_BYTES, once->key.public_key, P256_PUBLIC_BYTES);
+    derive(bytes_of(subscriber->auth, WEBPUSH_AUTH_BYTES), bytes_of(shared, sizeof shared),
+           bytes_of(info, sizeof info), input_out);
+    OPENSSL_cleanse(shared, sizeof shared);
+    return true;
 }
 
 struct err webpush_encrypt_with(struct arena *arena, const struct webpush_subscriber *subscriber,
                                 const struct webpush_once *once, struct slice text,
                                 struct slice *body_out)
 {
-    struct record_keys keys;
-    if (text.len > WEBPUSH_TEXT_BYTES_MAX) {
-        return err_make(ERR_LIMIT, "the push message is too long");
+    unsigned char input[HASH_BYTES];
+    struct webpush_record record = {
+        .input = bytes_of(input, sizeof input),
+        .salt = bytes_of(once->salt, WEBPUSH_SALT_BYTES),
+        .key_id = bytes_of(once->key.public_key, P256_PUBLIC_BYTES),
+    };
+    if (!derive_input(subscriber, once, input)) {
+        return err_make(ERR_INTERNAL, "the push message cannot be encrypted");
     }
-    unsigned char *body = arena_alloc(arena, WEBPUSH_OVERHEAD_BYTES + text.len);
-    write_head(body, once);
-    if (text.len) {
-        memcpy(body + HEAD_BYTES, text.ptr, text.len);
-    }
-    body[HEAD_BYTES + text.len] = LAST_RECORD;
-    bool fine =
-        derive_keys(subscriber, once, &keys) && seal(&keys, body + HEAD_BYTES, text.len + 1);
-    OPENSSL_cleanse(&keys, sizeof keys);
-    *body_out = bytes_of(body, WEBPUSH_OVERHEAD_BYTES + text.len);
-    return fine ? OK : err_make(ERR_INTERNAL, "the push message cannot be encrypted");
+    struct err err = webpush_encode(arena, &record, text, body_out);
+    OPENSSL_cleanse(input, sizeof input);
+    return err;
 }
 
 struct err webpush_encrypt(struct arena *arena, const struct webpush_subscriber *subscriber,

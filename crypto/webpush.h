@@ -13,6 +13,16 @@ enum {
     WEBPUSH_TEXT_BYTES_MAX = WEBPUSH_BODY_BYTES_MAX - WEBPUSH_OVERHEAD_BYTES,
 };
 
+/* The aes128gcm coding with one record, the last. ERR_LIMIT when the text is longer than
+ * WEBPUSH_BODY_BYTES_MAX less what is added, or the key id than P256_PUBLIC_BYTES. */
+struct webpush_record {
+    struct slice input; /* keying material */
+    struct slice salt;  /* WEBPUSH_SALT_BYTES */
+    struct slice key_id;
+};
+struct err webpush_encode(struct arena *arena, const struct webpush_record *record,
+                          struct slice text, struct slice *body_out) MUST_USE;
+
 /* What a subscription gives. */
 struct webpush_subscriber {
     unsigned char public_key[P256_PUBLIC_BYTES];

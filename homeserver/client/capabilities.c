@@ -1,5 +1,7 @@
 /* Spec: client-server, "Capabilities negotiation". */
 #include "homeserver/client/account_priv.h"
+#include "crypto/base64.h"
+#include "homeserver/push/push.h"
 #include "spec/room_rules.h"
 
 static void write_enabled(struct json_out *out, struct slice name, bool enabled)
@@ -30,6 +32,20 @@ static void write_delayed_events(struct json_out *out, const struct conf *conf)
     json_out_object_end(out);
 }
 
+/* MSC4174: what a browser subscribes with. */
+static void write_webpush(struct hs *hs, struct ctx *ctx, struct json_out *out)
+{
+    unsigned char key[P256_PUBLIC_BYTES];
+    bool enabled = push_vapid_public(hs->push, key);
+    json_out_key_object(out, LIT("org.matrix.msc4174.webpush"));
+    json_out_key_bool(out, LIT("enabled"), enabled);
+    if (enabled) {
+        struct slice bytes = {(const char *)key, sizeof key};
+        json_out_key_string(out, LIT("vapid"), base64_encode(ctx->arena, bytes, BASE64_URL));
+    }
+    json_out_object_end(out);
+}
+
 static struct err get_capabilities(void *app, struct ctx *ctx, const struct http_request *request,
                                    struct http_reply *reply)
 {
@@ -50,6 +66,7 @@ static struct err get_capabilities(void *app, struct ctx *ctx, const struct http
     write_enabled(&out, LIT("m.get_login_token"), has_password);
     write_enabled(&out, LIT("m.forget_forced_upon_leave"), false);
     write_delayed_events(&out, hs->conf);
+    write_webpush(hs, ctx, &out);
     json_out_object_end(&out);
     json_out_object_end(&out);
     return OK;

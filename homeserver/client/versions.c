@@ -15,6 +15,8 @@ static const char *const features[] = {
     "org.matrix.msc3773",                                        /* counts per thread */
     "org.matrix.msc3827.stable",                                 /* room types in the directory */
     "org.matrix.msc3882",                                        /* login/get_token */
+    "org.matrix.msc3881",                                        /* pushers switched remotely */
+    "org.matrix.msc4174",                                        /* web push */
     "org.matrix.msc3916.stable",                                 /* media with authentication */
     "org.matrix.msc3814",                                        /* spec/dehydrated-devices.md */
     "org.matrix.msc4140",                                        /* spec/delayed-events.md */

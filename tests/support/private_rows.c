@@ -106,7 +106,10 @@ static void put_media(struct house *house, const struct guest *guest)
 void house_private_rows(struct house *house, const struct guest *guest, const struct guest *other)
 {
     struct seen seen = {LIT("::1"), LIT("agent")};
-    struct pusher pusher = {LIT("app"), LIT("key"), guest->device_id, LIT("{}")};
+    struct pusher pusher = {.app_id = LIT("app"),
+                            .pushkey = LIT("key"),
+                            .device_id = guest->device_id,
+                            .json = LIT("{}")};
     put_keys(house, guest);
     put_signatures(house, guest, other);
     put_backup(house, guest);

@@ -42,6 +42,7 @@ static const char *const extras[] = {
     "DELETE /_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device",
     "GET /_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device/{}/events",
     "POST /_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device/{}/events",
+    "POST /_matrix/client/unstable/org.matrix.msc4174/pushers/ack",
     "GET /_synapse/admin/v1/register",
     "POST /_synapse/admin/v1/register",
     "GET /_matrix/static/client/login",
