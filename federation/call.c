@@ -1,13 +1,13 @@
 /* One request to another server: who it goes to, its signature, its answer.
  * Spec: server-server, "Request Authentication". */
-#include "federation/fed_priv.h"
+#include "federation/call_priv.h"
 
 static const struct slice agent_methods_with_body[] = {{"PUT", 3}, {"POST", 4}};
 
 /* No answer in less time than this says nothing about the server. */
 enum { PATIENCE_MS = 5000 };
 
-static struct err check_destination(struct fed *fed, struct ctx *ctx, const struct fed_call *call)
+struct err fed_call_check(struct fed *fed, struct ctx *ctx, const struct fed_call *call)
 {
     if (!ids_is_server_name(call->destination) || hs_is_local(fed->hs, call->destination)) {
         return err_public(ERR_M_INVALID_PARAM, "This is not the name of another server.");
@@ -30,22 +30,27 @@ uint32_t fed_fetch_flags(const struct fed *fed)
     return HTTP_FETCH_HTTPS_ONLY | (any ? HTTP_FETCH_ANY_ADDRESS : 0);
 }
 
-/* The signature stands for the request however it is sent. */
-struct outgoing {
-    const struct fed_call *call;
-    struct http_header headers[3];
-    struct http_fetch_request request;
-};
+static bool has_body_always(struct slice method)
+{
+    for (size_t i = 0; i < COUNT_OF(agent_methods_with_body); i++) {
+        if (slice_eq(method, agent_methods_with_body[i])) {
+            return true;
+        }
+    }
+    return false;
+}
 
-static void compose(struct fed *fed, struct ctx *ctx, const struct fed_call *call,
-                    struct outgoing *out)
+void fed_call_compose(struct fed *fed, struct ctx *ctx, const struct fed_call *call,
+                      struct fed_outgoing *out)
 {
     struct http_fetch_request *request = &out->request;
     struct slice method = call->method.len ? call->method : LIT("GET");
     out->call = call;
+    out->began_ms = now_mono_ms(ctx->now);
     *request = (struct http_fetch_request){
         .method = method,
         .headers = out->headers,
+        .connect_ms = call->connect_ms,
         .timeout_ms = call->timeout_ms,
         .body_bytes_max = call->body_bytes_max,
         .flags = fed_fetch_flags(fed),
@@ -63,43 +68,67 @@ static void compose(struct fed *fed, struct ctx *ctx, const struct fed_call *cal
         out->headers[request->header_count++] = (struct http_header){
             LIT("Authorization"), xmatrix_sign(fed->hs, ctx->arena, &signature)};
     }
-}
-
-static bool has_body_always(struct slice method)
-{
-    for (size_t i = 0; i < COUNT_OF(agent_methods_with_body); i++) {
-        if (slice_eq(method, agent_methods_with_body[i])) {
-            return true;
-        }
+    if (!request->body.ptr && has_body_always(request->method)) {
+        request->body = LIT(""); /* behind the signature, which is of no content */
     }
-    return false;
 }
 
-/* What was sent to a connection that was then refused may be sent again elsewhere; after any byte
- * of an answer, or no answer in time, it may have been acted upon. */
-static bool may_try_next(struct err err)
+struct err fed_call_check_target(const struct fed_target *target,
+                                 const struct http_dns_answer *answer)
+{
+    const struct http_dns_addresses *addresses = &answer->addresses;
+    TRY(answer->err);
+    if (answer->is_needless) {
+        return OK;
+    }
+    /* Spec: RFC 2782: the target of a service may not be an alias. */
+    if (target->is_service && addresses->is_alias) {
+        return err_make(ERR_UNAVAILABLE, "the target of the server's SRV record is an alias");
+    }
+    return addresses->count ? OK : err_make(ERR_UNAVAILABLE, "the server's name has no address");
+}
+
+void fed_call_aim(struct ctx *ctx, struct fed_outgoing *out, const struct fed_target *target,
+                  const struct http_dns_addresses *addresses)
+{
+    struct slice parts[] = {LIT("https://"), target->authority, out->call->path};
+    struct buf url;
+    buf_init_arena(&url, ctx->arena, SIZE_MAX / 2);
+    for (size_t part = 0; part < COUNT_OF(parts); part++) {
+        buf_add(&url, parts[part]);
+    }
+    out->request.url = buf_slice(&url);
+    out->request.connect_to = target->connect_to;
+    out->request.addresses = addresses ? addresses->items : NULL;
+    out->request.address_count = addresses ? addresses->count : 0;
+}
+
+bool fed_call_may_go_on(struct err err)
 {
     return err.code == ERR_UNAVAILABLE;
 }
 
-static struct err send(struct fed *fed, struct ctx *ctx, struct outgoing *out,
+static struct err send_to(struct fed *fed, struct ctx *ctx, struct fed_outgoing *out,
+                          const struct fed_target *target, struct http_fetch_reply *reply)
+{
+    struct http_dns_answer answer = {0};
+    if (target->is_service && fed->net.find_addresses) {
+        answer = fed->net.find_addresses(fed->net.arg, ctx, target->host);
+        TRY(fed_call_check_target(target, &answer));
+    }
+    fed_call_aim(ctx, out, target, &answer.addresses);
+    return fed->net.fetch(fed->net.arg, ctx, &out->request, reply);
+}
+
+static struct err send(struct fed *fed, struct ctx *ctx, struct fed_outgoing *out,
                        struct http_fetch_reply *reply)
 {
-    struct fed_target targets[FED_TARGETS_MAX];
-    size_t count = 0;
+    struct fed_finding finding = {.server = out->call->destination};
     struct err err = OK;
-    TRY(fed_destination_find(fed, ctx, out->call->destination, targets, &count));
-    for (size_t i = 0; i < count; i++) {
-        struct slice parts[] = {LIT("https://"), targets[i].authority, out->call->path};
-        struct buf url;
-        buf_init_arena(&url, ctx->arena, SIZE_MAX / 2);
-        for (size_t part = 0; part < COUNT_OF(parts); part++) {
-            buf_add(&url, parts[part]);
-        }
-        out->request.url = buf_slice(&url);
-        out->request.connect_to = targets[i].connect_to;
-        err = fed->net.fetch(fed->net.arg, ctx, &out->request, reply);
-        if (!may_try_next(err)) {
+    TRY(fed_destination_find(fed, ctx, &finding));
+    for (size_t i = 0; i < finding.count; i++) {
+        err = send_to(fed, ctx, out, &finding.targets[i], reply);
+        if (!fed_call_may_go_on(err)) {
             break;
         }
     }
@@ -120,10 +149,11 @@ static void set_location(struct ctx *ctx, struct http_fetch_request *request, st
         request->url = location;
     }
     request->connect_to = (struct slice){0};
+    request->address_count = 0; /* they were the other host's */
 }
 
 /* Media may lie elsewhere: any HTTPS address, without our name. */
-static struct err follow(struct fed *fed, struct ctx *ctx, const struct outgoing *out,
+static struct err follow(struct fed *fed, struct ctx *ctx, const struct fed_outgoing *out,
                          struct http_fetch_reply *reply)
 {
     struct slice location = http_fetch_header(reply, LIT("Location"));
@@ -142,8 +172,7 @@ static struct err follow(struct fed *fed, struct ctx *ctx, const struct outgoing
     return fed->net.fetch(fed->net.arg, ctx, &request, reply);
 }
 
-static void read_answer(struct ctx *ctx, const struct http_fetch_reply *reply,
-                        struct fed_answer *answer)
+void fed_call_read(struct ctx *ctx, const struct http_fetch_reply *reply, struct fed_answer *answer)
 {
     *answer = (struct fed_answer){
         .status = reply->status,
@@ -176,29 +205,31 @@ static bool is_overloaded(struct ctx *ctx, const struct http_fetch_reply *reply)
             !json_get_string(&body, LIT("errcode")).len);
 }
 
+void fed_call_note(struct fed *fed, struct ctx *ctx, const struct fed_outgoing *out, struct err err,
+                   const struct http_fetch_reply *reply)
+{
+    bool overloaded = !err.code && is_overloaded(ctx, reply);
+    bool hurried = err.code == ERR_TIMEOUT && now_mono_ms(ctx->now) - out->began_ms < PATIENCE_MS;
+    if (err.code != ERR_CANCELLED && !hurried) {
+        fed_peer_note(fed, ctx, out->call->destination,
+                      is_failure(err) || overloaded ? FED_PEER_FAILED : FED_PEER_ANSWERED);
+    }
+}
+
 struct err fed_call(struct fed *fed, struct ctx *ctx, const struct fed_call *call,
                     struct fed_answer *answer_out)
 {
-    struct outgoing out;
+    struct fed_outgoing out = {0};
     struct http_fetch_reply reply = {0};
-    TRY(check_destination(fed, ctx, call));
-    compose(fed, ctx, call, &out);
-    if (!out.request.body.ptr && has_body_always(out.request.method)) {
-        out.request.body = LIT("");
-    }
-    int64_t began_ms = now_mono_ms(ctx->now);
+    TRY(fed_call_check(fed, ctx, call));
+    fed_call_compose(fed, ctx, call, &out);
     TRY(fed_peer_enter(fed, call->destination));
     struct err err = send(fed, ctx, &out, &reply);
     fed_peer_leave(fed, call->destination);
-    bool overloaded = !err.code && is_overloaded(ctx, &reply);
-    bool hurried = err.code == ERR_TIMEOUT && now_mono_ms(ctx->now) - began_ms < PATIENCE_MS;
-    if (err.code != ERR_CANCELLED && !hurried) {
-        fed_peer_note(fed, ctx, call->destination,
-                      is_failure(err) || overloaded ? FED_PEER_FAILED : FED_PEER_ANSWERED);
-    }
+    fed_call_note(fed, ctx, &out, err, &reply);
     TRY(err);
     TRY(follow(fed, ctx, &out, &reply));
-    read_answer(ctx, &reply, answer_out);
+    fed_call_read(ctx, &reply, answer_out);
     return OK;
 }
 

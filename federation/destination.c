@@ -21,6 +21,7 @@ enum {
     WELLKNOWN_TIMEOUT_MS = 10000,
     WELLKNOWN_REDIRECTS_MAX = 8,
     NAME_BYTES_MAX = 256,
+    QUESTIONS_MAX = 4, /* .well-known, SRV, SRV; one more when the cache was emptied */
 };
 static const int64_t stale_ms_max = INT64_C(48) * 3600 * 1000;
 
@@ -106,8 +107,8 @@ static struct slice copy_delegated(struct ctx *ctx, const struct host *host)
 }
 
 /* A server that has delegated keeps its delegation for a time while it cannot be asked. */
-static struct slice take_wellknown(struct fed *fed, struct ctx *ctx, struct slice name,
-                                   const struct wellknown *found)
+static void take_wellknown(struct fed *fed, struct ctx *ctx, struct slice name,
+                           const struct wellknown *found)
 {
     struct fed_destinations *destinations = fed->destinations;
     int64_t now_ms = now_mono_ms(ctx->now);
@@ -125,9 +126,7 @@ static struct slice take_wellknown(struct fed *fed, struct ctx *ctx, struct slic
             host->delegated_len = 0;
         }
     }
-    struct slice delegated = copy_delegated(ctx, host);
     pthread_mutex_unlock(&destinations->lock);
-    return delegated;
 }
 
 static bool find_wellknown(struct fed *fed, struct ctx *ctx, struct slice name,
@@ -143,31 +142,31 @@ static bool find_wellknown(struct fed *fed, struct ctx *ctx, struct slice name,
     return fresh;
 }
 
-static struct err ask_wellknown(struct fed *fed, struct ctx *ctx, struct slice name,
-                                struct slice *delegated_out)
+struct http_fetch_request fed_destination_wellknown(struct fed *fed, struct arena *arena,
+                                                    const struct fed_finding *finding)
 {
-    struct http_fetch_reply reply;
-    unsigned failures = 0;
-    if (find_wellknown(fed, ctx, name, delegated_out, &failures)) {
-        return OK;
-    }
-    struct http_fetch_request request = {
-        .url = arena_printf(ctx->arena, "https://%.*s/.well-known/matrix/server", (int)name.len,
-                            name.ptr),
+    return (struct http_fetch_request){
+        .url = arena_printf(arena, "https://%.*s/.well-known/matrix/server", (int)finding->name.len,
+                            finding->name.ptr),
         .timeout_ms = WELLKNOWN_TIMEOUT_MS,
         .body_bytes_max = WELLKNOWN_BYTES_MAX,
         .redirects_max = WELLKNOWN_REDIRECTS_MAX,
         .flags = fed_fetch_flags(fed),
     };
-    struct err err = fed->net.fetch(fed->net.arg, ctx, &request, &reply);
+}
+
+struct err fed_destination_take_wellknown(struct fed *fed, struct ctx *ctx,
+                                          struct fed_finding *finding, struct err err,
+                                          const struct http_fetch_reply *reply)
+{
+    struct wellknown found = {.keep_ms = wellknown_failure_ms(finding->failures)};
     if (err.code == ERR_CANCELLED) {
         return err;
     }
-    struct wellknown found = {.keep_ms = wellknown_failure_ms(failures)};
     if (!err.code) {
-        found = wellknown_read(ctx->arena, &reply, now_wall_ms(ctx->now), failures);
+        found = wellknown_read(ctx->arena, reply, now_wall_ms(ctx->now), finding->failures);
     }
-    *delegated_out = take_wellknown(fed, ctx, name, &found);
+    take_wellknown(fed, ctx, finding->name, &found);
     return OK;
 }
 
@@ -192,23 +191,27 @@ static void keep_srv(struct host *host, const struct http_dns_srvs *found)
 }
 
 /* The newer service name first; the deprecated one when there is no such record. */
-static struct err ask_srv(struct fed *fed, struct ctx *ctx, struct slice name)
+static const struct slice services[] = {{"_matrix-fed._tcp", 16}, {"_matrix._tcp", 12}};
+
+struct err fed_destination_take_srv(struct fed *fed, struct ctx *ctx, struct fed_finding *finding,
+                                    struct err err, const struct http_dns_srvs *srvs)
 {
-    static const struct slice services[] = {{"_matrix-fed._tcp", 16}, {"_matrix._tcp", 12}};
-    struct http_dns_srvs found = {0};
-    struct err err = OK;
-    for (size_t i = 0; i < COUNT_OF(services) && !found.count && !err.code; i++) {
-        err = fed->net.find_srv(fed->net.arg, ctx, services[i], name, &found);
+    if (err.code == ERR_CANCELLED) {
+        return err;
+    }
+    if (!err.code && !srvs->count && ++finding->service_index < COUNT_OF(services)) {
+        return OK;
     }
     pthread_mutex_lock(&fed->destinations->lock);
-    struct host *host = get_host(fed->destinations, name);
+    struct host *host = get_host(fed->destinations, finding->name);
     host->srv_until_ms = now_mono_ms(ctx->now) + (err.code ? SRV_FAILED_KEPT_MS : SRV_KEPT_MS);
     if (!err.code) { /* else what was known before stays */
         host->srv_count = 0;
         host->srv = mem_grow(host->srv, SRV_MAX * sizeof *host->srv);
-        keep_srv(host, &found);
+        keep_srv(host, srvs);
     }
     pthread_mutex_unlock(&fed->destinations->lock);
+    finding->service_index = 0;
     return OK;
 }
 
@@ -269,17 +272,13 @@ static size_t draw(const struct srv_target *items, size_t count)
 
 /* --- targets --- */
 
-struct targets {
-    struct fed_target *items;
-    size_t count;
-};
-
-static void add_target(struct ctx *ctx, struct targets *targets, struct slice authority,
+static void add_target(struct ctx *ctx, struct fed_finding *finding, struct slice authority,
                        struct slice host, uint16_t port)
 {
-    if (targets->count < FED_TARGETS_MAX) {
-        targets->items[targets->count++] = (struct fed_target){
+    if (finding->count < FED_TARGETS_MAX) {
+        finding->targets[finding->count++] = (struct fed_target){
             .authority = authority,
+            .host = host,
             .connect_to =
                 arena_printf(ctx->arena, "%.*s:%u", (int)host.len, host.ptr, (unsigned)port),
         };
@@ -289,23 +288,26 @@ static void add_target(struct ctx *ctx, struct targets *targets, struct slice au
 /* Steps 3.3 to 3.5, and 4 to 6: SRV, then the default port. Host header and certificate are of the
  * name that was asked for, never of an SRV target. */
 static struct err add_by_srv(struct fed *fed, struct ctx *ctx, struct slice name,
-                             struct targets *targets)
+                             struct fed_finding *finding)
 {
     struct srv_list list;
     if (!find_srv(fed, ctx, name, &list)) {
-        TRY(ask_srv(fed, ctx, name));
-        find_srv(fed, ctx, name, &list);
+        finding->need = FED_NEED_SRV;
+        finding->name = name;
+        finding->service = services[finding->service_index];
+        return OK;
     }
     if (list.refused) {
         return err_make(ERR_UNAVAILABLE, "the server's SRV record says that it does not federate");
     }
     if (list.count == 0) {
-        add_target(ctx, targets, name, name, PORT_DEFAULT);
+        add_target(ctx, finding, name, name, PORT_DEFAULT);
     }
     while (list.count) {
         size_t at = draw(list.items, list.count);
         struct slice target = {list.items[at].name, list.items[at].len};
-        add_target(ctx, targets, name, arena_copy(ctx->arena, target), list.items[at].port);
+        add_target(ctx, finding, name, arena_copy(ctx->arena, target), list.items[at].port);
+        finding->targets[finding->count - 1].is_service = true;
         list.items[at] = list.items[--list.count];
     }
     return OK;
@@ -318,7 +320,7 @@ static bool is_literal(struct slice host)
 }
 
 /* Steps 1 and 2, or 3.1 and 3.2: an address or an explicit port needs no further question. */
-static bool add_plain(struct ctx *ctx, struct slice name, struct targets *targets)
+static bool add_plain(struct ctx *ctx, struct slice name, struct fed_finding *finding)
 {
     uint16_t port = 0;
     struct slice host = ids_server_host(ids_trust_server(name), &port);
@@ -326,7 +328,7 @@ static bool add_plain(struct ctx *ctx, struct slice name, struct targets *target
     if (!has_port && !is_literal(host)) {
         return false;
     }
-    add_target(ctx, targets, name, host, has_port ? port : PORT_DEFAULT);
+    add_target(ctx, finding, name, host, has_port ? port : PORT_DEFAULT);
     return true;
 }
 
@@ -340,20 +342,50 @@ static struct slice lower(struct ctx *ctx, struct slice name)
     return (struct slice){text, name.len};
 }
 
-struct err fed_destination_find(struct fed *fed, struct ctx *ctx, struct slice server,
-                                struct fed_target targets_out[FED_TARGETS_MAX], size_t *count_out)
+struct err fed_destination_look(struct fed *fed, struct ctx *ctx, struct fed_finding *finding)
 {
-    struct targets targets = {.items = targets_out};
     struct slice delegated;
-    struct err err = OK;
-    if (!add_plain(ctx, server, &targets)) {
-        struct slice name = lower(ctx, server);
-        TRY(ask_wellknown(fed, ctx, name, &delegated));
-        name = delegated.ptr ? delegated : name;
-        if (!delegated.ptr || !add_plain(ctx, delegated, &targets)) {
-            err = add_by_srv(fed, ctx, lower(ctx, name), &targets);
-        }
+    finding->need = FED_NEED_NOTHING;
+    finding->count = 0;
+    if (add_plain(ctx, finding->server, finding)) {
+        return OK;
     }
-    *count_out = targets.count;
-    return err;
+    struct slice name = lower(ctx, finding->server);
+    if (!find_wellknown(fed, ctx, name, &delegated, &finding->failures)) {
+        finding->need = FED_NEED_WELLKNOWN;
+        finding->name = name;
+        return OK;
+    }
+    if (delegated.ptr && add_plain(ctx, delegated, finding)) {
+        return OK;
+    }
+    return add_by_srv(fed, ctx, lower(ctx, delegated.ptr ? delegated : name), finding);
+}
+
+static struct err ask_wellknown(struct fed *fed, struct ctx *ctx, struct fed_finding *finding)
+{
+    struct http_fetch_reply reply;
+    struct http_fetch_request request = fed_destination_wellknown(fed, ctx->arena, finding);
+    struct err err = fed->net.fetch(fed->net.arg, ctx, &request, &reply);
+    return fed_destination_take_wellknown(fed, ctx, finding, err, &reply);
+}
+
+static struct err ask_srv(struct fed *fed, struct ctx *ctx, struct fed_finding *finding)
+{
+    struct http_dns_srvs found = {0};
+    struct err err = fed->net.find_srv(fed->net.arg, ctx, finding->service, finding->name, &found);
+    return fed_destination_take_srv(fed, ctx, finding, err, &found);
+}
+
+struct err fed_destination_find(struct fed *fed, struct ctx *ctx, struct fed_finding *finding)
+{
+    TRY(fed_destination_look(fed, ctx, finding));
+    for (size_t i = 0; i < QUESTIONS_MAX && finding->need != FED_NEED_NOTHING; i++) {
+        TRY(finding->need == FED_NEED_SRV ? ask_srv(fed, ctx, finding)
+                                          : ask_wellknown(fed, ctx, finding));
+        TRY(fed_destination_look(fed, ctx, finding));
+    }
+    return finding->need == FED_NEED_NOTHING
+               ? OK
+               : err_make(ERR_UNAVAILABLE, "the way to the server could not be found");
 }

@@ -1,6 +1,7 @@
 #include "federation/fed_priv.h"
 
 #include "federation/backfill.h"
+#include "federation/call_start.h"
 #include "federation/device_lists.h"
 #include "federation/joins.h"
 #include "federation/missing.h"
@@ -16,7 +17,13 @@
 #include "homeserver/service/destinations.h"
 #include "homeserver/service/profiles.h"
 
-enum { TRANSACTION_MS = 60 * 1000 };
+enum {
+    TRANSACTION_MS = 60 * 1000,
+    HURRIED_MS = 10 * 1000, /* when thousands are under way */
+    HURRIED_CONNECT_MS = 5 * 1000,
+    SENDERS = 2,
+    SENDERS_QUEUE_MAX = 1 << 20,
+};
 
 static struct err fetch(void *arg, struct ctx *ctx, const struct http_fetch_request *request,
                         struct http_fetch_reply *reply_out)
@@ -27,22 +34,33 @@ static struct err fetch(void *arg, struct ctx *ctx, const struct http_fetch_requ
 static struct err find_srv(void *arg, struct ctx *ctx, struct slice service, struct slice host,
                            struct http_dns_srvs *srvs_out)
 {
-    return http_fetch_find_srv(arg, ctx, service, host, srvs_out);
+    const struct http_fetch_question question = {HTTP_DNS_SRV, service, host};
+    struct http_dns_answer answer = http_fetch_find(arg, ctx, &question);
+    *srvs_out = answer.srvs;
+    return answer.err;
+}
+
+static struct http_dns_answer find_addresses(void *arg, struct ctx *ctx, struct slice host)
+{
+    const struct http_fetch_question question = {.kind = HTTP_DNS_ADDRESSES, .name = host};
+    return http_fetch_find(arg, ctx, &question);
 }
 
 /* --- the outbox's way out --- */
 
-static struct err send_transaction(void *arg, struct ctx *ctx, const struct outbox_letter *letter,
-                                   struct fed_answer *answer_out)
+static void send_transaction(void *arg, struct ctx *ctx, const struct outbox_letter *letter,
+                             const struct outbox_receipt *receipt)
 {
+    const struct fed_called done = {receipt->started, receipt->fn, receipt->arg};
     struct fed_call call = {.destination = letter->destination,
                             .method = LIT("PUT"),
                             .path =
                                 fed_path(ctx, "/_matrix/federation/v1/send/%s", &letter->txn_id, 1),
                             .content_json = letter->body,
-                            .timeout_ms = TRANSACTION_MS,
+                            .connect_ms = letter->is_hurried ? HURRIED_CONNECT_MS : 0,
+                            .timeout_ms = letter->is_hurried ? HURRIED_MS : TRANSACTION_MS,
                             .flags = letter->is_forced ? FED_CALL_ANYWAY : 0};
-    return fed_call(arg, ctx, &call, answer_out);
+    fed_call_start(arg, &call, &done);
 }
 
 static bool is_down(void *arg, struct slice server, int64_t *until_out)
@@ -81,6 +99,8 @@ static struct err begin_federating(struct fed *fed)
     }
     fed_keys_hook(hs);
     hs->outbound = &outbound;
+    fed->senders = workers_new("sender", SENDERS, SENDERS_QUEUE_MAX);
+    port.pool = fed->senders;
     return outbox_new(hs, &port, &fed->outbox);
 }
 
@@ -88,7 +108,11 @@ struct err fed_new(struct hs *hs, struct fed **fed_out)
 {
     struct fed *fed = mem_alloc(sizeof *fed);
     fed->hs = hs;
-    fed->net = (struct fed_net){.fetch = fetch, .find_srv = find_srv, .arg = hs->fetcher};
+    fed->net = (struct fed_net){.fetch = fetch,
+                                .find_srv = find_srv,
+                                .find_addresses = find_addresses,
+                                .unwatched = hs->fetcher,
+                                .arg = hs->fetcher};
     fed->destinations = fed_destinations_new();
     fed->peers = fed_peers_new();
     fed->keys = fed_keys_new();
@@ -136,6 +160,7 @@ void fed_stop(struct fed *fed)
     staged_stop(fed->staged);
     if (fed->outbox) {
         outbox_stop(fed->outbox);
+        workers_join(fed->senders);
     }
 }
 
@@ -157,6 +182,7 @@ void fed_free(struct fed **pointer)
     fed_partial_free(&fed->partial);
     fed_joins_free(&fed->joins);
     outbox_free(&fed->outbox);
+    workers_free(&fed->senders);
     device_lists_free(&fed->device_lists);
     fed_keys_free(&fed->keys);
     fed_peers_free(&fed->peers);

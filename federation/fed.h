@@ -21,6 +21,7 @@ struct fed_call {
     struct slice path;          /* as on the wire, percent-encoded, with query */
     const struct json *content; /* NULL = no body */
     struct slice content_json;  /* the same as canonical bytes, in place of `content` */
+    int64_t connect_ms;         /* for the connection; 0 = 10 s */
     int64_t timeout_ms;         /* 0 = 30 s */
     size_t body_bytes_max;      /* of the answer; 0 = 16 MiB */
     int redirects_max;          /* for media; followed without the signature; 0 = none */

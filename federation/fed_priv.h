@@ -26,6 +26,10 @@ struct fed_net {
                         struct http_fetch_reply *reply_out);
     struct err (*find_srv)(void *arg, struct ctx *ctx, struct slice service, struct slice host,
                            struct http_dns_srvs *srvs_out);
+    /* The addresses of a host; NULL: left to `fetch`. */
+    struct http_dns_answer (*find_addresses)(void *arg, struct ctx *ctx, struct slice host);
+    /* The same for calls that nobody waits for; NULL: those block, too. `arg` is its. */
+    struct http_fetcher *unwatched;
     void *arg;
 };
 
@@ -46,7 +50,8 @@ struct fed {
     struct backfills *backfills;
     struct fed_joins *joins;
     struct fed_partial *partial;
-    struct outbox *outbox; /* NULL when the server does not federate */
+    struct outbox *outbox;   /* NULL when the server does not federate */
+    struct workers *senders; /* short jobs of calls that nobody waits for; NULL like the outbox */
     struct device_lists *device_lists;
 };
 
@@ -59,14 +64,37 @@ enum { FED_TARGETS_MAX = 8 };
 /* One way to reach a server. */
 struct fed_target {
     struct slice authority;  /* Host header; the certificate is for its host */
+    struct slice host;       /* to connect to */
     struct slice connect_to; /* "host:port" */
+    bool is_service;         /* an SRV record says so; the host must not be an alias then */
 };
 struct fed_destinations *fed_destinations_new(void);
 void fed_destinations_free(struct fed_destinations **destinations);
-/* The ways to reach a server, to be tried in order; at least one on success. */
-struct err fed_destination_find(struct fed *fed, struct ctx *ctx, struct slice server,
-                                struct fed_target targets_out[FED_TARGETS_MAX],
-                                size_t *count_out) MUST_USE;
+
+/* The way to a server, step by step: look, ask what is needed, take the answer, look again. */
+enum fed_need { FED_NEED_NOTHING, FED_NEED_WELLKNOWN, FED_NEED_SRV };
+struct fed_finding {
+    struct slice server;                        /* in */
+    struct fed_target targets[FED_TARGETS_MAX]; /* to be tried in order; at least one */
+    size_t count;
+    enum fed_need need;
+    struct slice name, service; /* what is to be asked */
+    size_t service_index;
+    unsigned failures;
+};
+struct err fed_destination_look(struct fed *fed, struct ctx *ctx,
+                                struct fed_finding *finding) MUST_USE;
+struct http_fetch_request fed_destination_wellknown(struct fed *fed, struct arena *arena,
+                                                    const struct fed_finding *finding);
+/* Any error but ERR_CANCELLED is an answer. */
+struct err fed_destination_take_wellknown(struct fed *fed, struct ctx *ctx,
+                                          struct fed_finding *finding, struct err err,
+                                          const struct http_fetch_reply *reply) MUST_USE;
+struct err fed_destination_take_srv(struct fed *fed, struct ctx *ctx, struct fed_finding *finding,
+                                    struct err err, const struct http_dns_srvs *srvs) MUST_USE;
+/* All of it, waiting for the answers. */
+struct err fed_destination_find(struct fed *fed, struct ctx *ctx,
+                                struct fed_finding *finding) MUST_USE;
 
 /* --- peers.c: back-off, and how many requests run to a server at once --- */
 struct fed_peers *fed_peers_new(void);

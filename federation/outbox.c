@@ -145,10 +145,39 @@ static void end_waiting(struct outbox *outbox, struct dest *dest)
     }
 }
 
+/* --- attempts --- */
+
+static void begin_attempt(struct outbox *outbox, struct dest *dest)
+{
+    dest->state = DEST_SENDING;
+    dest->rounds = 0;
+    dest->is_starting = true;
+    outbox->starting++;
+    outbox->sending++;
+    outbox->doubtful_sending += dest->is_proven ? 0 : 1;
+}
+
+bool outbox_note_start(struct outbox *outbox, struct dest *dest)
+{
+    if (!dest->is_starting) {
+        return false;
+    }
+    dest->is_starting = false;
+    return outbox->starting-- == OUTBOX_STARTING_MAX && outbox->ready > 0;
+}
+
+void outbox_end_attempt(struct outbox *outbox, struct dest *dest)
+{
+    outbox_note_start(outbox, dest);
+    outbox->sending--;
+    outbox->doubtful_sending -= dest->is_proven ? 0 : 1;
+}
+
 static struct dest *next_ready(struct outbox *outbox)
 {
     struct dest *dest = NULL;
-    if (outbox->stopping || !outbox->is_running || outbox->sending >= OUTBOX_SENDING_MAX) {
+    if (outbox->stopping || !outbox->is_running || outbox->sending >= OUTBOX_SENDING_MAX ||
+        outbox->starting >= OUTBOX_STARTING_MAX) {
         return NULL;
     }
     dest = ready_take(outbox, &outbox->proven);
@@ -156,11 +185,15 @@ static struct dest *next_ready(struct outbox *outbox)
         dest = ready_take(outbox, &outbox->doubtful);
     }
     if (dest) {
-        dest->state = DEST_SENDING;
-        outbox->sending++;
-        outbox->doubtful_sending += dest->is_proven ? 0 : 1;
+        begin_attempt(outbox, dest);
     }
     return dest;
+}
+
+static bool submit(struct outbox *outbox, struct dest *dest)
+{
+    struct workers *pool = outbox->port.pool ? outbox->port.pool : outbox->hs->waiters;
+    return workers_submit(pool, 0, outbox_send_job, dest);
 }
 
 void outbox_pump(struct outbox *outbox)
@@ -172,10 +205,9 @@ void outbox_pump(struct outbox *outbox)
         if (!dest) {
             return;
         }
-        if (!workers_submit(outbox->hs->waiters, 0, outbox_send_job, dest)) {
+        if (!submit(outbox, dest)) {
             pthread_mutex_lock(&outbox->lock);
-            outbox->sending--;
-            outbox->doubtful_sending -= dest->is_proven ? 0 : 1;
+            outbox_end_attempt(outbox, dest);
             outbox_wait(outbox, dest, now_wall_ms(outbox->hs->now) + 1000);
             pthread_mutex_unlock(&outbox->lock);
             return;

@@ -1,13 +1,16 @@
 /* What this server sends to others by itself: events of its users, and EDUs. One thread tails the
  * stream of changes and gives each event to the destinations that hear of it; each destination that
- * has something to send is one small struct and, while it sends, one job of the waiting pool.
+ * has something to send is one small struct: a job makes its transaction, another takes the answer.
  *
  * Durable is little: how far the stream has been given out, and for each destination how far it
  * has got (service/destinations.h). Events stay in their rooms' logs. After a crash the logs are
  * read again from the last mark on; what a destination already has stands below its own mark.
  *
- * At most OUTBOX_SENDING_MAX destinations send at once, and of those that have not answered lately
- * at most OUTBOX_DOUBTFUL_MAX, so that dead servers do not keep the living waiting.
+ * A destination that waits for an answer holds no thread, so servers that fall silent do not keep
+ * the living waiting: at most OUTBOX_SENDING_MAX attempts run, of those that have not answered
+ * lately OUTBOX_DOUBTFUL_MAX. The pace is what this machine can do: an attempt begins when fewer
+ * than OUTBOX_STARTING_MAX have yet to reach the network's thread.
+ *
  * Spec: server-server, "Transactions", "PDUs", "EDUs". */
 #pragma once
 #include "federation/fed.h"
@@ -21,25 +24,37 @@ enum {
     OUTBOX_CATCH_UP = 100, /* more waiting events than that: the newest of each room */
     OUTBOX_LIVE_MAX = 10000,
     OUTBOX_PASSING_MAX = 500, /* EDUs that are not durable, of one destination */
-    OUTBOX_SENDING_MAX = 96,
-    OUTBOX_DOUBTFUL_MAX = 64,
+    OUTBOX_STARTING_MAX = 64,
+    OUTBOX_SENDING_MAX = 6000,
+    OUTBOX_CROWDED = 1500, /* more attempts than that: none has long to answer */
+    OUTBOX_DOUBTFUL_MAX = 512,
     OUTBOX_KEPT_MAX = 20000, /* idle destinations in memory */
 };
 
 struct outbox_letter {
     struct slice destination, txn_id, body;
-    bool is_forced; /* to a server that is left alone, too */
+    bool is_forced;  /* to a server that is left alone, too */
+    bool is_hurried; /* many others wait */
+};
+
+/* Told once how it went; on a thread that may use the store. */
+struct outbox_receipt {
+    /* The first question is on its way; any thread, not always called. Calls nothing that waits. */
+    void (*started)(void *arg);
+    void (*fn)(void *arg, struct ctx *ctx, struct err err, const struct fed_answer *answer);
+    void *arg;
 };
 
 /* The way out; replaced in tests. */
 struct outbox_port {
-    /* Sends a transaction; `body` is its canonical JSON. ERR_UNAVAILABLE and the like when there
-     * was no answer. */
-    struct err (*send)(void *arg, struct ctx *ctx, const struct outbox_letter *letter,
-                       struct fed_answer *answer_out);
+    /* Sends a transaction; `body` is its canonical JSON. Waits for nothing; the receipt may come
+     * before it returns. ERR_UNAVAILABLE and the like when there was no answer. */
+    void (*send)(void *arg, struct ctx *ctx, const struct outbox_letter *letter,
+                 const struct outbox_receipt *receipt);
     /* Whether a call would be refused for back-off; until when (wall ms). */
     bool (*is_down)(void *arg, struct slice server, int64_t *until_out);
     room_acl_fn acl;
+    struct workers *pool; /* for the short jobs before and after; NULL = the waiting pool */
     void *arg;
 };
 

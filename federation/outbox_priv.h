@@ -25,7 +25,7 @@ struct passing {
 enum dest_state {
     DEST_IDLE,    /* nothing to send */
     DEST_READY,   /* stands in a ready list */
-    DEST_SENDING, /* a job runs */
+    DEST_SENDING, /* a job runs, or an answer is awaited */
     DEST_CHORE,   /* the tail thread has to do something first */
     DEST_WAITING, /* until next_try_ms */
 };
@@ -33,6 +33,8 @@ enum dest_state {
 struct dest {
     struct outbox *outbox;
     struct dest *ready_next;
+    bool is_starting; /* sends, and has not reached the network */
+    size_t rounds;    /* transactions in a row */
     enum dest_state state;
     bool is_proven;   /* the last attempt succeeded */
     bool has_txn;     /* a transaction is stored and not acknowledged */
@@ -77,6 +79,7 @@ struct outbox {
     struct map *dests;
     struct ready_list proven, doubtful;
     size_t sending, doubtful_sending, ready;
+    size_t starting;
     size_t leaving;          /* jobs that have sent and still use the outbox */
     struct dest_list timers; /* heap by next_try_ms */
     struct dest_list chores;
@@ -117,6 +120,10 @@ void outbox_drop_idle(struct outbox *outbox);
 void outbox_pump(struct outbox *outbox);
 /* Lock held: takes due destinations off the heap; when the next one is due (0 = none). */
 int64_t outbox_run_timers(struct outbox *outbox, int64_t now_ms);
+/* Lock held: an attempt has reached the network; whether that lets another one begin. */
+bool outbox_note_start(struct outbox *outbox, struct dest *dest);
+/* Lock held: the end of an attempt. */
+void outbox_end_attempt(struct outbox *outbox, struct dest *dest);
 
 /* --- outbox_tail.c --- */
 void *outbox_tail(void *outbox);

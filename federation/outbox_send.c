@@ -1,5 +1,5 @@
-/* One destination's job: transactions, one after the other, each until it is acknowledged.
- * Spec: server-server, "Transactions". */
+/* One destination's transactions, one after the other, each until it is acknowledged: a job makes
+ * it and sends it off, another takes the answer. Spec: server-server, "Transactions". */
 #include "federation/outbox_priv.h"
 #include "homeserver/base/stats.h"
 
@@ -179,10 +179,21 @@ static struct err load_event(struct round *round, size_t i)
     return OK;
 }
 
+static struct err load_events(struct round *round)
+{
+    size_t count = round->txn.events.count;
+    round->events = arena_array(round->ctx->arena, count + 1, sizeof *round->events);
+    for (size_t i = 0; i < count; i++) {
+        TRY(load_event(round, i));
+    }
+    return OK;
+}
+
 /* Canonical JSON: keys in order, and what is spliced in is canonical already. */
 static struct err write_body(struct round *round, struct buf *body)
 {
     size_t written = 0;
+    TRY(load_events(round));
     buf_add(body, LIT("{"));
     if (round->txn.edu_count > 0) {
         buf_add(body, LIT("\"edus\":["));
@@ -195,7 +206,6 @@ static struct err write_body(struct round *round, struct buf *body)
     buf_add_i64(body, round->txn.ts_ms);
     buf_add(body, LIT(",\"pdus\":["));
     for (size_t i = 0; i < round->txn.events.count; i++) {
-        TRY(load_event(round, i));
         if (round->events[i].event.json.len > 0) {
             if (written++ > 0) {
                 buf_add_byte(body, ',');
@@ -242,9 +252,23 @@ static struct err refuse(struct round *round, struct store_update *update, struc
                                       &refused);
 }
 
+static bool has_error(const struct json *results)
+{
+    for (size_t i = 0; results && i < results->count; i++) {
+        if (json_get_string(&results->members[i].value, LIT("error")).ptr) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static struct err note_refusals(struct round *round, struct store_update *update,
                                 const struct json *results)
 {
+    if (!has_error(results)) {
+        return OK;
+    }
+    TRY(load_events(round));
     for (size_t i = 0; i < round->txn.events.count; i++) {
         const struct event *event = &round->events[i].event;
         const struct json *result = json_get_object(results, event->id.s);
@@ -358,6 +382,7 @@ static struct err split(struct round *round, struct slice reason)
         return OK;
     }
     if (round->txn.events.count > 0) {
+        TRY(load_events(round));
         const struct event *event = &round->events[0].event;
         TRY(refuse(round, update, event->id.s, event->room_id.s, reason));
     } else {
@@ -371,45 +396,77 @@ static bool is_refusal(int status)
     return status == 400 || status == 413 || status == 422;
 }
 
-static struct err send_txn(struct round *round, enum round_end *end_out)
+static struct err send_txn(struct round *round, const struct outbox_receipt *receipt)
 {
     struct outbox *outbox = round->outbox;
     struct buf body;
-    struct fed_answer answer = {0};
     buf_init_arena(&body, round->ctx->arena, BODY_BYTES_MAX);
-    round->events =
-        arena_array(round->ctx->arena, round->txn.events.count + 1, sizeof *round->events);
     TRY(write_body(round, &body));
+    pthread_mutex_lock(&outbox->lock);
+    bool crowded = outbox->sending > OUTBOX_CROWDED;
+    pthread_mutex_unlock(&outbox->lock);
     struct outbox_letter letter = {
         .destination = dest_name(round->dest),
         .txn_id = arena_printf(round->ctx->arena, "%llu", (unsigned long long)round->txn.id),
         .body = buf_slice(&body),
-        .is_forced = round->is_forced};
-    struct err err = outbox->port.send(outbox->port.arg, round->ctx, &letter, &answer);
-    *end_out = ROUND_SENT;
-    if (err.code == 0 && answer.status / 100 == 2) {
-        struct store_update *update = hs_destination_update(round->ctx, dest_name(round->dest));
-        TRY(note_refusals(round, update, json_get_object(&answer.json, LIT("pdus"))));
-        return acknowledge(round, update);
-    }
-    if (err.code == 0 && is_refusal(answer.status)) {
-        return split(round, reason_of(round, err, &answer));
-    }
+        .is_forced = round->is_forced,
+        .is_hurried = crowded};
+    outbox->port.send(outbox->port.arg, round->ctx, &letter, receipt);
+    return OK;
+}
+
+/* The answer to what is stored as under way. */
+static struct err take_answer(struct round *round, struct err err, const struct fed_answer *answer,
+                              enum round_end *end_out)
+{
+    struct outbox *outbox = round->outbox;
+    bool found = false;
     *end_out = ROUND_FAILED;
     if (err.code == ERR_CANCELLED) { /* the server stops */
         round->until_ms = now_wall_ms(round->ctx->now) + PAUSE_MS_MIN;
         return OK;
     }
-    return fail(round, reason_of(round, err, &answer));
+    bool accepted = err.code == 0 && answer->status / 100 == 2;
+    if (!accepted && (err.code != 0 || !is_refusal(answer->status))) {
+        return fail(round, reason_of(round, err, answer));
+    }
+    *end_out = ROUND_SENT;
+    TRY(hs_destination_txn(outbox->hs, round->ctx, dest_name(round->dest), &round->txn, &found));
+    if (!found) {
+        return err_make(ERR_CORRUPT, "the transaction under way is not in the store");
+    }
+    if (!accepted) {
+        return split(round, reason_of(round, err, answer));
+    }
+    struct store_update *update = hs_destination_update(round->ctx, dest_name(round->dest));
+    TRY(note_refusals(round, update, json_get_object(&answer->json, LIT("pdus"))));
+    return acknowledge(round, update);
 }
 
-/* --- the job --- */
+/* --- the jobs --- */
 
-static enum round_end run_round(struct round *round)
+static void on_sent(void *dest, struct ctx *ctx, struct err err, const struct fed_answer *answer);
+
+/* Perhaps on the network's thread, of an attempt that cannot end before this returns. */
+static void on_started(void *arg)
+{
+    struct dest *dest = arg;
+    struct outbox *outbox = dest->outbox;
+    pthread_mutex_lock(&outbox->lock);
+    bool may_pump = outbox_note_start(outbox, dest);
+    pthread_mutex_unlock(&outbox->lock);
+    if (may_pump) {
+        outbox_pump(outbox);
+    }
+}
+
+/* ROUND_SENT: on its way; the destination may be another thread's already. */
+static enum round_end begin_round(struct round *round)
 {
     enum round_end end = ROUND_NOTHING;
     struct outbox *outbox = round->outbox;
     struct dest *dest = round->dest;
+    const struct outbox_receipt receipt = {on_started, on_sent, dest};
     pthread_mutex_lock(&outbox->lock);
     round->is_forced = dest->is_forced;
     dest->is_forced = false;
@@ -420,23 +477,20 @@ static enum round_end run_round(struct round *round)
     }
     struct err err = find_txn(round, &end);
     if (err.code == 0 && end == ROUND_SENT) {
-        err = send_txn(round, &end);
+        err = send_txn(round, &receipt);
     }
-    if (err.code != 0) {
-        log_error(outbox->hs->log, "outbox_send", .dest = dest_name(dest),
-                  .err = slice_of(err.text));
-        end = ROUND_FAILED;
-        round->until_ms =
-            round->until_ms ? round->until_ms : now_wall_ms(round->ctx->now) + PAUSE_MS_MIN;
+    if (err.code == 0) {
+        return end;
     }
-    return end;
+    log_error(outbox->hs->log, "outbox_send", .dest = dest_name(dest), .err = slice_of(err.text));
+    round->until_ms = now_wall_ms(round->ctx->now) + PAUSE_MS_MIN;
+    return ROUND_FAILED;
 }
 
 /* Lock held. */
 static void finish(struct outbox *outbox, struct dest *dest, enum round_end end, int64_t until_ms)
 {
-    outbox->sending--;
-    outbox->doubtful_sending -= dest->is_proven ? 0 : 1;
+    outbox_end_attempt(outbox, dest);
     if (end == ROUND_FAILED) {
         dest->is_proven = false;
         outbox_wait(outbox, dest, until_ms);
@@ -455,31 +509,9 @@ static void finish(struct outbox *outbox, struct dest *dest, enum round_end end,
     }
 }
 
-static bool is_stopping(struct outbox *outbox)
+static void leave(struct dest *dest, enum round_end end, int64_t until_ms)
 {
-    pthread_mutex_lock(&outbox->lock);
-    bool stopping = outbox->stopping;
-    pthread_mutex_unlock(&outbox->lock);
-    return stopping;
-}
-
-void outbox_send_job(void *arg)
-{
-    struct dest *dest = arg;
     struct outbox *outbox = dest->outbox;
-    struct ctx ctx = {.arena = arena_new(), .now = outbox->hs->now, .log = outbox->hs->log};
-    enum round_end end = ROUND_SENT;
-    int64_t until_ms = 0;
-    for (int i = 0; i < ROUNDS_MAX && end == ROUND_SENT && !is_stopping(outbox); i++) {
-        ctx.may_wait = true;
-        struct round round = {.outbox = outbox, .dest = dest, .ctx = &ctx};
-        end = run_round(&round);
-        until_ms = round.until_ms;
-        ctx_finish(&ctx);
-        arena_reset(ctx.arena);
-        ctx = (struct ctx){.arena = ctx.arena, .now = ctx.now, .log = ctx.log};
-    }
-    arena_free(&ctx.arena);
     pthread_mutex_lock(&outbox->lock);
     outbox->leaving++;
     finish(outbox, dest, end, until_ms);
@@ -489,4 +521,49 @@ void outbox_send_job(void *arg)
     outbox->leaving--; /* after the last one the outbox may go */
     pthread_cond_broadcast(&outbox->calm);
     pthread_mutex_unlock(&outbox->lock);
+}
+
+void outbox_send_job(void *arg)
+{
+    struct dest *dest = arg;
+    struct outbox *outbox = dest->outbox;
+    struct ctx ctx = {
+        .arena = arena_new(), .now = outbox->hs->now, .log = outbox->hs->log, .may_wait = true};
+    struct round round = {.outbox = outbox, .dest = dest, .ctx = &ctx};
+    enum round_end end = begin_round(&round);
+    ctx_finish(&ctx);
+    arena_free(&ctx.arena);
+    if (end != ROUND_SENT) {
+        leave(dest, end, round.until_ms);
+    }
+}
+
+/* Lock held: whether the next transaction follows at once. */
+static bool goes_on(struct outbox *outbox, struct dest *dest, enum round_end end)
+{
+    return end == ROUND_SENT && !outbox->stopping && ++dest->rounds < ROUNDS_MAX &&
+           dest_has_work(dest);
+}
+
+static void on_sent(void *arg, struct ctx *ctx, struct err err, const struct fed_answer *answer)
+{
+    struct dest *dest = arg;
+    struct outbox *outbox = dest->outbox;
+    enum round_end end = ROUND_FAILED;
+    struct round round = {.outbox = outbox, .dest = dest, .ctx = ctx};
+    struct err taken = take_answer(&round, err, answer, &end);
+    if (taken.code != 0) {
+        log_error(outbox->hs->log, "outbox_send", .dest = dest_name(dest),
+                  .err = slice_of(taken.text));
+        end = ROUND_FAILED;
+        round.until_ms = round.until_ms ? round.until_ms : now_wall_ms(ctx->now) + PAUSE_MS_MIN;
+    }
+    pthread_mutex_lock(&outbox->lock);
+    bool again = goes_on(outbox, dest, end);
+    pthread_mutex_unlock(&outbox->lock);
+    if (again) {
+        outbox_send_job(dest);
+    } else {
+        leave(dest, end, round.until_ms);
+    }
 }

@@ -201,6 +201,7 @@ static struct err build_outbound(struct app *app)
         .hosts_file = conf->network_hosts_file,
         .dns_server = conf->network_dns_server,
         .proxy = conf->network_proxy,
+        .connection_max = (size_t)conf->network_kept_connections,
         .allow = conf->network_allow.items,
         .allow_count = conf->network_allow.count,
         .deny = conf->network_deny.items,

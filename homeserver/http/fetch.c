@@ -1,352 +1,19 @@
-#include "homeserver/http/fetch.h"
-
-#include "homeserver/base/loop.h"
 #include "homeserver/base/mem.h"
 #include "homeserver/base/stats.h"
-#include "homeserver/http/authorities.h"
-#include "homeserver/http/cidr.h"
-#include "homeserver/http/dns.h"
-#include "homeserver/http/hosts.h"
+#include "homeserver/http/fetch_priv.h"
 #include "homeserver/http/url.h"
 
-#include <curl/curl.h>
-#include <netinet/in.h>
-#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
-    QUEUE_BYTES_MAX = 1 << 18, /* received and not yet taken by the caller */
     HEADER_BYTES_MAX = 1 << 16,
     HEADERS_MAX = 100,
     TIMEOUT_MS_DEFAULT = 30000,
     CONNECT_TIMEOUT_MS = 10000,
-    BODY_BYTES_DEFAULT = 1 << 24,
     CONNECTIONS_DEFAULT = 1024,
+    UNWATCHED_BUFFER_BYTES = 4096, /* of one of thousands that run at once */
 };
-
-struct http_fetcher {
-    struct http_fetch_config config; /* slices in the arena */
-    struct arena *arena;
-    struct http_cidr *allow, *deny;
-    struct http_hosts *hosts;
-    struct http_dns *dns;
-    struct http_authorities authorities;
-    struct loop *loop;
-    struct loop_timer *timer;
-    CURLM *multi;
-    pthread_t thread;
-    struct transfer *transfers; /* running, of the loop */
-    struct loop_task stop_task;
-    _Atomic bool stopping;
-};
-
-/* One request; lives on the caller's stack until the loop has let go of it. */
-struct transfer {
-    struct http_fetcher *fetcher;
-    const struct http_fetch_request *request;
-    struct transfer *next, *prev;
-    CURL *easy;
-    struct curl_slist *headers, *connect_to, *resolved;
-    struct loop_task start_task, resume_task, cancel_task;
-    struct buf head; /* header lines of the last answer */
-    size_t received;
-    bool any_address;
-    struct http_address named[HTTP_HOSTS_ADDRESSES_MAX]; /* the operator says where the host is */
-    size_t named_count;
-    bool denied, distrusted, too_large; /* why the transfer was broken off */
-    /* protected by mutex (leaf lock) */
-    pthread_mutex_t mutex;
-    pthread_cond_t changed;
-    struct buf queue;
-    unsigned tasks; /* posted to the loop and not yet run */
-    CURLcode code;
-    bool success; /* the status is 2xx */
-    bool paused, cancelled, done;
-};
-
-/* --- address checks --- */
-
-static bool in_ranges(const struct http_cidr *ranges, size_t count,
-                      const struct http_address *address)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (http_cidr_contains(&ranges[i], address)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool may_reach(struct transfer *transfer, const struct http_address *address)
-{
-    const struct http_fetcher *fetcher = transfer->fetcher;
-    for (size_t i = 0; i < transfer->named_count; i++) {
-        if (memcmp(&transfer->named[i], address, sizeof *address) == 0) {
-            return true;
-        }
-    }
-    if (in_ranges(fetcher->allow, fetcher->config.allow_count, address)) {
-        return true;
-    }
-    bool denied = in_ranges(fetcher->deny, fetcher->config.deny_count, address) ||
-                  (!transfer->any_address && !http_address_is_public(address));
-    transfer->denied |= denied;
-    return !denied;
-}
-
-static bool address_of(const struct curl_sockaddr *from, struct http_address *address_out)
-{
-    *address_out = (struct http_address){{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF}};
-    if (from->family == AF_INET) {
-        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&from->addr;
-        memcpy(address_out->bytes + 12, &in->sin_addr, 4);
-        return true;
-    }
-    if (from->family == AF_INET6) {
-        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)&from->addr;
-        memcpy(address_out->bytes, &in6->sin6_addr, 16);
-        return true;
-    }
-    return false;
-}
-
-static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
-{
-    struct http_address address;
-    (void)purpose;
-    if (!address_of(to, &address) || !may_reach(arg, &address)) {
-        return CURL_SOCKET_BAD;
-    }
-    return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
-}
-
-/* The library checks the certificate's names; whether an authority vouches for it is checked here,
- * before each request, unless the request goes out without TLS. */
-static bool is_trusted(struct transfer *transfer)
-{
-    const char *url = NULL;
-    struct curl_tlssessioninfo *tls = NULL;
-    curl_easy_getinfo(transfer->easy, CURLINFO_EFFECTIVE_URL, &url);
-    bool plain = slice_eq_nocase(slice_sub(slice_of(url), 0, 7), LIT("http://"));
-    if (plain || transfer->fetcher->config.skip_tls_checks) {
-        return true;
-    }
-    curl_easy_getinfo(transfer->easy, CURLINFO_TLS_SSL_PTR, &tls);
-    bool good = tls && tls->backend == CURLSSLBACKEND_GNUTLS && tls->internals &&
-                http_authorities_vouch(&transfer->fetcher->authorities, tls->internals);
-    transfer->distrusted |= !good;
-    return good;
-}
-
-/* A reused connection was opened for another request, perhaps one that was allowed more. */
-static int before_request(void *arg, char *remote, char *local, int remote_port, int local_port)
-{
-    struct http_address address;
-    (void)local;
-    (void)remote_port;
-    (void)local_port;
-    bool good = http_address_parse(slice_of(remote), &address) && may_reach(arg, &address) &&
-                is_trusted(arg);
-    return good ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
-}
-
-/* --- on the loop --- */
-
-static size_t on_body(char *bytes, size_t size, size_t count, void *arg)
-{
-    struct transfer *transfer = arg;
-    const struct http_fetch_request *request = transfer->request;
-    size_t len = size * count;
-    size_t max = request->body_bytes_max ? request->body_bytes_max : BODY_BYTES_DEFAULT;
-    pthread_mutex_lock(&transfer->mutex);
-    size_t taken = 0;
-    if (transfer->received + len > max) {
-        transfer->too_large = true;
-    } else if (transfer->queue.len && transfer->queue.len + len > QUEUE_BYTES_MAX) {
-        transfer->paused = true;
-        taken = CURL_WRITEFUNC_PAUSE;
-    } else if (!transfer->cancelled) {
-        long status = 0;
-        curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
-        transfer->success = status / 100 == 2;
-        buf_add(&transfer->queue, (struct slice){bytes, len});
-        transfer->received += len;
-        taken = len;
-    }
-    pthread_cond_signal(&transfer->changed);
-    pthread_mutex_unlock(&transfer->mutex);
-    return taken;
-}
-
-static size_t on_header(char *bytes, size_t size, size_t count, void *arg)
-{
-    struct transfer *transfer = arg;
-    struct slice line = {bytes, size * count};
-    if (slice_has_prefix(line, LIT("HTTP/"))) { /* a further answer: only the last one counts */
-        buf_clear(&transfer->head);
-    }
-    buf_add(&transfer->head, line);
-    transfer->too_large |= transfer->head.overflow; /* headers without an end */
-    return transfer->head.overflow ? 0 : line.len;
-}
-
-static void finish(struct transfer *transfer, CURLcode code)
-{
-    struct http_fetcher *fetcher = transfer->fetcher;
-    curl_multi_remove_handle(fetcher->multi, transfer->easy);
-    if (transfer->prev) {
-        transfer->prev->next = transfer->next;
-    } else {
-        fetcher->transfers = transfer->next;
-    }
-    if (transfer->next) {
-        transfer->next->prev = transfer->prev;
-    }
-    pthread_mutex_lock(&transfer->mutex);
-    transfer->code = code;
-    transfer->done = true;
-    pthread_cond_signal(&transfer->changed);
-    pthread_mutex_unlock(&transfer->mutex);
-}
-
-static void collect_done(struct http_fetcher *fetcher)
-{
-    int left = 0;
-    for (CURLMsg *message = curl_multi_info_read(fetcher->multi, &left); message;
-         message = curl_multi_info_read(fetcher->multi, &left)) {
-        struct transfer *transfer = NULL;
-        CURLcode code = message->data.result;
-        if (message->msg == CURLMSG_DONE) {
-            curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&transfer);
-            finish(transfer, code);
-        }
-    }
-}
-
-static void act(struct http_fetcher *fetcher, curl_socket_t fd, int events)
-{
-    int running = 0;
-    curl_multi_socket_action(fetcher->multi, fd, events, &running);
-    collect_done(fetcher);
-}
-
-struct socket_watch {
-    struct http_fetcher *fetcher;
-    struct loop_watch *watch;
-    curl_socket_t fd;
-};
-
-static void on_socket_event(void *arg, unsigned events)
-{
-    struct socket_watch *socket_watch = arg;
-    int mask =
-        (events & LOOP_READ ? CURL_CSELECT_IN : 0) | (events & LOOP_WRITE ? CURL_CSELECT_OUT : 0);
-    act(socket_watch->fetcher, socket_watch->fd, mask);
-}
-
-static int on_socket_interest(CURL *easy, curl_socket_t fd, int what, void *arg, void *known)
-{
-    struct http_fetcher *fetcher = arg;
-    struct socket_watch *socket_watch = known;
-    (void)easy;
-    if (what == CURL_POLL_REMOVE) {
-        if (socket_watch) {
-            loop_watch_free(&socket_watch->watch);
-            mem_free(socket_watch);
-            curl_multi_assign(fetcher->multi, fd, NULL);
-        }
-        return 0;
-    }
-    if (!socket_watch) {
-        socket_watch = mem_alloc(sizeof *socket_watch);
-        *socket_watch = (struct socket_watch){.fetcher = fetcher, .fd = fd};
-        socket_watch->watch = loop_watch_new(fetcher->loop, fd, on_socket_event, socket_watch);
-        curl_multi_assign(fetcher->multi, fd, socket_watch);
-    }
-    loop_watch_set(socket_watch->watch,
-                   (what & CURL_POLL_IN ? LOOP_READ : 0) | (what & CURL_POLL_OUT ? LOOP_WRITE : 0));
-    return 0;
-}
-
-static void on_timer(void *arg)
-{
-    act(arg, CURL_SOCKET_TIMEOUT, 0);
-}
-
-static int on_timer_interest(CURLM *multi, long timeout_ms, void *arg)
-{
-    struct http_fetcher *fetcher = arg;
-    (void)multi;
-    if (timeout_ms < 0) {
-        loop_timer_stop(fetcher->timer);
-    } else {
-        loop_timer_start(fetcher->timer, timeout_ms);
-    }
-    return 0;
-}
-
-static void task_done(struct transfer *transfer)
-{
-    pthread_mutex_lock(&transfer->mutex);
-    transfer->tasks--;
-    pthread_cond_signal(&transfer->changed);
-    pthread_mutex_unlock(&transfer->mutex);
-}
-
-static void on_start(void *arg)
-{
-    struct transfer *transfer = arg;
-    struct http_fetcher *fetcher = transfer->fetcher;
-    transfer->next = fetcher->transfers;
-    if (transfer->next) {
-        transfer->next->prev = transfer;
-    }
-    fetcher->transfers = transfer;
-    curl_multi_add_handle(fetcher->multi, transfer->easy);
-    if (atomic_load(&fetcher->stopping)) {
-        finish(transfer, CURLE_ABORTED_BY_CALLBACK);
-    }
-    task_done(transfer);
-}
-
-static bool is_done(struct transfer *transfer)
-{
-    pthread_mutex_lock(&transfer->mutex);
-    bool done = transfer->done;
-    pthread_mutex_unlock(&transfer->mutex);
-    return done;
-}
-
-static void on_resume(void *arg)
-{
-    struct transfer *transfer = arg;
-    struct http_fetcher *fetcher = transfer->fetcher;
-    if (!is_done(transfer)) {
-        curl_easy_pause(transfer->easy, CURLPAUSE_CONT);
-        act(fetcher, CURL_SOCKET_TIMEOUT, 0);
-    }
-    task_done(transfer);
-}
-
-static void on_cancel(void *arg)
-{
-    struct transfer *transfer = arg;
-    if (!is_done(transfer)) {
-        finish(transfer, CURLE_ABORTED_BY_CALLBACK);
-    }
-    task_done(transfer);
-}
-
-static void on_stop(void *arg)
-{
-    struct http_fetcher *fetcher = arg;
-    while (fetcher->transfers) {
-        finish(fetcher->transfers, CURLE_ABORTED_BY_CALLBACK);
-    }
-}
 
 static void *run_thread(void *arg)
 {
@@ -394,13 +61,11 @@ static void start(struct http_fetcher *fetcher)
     curl_global_init(CURL_GLOBAL_DEFAULT);
     fetcher->multi = curl_multi_init();
     ASSERT(fetcher->multi);
-    curl_multi_setopt(fetcher->multi, CURLMOPT_SOCKETFUNCTION, on_socket_interest);
-    curl_multi_setopt(fetcher->multi, CURLMOPT_SOCKETDATA, fetcher);
-    curl_multi_setopt(fetcher->multi, CURLMOPT_TIMERFUNCTION, on_timer_interest);
-    curl_multi_setopt(fetcher->multi, CURLMOPT_TIMERDATA, fetcher);
+    http_fetcher_set_multi(fetcher);
     curl_multi_setopt(fetcher->multi, CURLMOPT_MAXCONNECTS, connections);
     fetcher->loop = loop_new();
-    fetcher->timer = loop_timer_new(fetcher->loop, on_timer, fetcher);
+    fetcher->timer = loop_timer_new(fetcher->loop, http_fetcher_on_timer, fetcher);
+    fetcher->dns = http_dns_new(fetcher->loop, fetcher->config.dns_server);
     sigemptyset(&pipe);
     sigaddset(&pipe, SIGPIPE);
     pthread_sigmask(SIG_BLOCK, &pipe, &old);
@@ -429,7 +94,6 @@ struct err http_fetcher_new(const struct http_fetch_config *config,
         return err;
     }
     fetcher->hosts = http_hosts_new(config->hosts_file);
-    fetcher->dns = http_dns_new(config->dns_server);
     start(fetcher);
     *fetcher_out = fetcher;
     return OK;
@@ -438,7 +102,7 @@ struct err http_fetcher_new(const struct http_fetch_config *config,
 void http_fetcher_stop(struct http_fetcher *fetcher)
 {
     if (!atomic_exchange(&fetcher->stopping, true)) {
-        fetcher->stop_task = (struct loop_task){.fn = on_stop, .arg = fetcher};
+        fetcher->stop_task = (struct loop_task){.fn = http_fetcher_on_stop, .arg = fetcher};
         loop_post(fetcher->loop, &fetcher->stop_task);
     }
 }
@@ -453,10 +117,10 @@ void http_fetcher_free(struct http_fetcher **pointer)
     loop_stop(fetcher->loop);
     pthread_join(fetcher->thread, NULL);
     curl_multi_cleanup(fetcher->multi); /* closes kept connections: their watches go first */
+    http_dns_free(&fetcher->dns);
     loop_timer_free(&fetcher->timer);
     loop_free(&fetcher->loop);
     curl_global_cleanup();
-    http_dns_free(&fetcher->dns);
     http_hosts_free(&fetcher->hosts);
     http_authorities_deinit(&fetcher->authorities);
     arena_free(&fetcher->arena);
@@ -464,16 +128,52 @@ void http_fetcher_free(struct http_fetcher **pointer)
     *pointer = NULL;
 }
 
-struct err http_fetch_find_srv(struct http_fetcher *fetcher, struct ctx *ctx, struct slice service,
-                               struct slice host, struct http_dns_srvs *srvs_out)
+bool http_fetch_knows(struct http_fetcher *fetcher, struct arena *arena,
+                      const struct http_fetch_question *question,
+                      struct http_dns_answer *answer_out)
 {
     struct slice found[HTTP_HOSTS_ADDRESSES_MAX];
-    *srvs_out = (struct http_dns_srvs){0};
-    if (http_hosts_find(fetcher->hosts, ctx->arena, host, found)) {
-        return OK;
+    struct http_address literal;
+    *answer_out = (struct http_dns_answer){0};
+    bool is_named = http_hosts_find(fetcher->hosts, arena, question->name, found) != 0;
+    if (question->kind == HTTP_DNS_SRV) {
+        return is_named;
     }
-    struct slice parts = arena_concat(ctx->arena, service, LIT("."));
-    return http_dns_find_srv(fetcher->dns, ctx, arena_concat(ctx->arena, parts, host), srvs_out);
+    for (size_t i = 0; i < fetcher->config.override_count && !is_named; i++) {
+        is_named = slice_eq_nocase(fetcher->config.overrides[i].host, question->name);
+    }
+    answer_out->is_needless =
+        is_named || fetcher->config.proxy.len || http_url_is_literal(question->name, &literal);
+    return answer_out->is_needless ||
+           http_dns_find_kept(fetcher->dns, arena, question->name, &answer_out->addresses);
+}
+
+static struct slice dns_name(struct arena *arena, const struct http_fetch_question *question)
+{
+    if (question->kind != HTTP_DNS_SRV) {
+        return question->name;
+    }
+    return arena_concat(arena, arena_concat(arena, question->service, LIT(".")), question->name);
+}
+
+void http_fetch_ask(struct http_fetcher *fetcher, struct arena *arena,
+                    const struct http_fetch_question *question, http_dns_done_fn done, void *arg)
+{
+    http_dns_ask(fetcher->dns, question->kind, dns_name(arena, question), done, arg);
+}
+
+struct http_dns_answer http_fetch_find(struct http_fetcher *fetcher, struct ctx *ctx,
+                                       const struct http_fetch_question *question)
+{
+    struct http_dns_answer answer;
+    if (http_fetch_knows(fetcher, ctx->arena, question, &answer)) {
+        return answer;
+    }
+    struct slice name = dns_name(ctx->arena, question);
+    answer.err = question->kind == HTTP_DNS_SRV
+                     ? http_dns_find_srv(fetcher->dns, ctx, name, &answer.srvs)
+                     : http_dns_find_addresses(fetcher->dns, ctx, name, &answer.addresses);
+    return answer;
 }
 
 /* --- the call --- */
@@ -502,7 +202,10 @@ static void set_addresses(struct transfer *transfer, struct ctx *ctx, struct sli
     for (size_t i = 0; i < count; i++) {
         allow_named(transfer, found[i]);
     }
-    if (count == 0 && !http_url_is_literal(host, &literal)) {
+    if (count == 0 && request->address_count) {
+        count = request->address_count < COUNT_OF(found) ? request->address_count : COUNT_OF(found);
+        memcpy(found, request->addresses, count * sizeof *found);
+    } else if (count == 0 && !http_url_is_literal(host, &literal)) {
         count = http_dns_choose(transfer->fetcher->dns, ctx, host, found, COUNT_OF(found));
     }
     if (count == 0) {
@@ -597,20 +300,6 @@ static void set_trust(struct transfer *transfer)
                      config->user_agent.len ? config->user_agent.ptr : "Myelin");
 }
 
-static void set_callbacks(struct transfer *transfer)
-{
-    CURL *easy = transfer->easy;
-    curl_easy_setopt(easy, CURLOPT_PRIVATE, transfer);
-    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
-    curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer);
-    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
-    curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer);
-    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
-    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, transfer);
-    curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, before_request);
-    curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer);
-}
-
 static int64_t timeout_of(struct ctx *ctx, const struct http_fetch_request *request)
 {
     int64_t timeout_ms = request->timeout_ms ? request->timeout_ms : TIMEOUT_MS_DEFAULT;
@@ -626,14 +315,15 @@ static void set_options(struct transfer *transfer, struct ctx *ctx, int64_t time
     const struct http_fetch_request *request = transfer->request;
     CURL *easy = transfer->easy;
     bool secure = (request->flags & HTTP_FETCH_HTTPS_ONLY) != 0;
-    long connect_ms = timeout_ms < CONNECT_TIMEOUT_MS ? (long)timeout_ms : CONNECT_TIMEOUT_MS;
+    int64_t connect_ms = request->connect_ms ? request->connect_ms : CONNECT_TIMEOUT_MS;
+    connect_ms = timeout_ms < connect_ms ? timeout_ms : connect_ms;
     curl_easy_setopt(easy, CURLOPT_URL, arena_cstr(ctx->arena, request->url));
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, secure ? "https" : "http,https");
     curl_easy_setopt(easy, CURLOPT_REDIR_PROTOCOLS_STR, secure ? "https" : "http,https");
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, request->redirects_max ? 1L : 0L);
     curl_easy_setopt(easy, CURLOPT_MAXREDIRS, (long)request->redirects_max);
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
-    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, connect_ms);
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)connect_ms);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "");
     transfer->any_address = (request->flags & HTTP_FETCH_ANY_ADDRESS) != 0;
@@ -641,7 +331,7 @@ static void set_options(struct transfer *transfer, struct ctx *ctx, int64_t time
     set_headers(transfer, ctx->arena);
     set_method(transfer, ctx->arena);
     set_trust(transfer);
-    set_callbacks(transfer);
+    http_transfer_set_callbacks(transfer);
 }
 
 /* Posts with the mutex held. */
@@ -658,7 +348,7 @@ static struct err consume(struct transfer *transfer, struct buf *body)
     const struct http_fetch_request *request = transfer->request;
     struct err err = OK;
     pthread_mutex_lock(&transfer->mutex);
-    post(transfer, &transfer->start_task, on_start);
+    post(transfer, &transfer->start_task, http_transfer_on_start);
     while (transfer->queue.len || !transfer->done || transfer->tasks) {
         if (!transfer->queue.len) {
             pthread_cond_wait(&transfer->changed, &transfer->mutex);
@@ -669,7 +359,7 @@ static struct err consume(struct transfer *transfer, struct buf *body)
         buf_init(&transfer->queue, SIZE_MAX / 2);
         if (transfer->paused) {
             transfer->paused = false;
-            post(transfer, &transfer->resume_task, on_resume);
+            post(transfer, &transfer->resume_task, http_transfer_on_resume);
         }
         pthread_mutex_unlock(&transfer->mutex);
         if (!err.code && request->sink && success) {
@@ -681,7 +371,7 @@ static struct err consume(struct transfer *transfer, struct buf *body)
         pthread_mutex_lock(&transfer->mutex);
         if (err.code && !transfer->cancelled) {
             transfer->cancelled = true;
-            post(transfer, &transfer->cancel_task, on_cancel);
+            post(transfer, &transfer->cancel_task, http_transfer_on_cancel);
         }
     }
     pthread_mutex_unlock(&transfer->mutex);
@@ -744,47 +434,103 @@ static bool is_clean(const struct http_fetch_request *request)
     return slice_find(request->url, '\0') == request->url.len;
 }
 
-struct err http_fetch(struct http_fetcher *fetcher, struct ctx *ctx,
-                      const struct http_fetch_request *request, struct http_fetch_reply *reply_out)
+/* A transfer that may be started; to be ended in any case when there is no error. */
+static struct err begin(struct transfer *transfer, struct ctx *ctx)
 {
-    int64_t timeout_ms = timeout_of(ctx, request);
-    struct transfer transfer = {.fetcher = fetcher, .request = request};
-    struct buf body;
-    *reply_out = (struct http_fetch_reply){0};
-    if (atomic_load(&fetcher->stopping)) {
+    int64_t timeout_ms = timeout_of(ctx, transfer->request);
+    if (atomic_load(&transfer->fetcher->stopping)) {
         return err_make(ERR_CANCELLED, "the server stops");
     }
     if (timeout_ms <= 0) {
         return err_make(ERR_TIMEOUT, "the deadline has passed");
     }
-    if (!is_clean(request)) {
+    if (!is_clean(transfer->request)) {
         return err_make(ERR_SYNTAX, "a header or the URL of an outbound request is malformed");
     }
-    transfer.easy = curl_easy_init();
-    ASSERT(transfer.easy);
-    pthread_mutex_init(&transfer.mutex, NULL);
-    pthread_cond_init(&transfer.changed, NULL);
-    buf_init(&transfer.queue, SIZE_MAX / 2);
-    buf_init(&transfer.head, HEADER_BYTES_MAX);
-    buf_init_arena(&body, ctx->arena, SIZE_MAX / 2);
-    set_options(&transfer, ctx, timeout_ms);
-    struct err err = consume(&transfer, &body);
-    err = err.code ? err : result_of(&transfer);
-    stats_add(fetcher->config.stats, STAT_http_fetches_total, 1);
-    parse_head(&transfer, ctx->arena, reply_out);
+    transfer->easy = curl_easy_init();
+    ASSERT(transfer->easy);
+    pthread_mutex_init(&transfer->mutex, NULL);
+    pthread_cond_init(&transfer->changed, NULL);
+    buf_init(&transfer->queue, SIZE_MAX / 2);
+    buf_init(&transfer->head, HEADER_BYTES_MAX);
+    set_options(transfer, ctx, timeout_ms);
+    return OK;
+}
+
+static struct err end(struct transfer *transfer, struct arena *arena, struct err err,
+                      struct http_fetch_reply *reply)
+{
+    struct stats *stats = transfer->fetcher->config.stats;
+    err = err.code ? err : result_of(transfer);
+    stats_add(stats, STAT_http_fetches_total, 1);
+    parse_head(transfer, arena, reply);
     if (err.code) {
-        stats_add(fetcher->config.stats, STAT_http_fetch_failures_total, 1);
-    } else {
-        reply_out->body = buf_slice(&body);
+        stats_add(stats, STAT_http_fetch_failures_total, 1);
     }
-    curl_easy_cleanup(transfer.easy);
-    curl_slist_free_all(transfer.headers);
-    curl_slist_free_all(transfer.connect_to);
-    curl_slist_free_all(transfer.resolved);
-    buf_deinit(&transfer.queue);
-    buf_deinit(&transfer.head);
-    pthread_cond_destroy(&transfer.changed);
-    pthread_mutex_destroy(&transfer.mutex);
+    curl_easy_cleanup(transfer->easy);
+    curl_slist_free_all(transfer->headers);
+    curl_slist_free_all(transfer->connect_to);
+    curl_slist_free_all(transfer->resolved);
+    buf_deinit(&transfer->queue);
+    buf_deinit(&transfer->head);
+    pthread_cond_destroy(&transfer->changed);
+    pthread_mutex_destroy(&transfer->mutex);
+    return err;
+}
+
+struct err http_fetch(struct http_fetcher *fetcher, struct ctx *ctx,
+                      const struct http_fetch_request *request, struct http_fetch_reply *reply_out)
+{
+    struct transfer transfer = {.fetcher = fetcher, .request = request};
+    struct buf body;
+    *reply_out = (struct http_fetch_reply){0};
+    TRY(begin(&transfer, ctx));
+    buf_init_arena(&body, ctx->arena, SIZE_MAX / 2);
+    struct err err = end(&transfer, ctx->arena, consume(&transfer, &body), reply_out);
+    reply_out->body = err.code ? reply_out->body : buf_slice(&body);
+    return err;
+}
+
+/* --- requests that nobody waits for --- */
+
+struct http_fetching {
+    struct transfer transfer;
+};
+
+struct err http_fetch_start(struct http_fetcher *fetcher, struct ctx *ctx,
+                            const struct http_fetch_request *request,
+                            const struct http_fetch_watcher *watcher,
+                            struct http_fetching **fetching_out)
+{
+    struct http_fetching *fetching = mem_alloc(sizeof *fetching);
+    struct transfer *transfer = &fetching->transfer;
+    transfer->fetcher = fetcher;
+    transfer->request = request;
+    transfer->on_begun = watcher->on_start;
+    transfer->on_done = watcher->on_done;
+    transfer->on_done_arg = watcher->arg;
+    struct err err = begin(transfer, ctx);
+    if (err.code) {
+        mem_free(fetching);
+        return err;
+    }
+    curl_easy_setopt(transfer->easy, CURLOPT_BUFFERSIZE, (long)UNWATCHED_BUFFER_BYTES);
+    *fetching_out = fetching; /* the watcher may be told before this returns */
+    pthread_mutex_lock(&transfer->mutex);
+    post(transfer, &transfer->start_task, http_transfer_on_start);
+    pthread_mutex_unlock(&transfer->mutex);
+    return OK;
+}
+
+struct err http_fetch_end(struct http_fetching **pointer, struct arena *arena,
+                          struct http_fetch_reply *reply_out)
+{
+    struct http_fetching *fetching = *pointer;
+    *reply_out = (struct http_fetch_reply){0};
+    reply_out->body = arena_copy(arena, buf_slice(&fetching->transfer.queue));
+    struct err err = end(&fetching->transfer, arena, OK, reply_out);
+    mem_free(fetching);
+    *pointer = NULL;
     return err;
 }
 

@@ -1,7 +1,9 @@
-/* Outbound HTTP(S): plain blocking calls for jobs of the slow pool, carried out by one loop. The
- * only user of libcurl. Addresses are checked after name resolution and again on each reused
- * connection: without HTTP_FETCH_ANY_ADDRESS only public ones are reached. */
+/* Outbound HTTP(S), carried out by one loop: plain blocking calls for jobs of the slow pool, and
+ * requests that hold no thread. The only user of libcurl. Addresses are checked after name
+ * resolution and again on each reused connection: without HTTP_FETCH_ANY_ADDRESS only public ones
+ * are reached. */
 #pragma once
+#include "homeserver/http/dns.h"
 #include "homeserver/http/http.h"
 
 struct http_fetcher;
@@ -44,10 +46,15 @@ struct http_fetch_request {
     size_t header_count;
     struct slice body;       /* sent when ptr is set, even if empty */
     struct slice connect_to; /* "host:port" to connect to instead of the URL's; empty = none */
-    int64_t timeout_ms;      /* of the whole request; 0 = 30 s; the deadline of ctx cuts it short */
-    size_t body_bytes_max;   /* of the answer; 0 = 16 MiB */
-    int redirects_max;       /* followed; 0 = none */
-    uint32_t flags;          /* enum http_fetch_flag */
+    /* Of the host that is connected to, when they are known already; DNS is not asked then. They
+     * are checked like any other. */
+    const struct slice *addresses;
+    size_t address_count;
+    int64_t connect_ms;    /* of the connection; 0 = 10 s */
+    int64_t timeout_ms;    /* of the whole request; 0 = 30 s; the deadline of ctx cuts it short */
+    size_t body_bytes_max; /* of the answer; 0 = 16 MiB */
+    int redirects_max;     /* followed; 0 = none */
+    uint32_t flags;        /* enum http_fetch_flag */
     /* Takes the answer's body in pieces on the calling thread; NULL: it is collected in the arena.
      * An error ends the request. Statuses other than 2xx are not given to it but collected. */
     struct err (*sink)(void *arg, struct slice bytes);
@@ -70,11 +77,22 @@ void http_fetcher_stop(struct http_fetcher *fetcher);
 /* After the last caller has returned. */
 void http_fetcher_free(struct http_fetcher **fetcher);
 
-struct http_dns_srvs;
-/* SRV records of "<service>.<host>", such as "_matrix._tcp" and "example.org": none when the hosts
- * file has the host, which goes before DNS. As http_dns_find_srv. */
-struct err http_fetch_find_srv(struct http_fetcher *fetcher, struct ctx *ctx, struct slice service,
-                               struct slice host, struct http_dns_srvs *srvs_out) MUST_USE;
+/* SRV records of "<service>.<name>", such as "_matrix._tcp" and "example.org": none when the hosts
+ * file has the name, which goes before DNS. Or the addresses of a name: none when the fetcher
+ * needs none to reach it (it is one, or the operator says where it is). */
+struct http_fetch_question {
+    enum http_dns_kind kind;
+    struct slice service, name;
+};
+struct http_dns_answer http_fetch_find(struct http_fetcher *fetcher, struct ctx *ctx,
+                                       const struct http_fetch_question *question);
+/* What is known without asking. */
+bool http_fetch_knows(struct http_fetcher *fetcher, struct arena *arena,
+                      const struct http_fetch_question *question,
+                      struct http_dns_answer *answer_out);
+/* As http_dns_ask. */
+void http_fetch_ask(struct http_fetcher *fetcher, struct arena *arena,
+                    const struct http_fetch_question *question, http_dns_done_fn done, void *arg);
 
 /* Blocks until the answer is there; any HTTP status is a success. ERR_TIMEOUT, ERR_LIMIT (answer
  * too large), ERR_CANCELLED, ERR_UNAVAILABLE (not reachable, TLS refused, address not allowed), or
@@ -82,5 +100,22 @@ struct err http_fetch_find_srv(struct http_fetcher *fetcher, struct ctx *ctx, st
 struct err http_fetch(struct http_fetcher *fetcher, struct ctx *ctx,
                       const struct http_fetch_request *request,
                       struct http_fetch_reply *reply_out) MUST_USE;
+
+/* The same without waiting: `on_done` is called once, on the fetcher's thread, when there is a
+ * result, perhaps before this returns; then http_fetch_end must be called, on any other thread. The
+ * request and what it points to stay until then; no sink. Nothing follows an error. */
+struct http_fetching;
+struct http_fetch_watcher {
+    void (*on_start)(void *arg); /* on the same thread, before; NULL = nobody cares */
+    void (*on_done)(void *arg);  /* short */
+    void *arg;
+};
+struct err http_fetch_start(struct http_fetcher *fetcher, struct ctx *ctx,
+                            const struct http_fetch_request *request,
+                            const struct http_fetch_watcher *watcher,
+                            struct http_fetching **fetching_out) MUST_USE;
+struct err http_fetch_end(struct http_fetching **fetching, struct arena *arena,
+                          struct http_fetch_reply *reply_out) MUST_USE;
+
 /* The first header of this name; `.ptr == NULL` when absent. */
 struct slice http_fetch_header(const struct http_fetch_reply *reply, struct slice name);

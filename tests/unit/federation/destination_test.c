@@ -85,16 +85,15 @@ static struct err on_srv(struct fed_world *world, struct slice service, struct s
 
 static struct slice resolve(const char *server)
 {
-    struct fed_target targets[FED_TARGETS_MAX];
-    size_t count = 0;
+    struct fed_finding finding = {.server = slice_of(server)};
     struct buf text;
     buf_init_arena(&text, fw.world.ctx.arena, 4096);
-    struct err err = fed_destination_find(fw.fed, &fw.world.ctx, slice_of(server), targets, &count);
-    for (size_t i = 0; i < count && !err.code; i++) {
+    struct err err = fed_destination_find(fw.fed, &fw.world.ctx, &finding);
+    for (size_t i = 0; i < finding.count && !err.code; i++) {
         buf_add(&text, i ? LIT(" ") : LIT(""));
-        buf_add(&text, targets[i].authority);
+        buf_add(&text, finding.targets[i].authority);
         buf_add(&text, LIT(">"));
-        buf_add(&text, targets[i].connect_to);
+        buf_add(&text, finding.targets[i].connect_to);
     }
     return buf_slice(&text);
 }

@@ -109,6 +109,15 @@ static struct err deliver(void *arg, struct ctx *ctx, const struct outbox_letter
     return status ? OK : err_make(ERR_UNAVAILABLE, "nobody answers");
 }
 
+static void send_off(void *arg, struct ctx *ctx, const struct outbox_letter *letter,
+                     const struct outbox_receipt *receipt)
+{
+    struct fed_answer answer = {0};
+    receipt->started(receipt->arg);
+    struct err err = deliver(arg, ctx, letter, &answer);
+    receipt->fn(receipt->arg, ctx, err, &answer);
+}
+
 static bool never_down(void *arg, struct slice server, int64_t *until_out)
 {
     (void)arg;
@@ -119,7 +128,7 @@ static bool never_down(void *arg, struct slice server, int64_t *until_out)
 
 static void open_outbox(void)
 {
-    struct outbox_port port = {.send = deliver, .is_down = never_down, .acl = fed_acl_allows};
+    struct outbox_port port = {.send = send_off, .is_down = never_down, .acl = fed_acl_allows};
     assert_int_equal(outbox_new(&h.hs, &port, &outbox).code, 0);
     assert_int_equal(outbox_start(outbox).code, 0);
 }

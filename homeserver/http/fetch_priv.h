@@ -1,0 +1,67 @@
+/* Inside of fetch.c and fetch_loop.c, the only users of libcurl. */
+#pragma once
+#include "homeserver/base/loop.h"
+#include "homeserver/http/authorities.h"
+#include "homeserver/http/cidr.h"
+#include "homeserver/http/dns.h"
+#include "homeserver/http/fetch.h"
+#include "homeserver/http/hosts.h"
+
+#include <curl/curl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum { HTTP_FETCH_BODY_DEFAULT = 1 << 24 };
+
+struct http_fetcher {
+    struct http_fetch_config config; /* slices in the arena */
+    struct arena *arena;
+    struct http_cidr *allow, *deny;
+    struct http_hosts *hosts;
+    struct http_dns *dns;
+    struct http_authorities authorities;
+    struct loop *loop;
+    struct loop_timer *timer;
+    CURLM *multi;
+    pthread_t thread;
+    struct transfer *transfers; /* running, of the loop */
+    struct loop_task stop_task;
+    _Atomic bool stopping;
+};
+
+/* One request; lives on the caller's stack until the loop has let go of it, or, when nobody waits
+ * for it, inside a struct http_fetching. */
+struct transfer {
+    struct http_fetcher *fetcher;
+    const struct http_fetch_request *request;
+    struct transfer *next, *prev;
+    CURL *easy;
+    struct curl_slist *headers, *connect_to, *resolved;
+    struct loop_task start_task, resume_task, cancel_task;
+    void (*on_begun)(void *arg);
+    void (*on_done)(void *arg); /* NULL: a caller takes the body's pieces as they come */
+    void *on_done_arg;
+    struct buf head; /* header lines of the last answer */
+    size_t received;
+    bool any_address;
+    struct http_address named[HTTP_HOSTS_ADDRESSES_MAX]; /* the operator says where the host is */
+    size_t named_count;
+    bool denied, distrusted, too_large; /* why the transfer was broken off */
+    /* protected by mutex (leaf lock) */
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    struct buf queue;
+    unsigned tasks; /* posted to the loop and not yet run */
+    CURLcode code;
+    bool success; /* the status is 2xx */
+    bool paused, cancelled, done;
+};
+
+/* --- fetch_loop.c --- */
+void http_transfer_set_callbacks(struct transfer *transfer);
+void http_transfer_on_start(void *transfer);
+void http_transfer_on_resume(void *transfer);
+void http_transfer_on_cancel(void *transfer);
+void http_fetcher_on_stop(void *fetcher);
+void http_fetcher_set_multi(struct http_fetcher *fetcher);
+void http_fetcher_on_timer(void *fetcher);
