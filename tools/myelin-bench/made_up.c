@@ -3,6 +3,7 @@
 #include "crypto/base64.h"
 #include "homeserver/base/mem.h"
 #include "homeserver/http/server.h"
+#include "tools/myelin-bench/names.h"
 
 #include <netinet/in.h>
 #include <pthread.h>
@@ -11,10 +12,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { LIVING, REFUSING, SILENT, GROUPS };
+enum { LIVING, REFUSING, SILENT, GROUPS, DNS_PORT = GROUPS };
 enum {
     NAME_BYTES = 48,
-    NAMES_A_NET = 250,
     THREADS = 4,
     QUEUE_MAX = 100000,
     CONNECTIONS = 20000,
@@ -32,6 +32,7 @@ struct made_up {
     struct now now;
     struct log *log;
     struct workers *workers;
+    struct names *dns;
     struct http_server *servers[GROUPS];
     int silent_fd;
     pthread_mutex_t mutex; /* guards the rest; a leaf */
@@ -39,7 +40,7 @@ struct made_up {
     size_t text_len;
     bool has[MADE_UP_MAX];
     size_t arrived;
-    int64_t last_us;
+    int64_t arrivals[MADE_UP_MAX];
     uint64_t transactions;
 };
 
@@ -107,12 +108,16 @@ static struct err answer_keys(void *app, struct ctx *ctx, const struct http_requ
     return OK;
 }
 
-/* The place of 127.1.X.Y:PORT among the names. */
+/* The place of 127.1.X.Y:PORT or dI.made-up.test:PORT among the names. */
 static size_t index_of(const struct made_up *made_up, struct slice host)
 {
     struct slice part, rest = host;
     uint64_t net = 0, low = 0;
     rest = slice_cut(rest, '.', &part);
+    if (slice_has_prefix(part, LIT("d"))) {
+        bool is_number = slice_parse_u64(slice_from(part, 1), &low);
+        return is_number && low < made_up->count ? (size_t)low : made_up->count;
+    }
     rest = slice_cut(rest, '.', &part);
     rest = slice_cut(rest, '.', &part);
     slice_cut(rest, ':', &rest);
@@ -133,8 +138,7 @@ static struct err answer_transaction(void *app, struct ctx *ctx, const struct ht
     if (index < made_up->count && made_up->text_len > 0 && !made_up->has[index] &&
         slice_contains(request->body, (struct slice){made_up->text, made_up->text_len})) {
         made_up->has[index] = true;
-        made_up->arrived++;
-        made_up->last_us = now_us;
+        made_up->arrivals[made_up->arrived++] = now_us;
     }
     pthread_mutex_unlock(&made_up->mutex);
     buf_add(&reply->body, LIT("{\"pdus\":{}}"));
@@ -193,8 +197,16 @@ struct err made_up_new(const struct made_up_config *config, struct made_up **mad
     made_up->names = mem_alloc(config->count * sizeof *made_up->names);
     pthread_mutex_init(&made_up->mutex, NULL);
     for (size_t i = 0; i < config->count; i++) {
-        snprintf(made_up->names[i], NAME_BYTES, "127.1.%zu.%zu:%zu", i / NAMES_A_NET,
-                 i % NAMES_A_NET + 1, config->port + group_of(i));
+        if (config->naming == MADE_UP_BY_NAME) {
+            snprintf(made_up->names[i], NAME_BYTES, "d%zu.made-up.test:%zu", i,
+                     config->port + group_of(i));
+        } else {
+            snprintf(made_up->names[i], NAME_BYTES, "127.1.%zu.%zu:%zu", i / NAMES_A_NET,
+                     i % NAMES_A_NET + 1, config->port + group_of(i));
+        }
+    }
+    if (config->naming == MADE_UP_BY_NAME) {
+        TRY(names_new((uint16_t)(config->port + DNS_PORT), &made_up->dns));
     }
     for (size_t i = 0; i < GROUPS; i++) {
         TRY(open_group(made_up, config, i));
@@ -222,6 +234,7 @@ void made_up_free(struct made_up **made_up)
     if (old->silent_fd >= 0) {
         close(old->silent_fd);
     }
+    names_free(&old->dns);
     workers_free(&old->workers);
     log_free(&old->log);
     pthread_mutex_destroy(&old->mutex);
@@ -261,9 +274,14 @@ size_t made_up_arrived(struct made_up *made_up, int64_t *last_us_out)
 {
     pthread_mutex_lock(&made_up->mutex);
     size_t arrived = made_up->arrived;
-    *last_us_out = made_up->last_us;
+    *last_us_out = arrived ? made_up->arrivals[arrived - 1] : 0;
     pthread_mutex_unlock(&made_up->mutex);
     return arrived;
+}
+
+const int64_t *made_up_arrivals(const struct made_up *made_up)
+{
+    return made_up->arrivals;
 }
 
 uint64_t made_up_transactions(struct made_up *made_up)

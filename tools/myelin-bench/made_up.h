@@ -1,17 +1,21 @@
-/* Servers that this program plays: many names on the addresses 127.1.X.Y, all with one signing key,
- * which publish that key and take transactions in. Half of them can be made to die, each other one
- * of those so that its connections are refused, and so that they are never answered. */
+/* Servers that this program plays: many names, all with one signing key, which publish that key and
+ * take transactions in. Half of them can be made to die, each other one of those so that its
+ * connections are refused, and so that they are never answered. They are named by the addresses
+ * 127.1.0.1 and so on, or, as many as there may be, dI.made-up.test, which a DNS server of this
+ * program's tells. */
 #pragma once
 #include "crypto/json_sign.h"
 
-enum { MADE_UP_MAX = 1000 };
+enum { MADE_UP_MAX = 10000 };
+enum made_up_naming { MADE_UP_BY_ADDRESS, MADE_UP_BY_NAME };
 
 struct made_up;
 
 struct made_up_config {
     struct slice certificate, key; /* PEM files, for all addresses */
-    uint16_t port;                 /* the first of three */
+    uint16_t port;                 /* the first of four; the last is for DNS */
     size_t count;                  /* at most MADE_UP_MAX */
+    enum made_up_naming naming;
 };
 
 struct err made_up_new(const struct made_up_config *config, struct made_up **made_up_out) MUST_USE;
@@ -30,5 +34,7 @@ struct err made_up_kill_half(struct made_up *made_up) MUST_USE;
 void made_up_expect(struct made_up *made_up, struct slice text);
 /* How many living servers have it, and when the last of these got it (monotonic us). */
 size_t made_up_arrived(struct made_up *made_up, int64_t *last_us_out);
+/* When each got it, in order of arrival; as many as have arrived. */
+const int64_t *made_up_arrivals(const struct made_up *made_up);
 /* Transactions taken in so far. */
 uint64_t made_up_transactions(struct made_up *made_up);

@@ -1,6 +1,7 @@
 /* myelin-bench: measures any Matrix homeserver, and a second one beside it in the same run. */
 #include "homeserver/base/mem.h"
 #include "tools/myelin-bench/probe.h"
+#include "tools/myelin-bench/made_up.h"
 #include "tools/myelin-bench/rows.h"
 
 #include <getopt.h>
@@ -36,7 +37,7 @@ static const struct row ROWS[] = {
     {"fed-join", row_fed_join, FEDERATED, "joining a small room of the other server"},
     {"fed-join-large", row_fed_join_large, FEDERATED, "joining a room of 50,000 members"},
     {"fed-destinations", row_fed_destinations, FEDERATED,
-     "one message to 1,000 servers, half of them dead (needs --made-up)"},
+     "one message to many servers, half of them dead (needs --made-up)"},
     {"million", row_million, IN_FULL, "start with 1,000,000 events (needs --start)"},
 };
 
@@ -61,8 +62,8 @@ static const char USAGE[] =
     "  --compare-beside URL[,PID]  and one that federates with the second\n"
     "  --members N             of the large federated room (default 50000; second server 1000)\n"
     "  --destinations N        made-up servers (default 1000; second server 50)\n"
-    "  --made-up CERTIFICATE,KEY,PORT  TLS of those, for 127.1.0.1 to 127.1.3.250, and the first\n"
-    "                          of three ports (see tools/bench-federation)\n"
+    "  --made-up CERTIFICATE,KEY,PORT  TLS of those, for *.made-up.test and 127.1.0.1 to .50, and\n"
+    "                          the first of four ports (see tools/bench-federation)\n"
     "  --full                  the large counts too\n"
     "  --scratch DIR           folder for the rows without a server (default /tmp)\n"
     "  --json                  one JSON object a line instead of the table\n"
@@ -192,7 +193,7 @@ static bool set_federation_option(struct command *command, int option)
         return command->options.members > 0;
     case OPTION_DESTINATIONS:
         command->options.destinations = strtoul(optarg, NULL, 10);
-        return command->options.destinations >= 4 && command->options.destinations <= 1000;
+        return command->options.destinations >= 4 && command->options.destinations <= MADE_UP_MAX;
     case OPTION_MADE_UP:
         return set_made_up(&command->options, optarg);
     default:
