@@ -284,6 +284,27 @@ struct err hs_account_data_since(struct hs *hs, struct ctx *ctx, uint64_t user, 
     return OK;
 }
 
+struct err hs_account_data_of_room(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t room,
+                                   uint64_t upto, struct account_data *data_out)
+{
+    struct store_rows rows;
+    struct account_data data = {0};
+    struct store_range range = {.from = key_u64(ctx, USER_ROW_DATA, room),
+                                .to = key_u64(ctx, USER_ROW_DATA, room + 1)};
+    TRY(store_read_range(hs->store, ctx, user_object(ctx, user), range, &rows));
+    data.items = arena_array(ctx->arena, rows.count + 1, sizeof *data.items);
+    for (size_t i = 0; i < rows.count; i++) {
+        bool found = false;
+        TRY(read_datum(hs, ctx, user, rows.rows[i].key, &data.items[data.count], &found));
+        data.count += found && data.items[data.count].pos <= upto ? 1 : 0;
+    }
+    if (room == 0) {
+        TRY(complete_rules(hs, ctx, user, 0, &data));
+    }
+    *data_out = data;
+    return OK;
+}
+
 /* --- ignored users --- */
 
 static struct err read_ignored(struct hs *hs, struct ctx *ctx, uint64_t user,

@@ -43,6 +43,9 @@ struct err hs_account_data_get(struct hs *hs, struct ctx *ctx, uint64_t user, ui
  * m.push_rules and m.tag are account data like any other here. */
 struct err hs_account_data_since(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t since,
                                  uint64_t upto, struct account_data *data_out) MUST_USE;
+/* All of one room (0 = global) that was set up to `upto`. */
+struct err hs_account_data_of_room(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t room,
+                                   uint64_t upto, struct account_data *data_out) MUST_USE;
 
 /* Whether `user` ignores `other` (m.ignored_user_list, cached). */
 struct err hs_is_ignored(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice other_user_id,

@@ -84,12 +84,41 @@ static struct err read_keys(struct hs *hs, struct ctx *ctx, struct room *room,
     return store_read_range(hs->store, ctx, room_object(ctx, room->number), range, rows_out);
 }
 
+/* Right behind all pairs of a type whose pair with the empty key this is. */
+static struct slice behind_type(struct ctx *ctx, struct slice first_pair)
+{
+    struct slice behind = arena_copy(ctx->arena, first_pair);
+    ((char *)(uintptr_t)behind.ptr)[behind.len - 1] = '\1';
+    return behind;
+}
+
+struct err hs_state_keys_of_type(struct hs *hs, struct ctx *ctx, struct room *room,
+                                 struct slice type, uint64_t **keys_out, size_t *count_out)
+{
+    struct slice first = state_pair(ctx, type, LIT(""));
+    struct store_rows rows;
+    struct store_range range = {.from = key_bytes(ctx, ROOM_KEY_STATE_KEY, first),
+                                .to = key_bytes(ctx, ROOM_KEY_STATE_KEY, behind_type(ctx, first))};
+    *count_out = 0;
+    *keys_out = NULL;
+    if (first.len > STORE_KEY_BYTES_MAX - 1) {
+        return OK;
+    }
+    TRY(read_keys(hs, ctx, room, range, &rows));
+    *keys_out = arena_array(ctx->arena, rows.count, sizeof **keys_out);
+    for (size_t i = 0; i < rows.count; i++) {
+        struct unpack in = unpack_of(rows.rows[i].value);
+        (*keys_out)[(*count_out)++] = unpack_u64(&in);
+        TRY(unpack_check(&in));
+    }
+    return OK;
+}
+
 struct err hs_state_keys_without_members(struct hs *hs, struct ctx *ctx, struct room *room,
                                          uint64_t **keys_out, size_t *count_out)
 {
     struct slice members = state_pair(ctx, LIT("m.room.member"), LIT(""));
-    struct slice behind = arena_copy(ctx->arena, members);
-    ((char *)(uintptr_t)behind.ptr)[behind.len - 1] = '\1';
+    struct slice behind = behind_type(ctx, members);
     struct store_range ranges[2] = {
         {.from = key_bytes(ctx, ROOM_KEY_STATE_KEY, (struct slice){0}),
          .to = key_bytes(ctx, ROOM_KEY_STATE_KEY, members)},

@@ -293,43 +293,70 @@ static struct err load_extremities(struct hs *hs, struct ctx *ctx, struct room *
     return OK;
 }
 
-/* The newest live row that is in the timeline says all about the head. */
-static struct err load_head(struct hs *hs, struct ctx *ctx, struct room *room)
+/* The newest live row that is in the timeline. */
+struct newest {
+    int64_t number; /* 0 = there is none */
+    int64_t last;   /* newest live row of any kind */
+    struct room_record record;
+};
+
+static struct err find_newest(struct hs *hs, struct ctx *ctx, uint64_t room, size_t page,
+                              struct newest *newest_out)
 {
     struct store_range range = {.from = key_i64(ctx, ROOM_KEY_EVENT, 1),
                                 .to = key_i64(ctx, ROOM_KEY_EVENT, INT64_MAX),
-                                .limit = 64,
+                                .limit = page,
                                 .order = STORE_REVERSE};
+    *newest_out = (struct newest){0};
     for (;;) {
         struct store_rows rows;
-        TRY(store_read_range(hs->store, ctx, room_object(ctx, room->number), range, &rows));
+        TRY(store_read_range(hs->store, ctx, room_object(ctx, room), range, &rows));
         for (size_t i = 0; i < rows.count; i++) {
-            struct room_record record;
             struct unpack key = unpack_of(slice_from(rows.rows[i].key, 1));
             int64_t number = unpack_be_i64(&key);
             int64_t moved = 0;
-            room->next_number = room->next_number ? room->next_number : number + 1;
+            newest_out->last = newest_out->last ? newest_out->last : number;
             if (room_forward_decode(rows.rows[i].value, &moved)) {
                 continue;
             }
-            TRY(room_record_decode(ctx->arena, rows.rows[i].value, &record));
-            if (record.flags & (EVENT_OUTLIER | EVENT_REJECTED | EVENT_SOFT_FAILED)) {
-                continue;
+            TRY(room_record_decode(ctx->arena, rows.rows[i].value, &newest_out->record));
+            if (!(newest_out->record.flags &
+                  (EVENT_OUTLIER | EVENT_REJECTED | EVENT_SOFT_FAILED))) {
+                newest_out->number = number;
+                return OK;
             }
-            bool later = (record.flags & EVENT_LATER) != 0;
-            room->head = (struct room_head){.number = number,
-                                            .pos = later ? record.later_pos : record.pos,
-                                            .root = room_record_root(&record),
-                                            .joined_count = record.joined_count,
-                                            .invited_count = record.invited_count};
-            room->next_key = record.next_key;
-            return load_extremities(hs, ctx, room, &record, number);
         }
         if (rows.count < range.limit) {
             return OK;
         }
         range.to = rows.rows[rows.count - 1].key;
     }
+}
+
+static uint64_t newest_pos(const struct newest *newest)
+{
+    const struct room_record *record = &newest->record;
+    return record->flags & EVENT_LATER ? record->later_pos : record->pos;
+}
+
+/* It says all about the head. */
+static struct err load_head(struct hs *hs, struct ctx *ctx, struct room *room)
+{
+    enum { PAGE = 64 };
+    struct newest newest;
+    TRY(find_newest(hs, ctx, room->number, PAGE, &newest));
+    room->next_number = newest.last ? newest.last + 1 : 0;
+    if (newest.number == 0) {
+        return OK;
+    }
+    const struct room_record *record = &newest.record;
+    room->head = (struct room_head){.number = newest.number,
+                                    .pos = newest_pos(&newest),
+                                    .root = room_record_root(record),
+                                    .joined_count = record->joined_count,
+                                    .invited_count = record->invited_count};
+    room->next_key = record->next_key;
+    return load_extremities(hs, ctx, room, record, newest.number);
 }
 
 static struct err newest_row(struct hs *hs, struct ctx *ctx, const struct room *room,
@@ -588,6 +615,26 @@ uint64_t hs_room_changed_pos(struct room *room)
 {
     struct room_head head = hs_room_head(room);
     return head.pos > head.receipt_pos ? head.pos : head.receipt_pos;
+}
+
+struct err hs_room_active_pos(struct hs *hs, struct ctx *ctx, uint64_t number, uint64_t *pos_out)
+{
+    enum { PAGE = 2 };
+    struct newest newest;
+    pthread_mutex_lock(&hs->rooms->lock);
+    struct room *room = map_get_ptr(hs->rooms->by_number, map_key_u64(&number));
+    if (room) {
+        room->refs++;
+    }
+    pthread_mutex_unlock(&hs->rooms->lock);
+    if (room) {
+        *pos_out = hs_room_head(room).pos;
+        release(hs->rooms, room);
+        return OK;
+    }
+    TRY(find_newest(hs, ctx, number, PAGE, &newest));
+    *pos_out = newest.number ? newest_pos(&newest) : 0;
+    return OK;
 }
 
 void hs_room_set_receipt_pos(struct room *room, uint64_t pos)

@@ -48,6 +48,9 @@ struct room_info hs_room_info(const struct room *room);
 struct room_head hs_room_head(struct room *room);
 /* Newest position in this room of any kind (event, receipt), without loading anything else. */
 uint64_t hs_room_changed_pos(struct room *room);
+/* Position of the newest event of a room, which need not be loaded for it. */
+struct err hs_room_active_pos(struct hs *hs, struct ctx *ctx, uint64_t number,
+                              uint64_t *pos_out) MUST_USE;
 /* Raises the room's newest receipt position. */
 void hs_room_set_receipt_pos(struct room *room, uint64_t pos);
 /* Local users joined now, copied into the arena. */
@@ -159,6 +162,10 @@ struct err hs_state_key_name(struct hs *hs, struct ctx *ctx, struct room *room, 
  * what a client that loads members lazily needs, at a cost that members do not raise. */
 struct err hs_state_keys_without_members(struct hs *hs, struct ctx *ctx, struct room *room,
                                          uint64_t **keys_out, size_t *count_out) MUST_USE;
+/* The same of one type. */
+struct err hs_state_keys_of_type(struct hs *hs, struct ctx *ctx, struct room *room,
+                                 struct slice type, uint64_t **keys_out,
+                                 size_t *count_out) MUST_USE;
 
 /* --- members --- */
 /* A user's membership in a snapshot (root 0: none). */
