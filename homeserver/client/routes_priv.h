@@ -37,6 +37,7 @@ extern const struct http_route_table cs_initial_sync_routes;
 extern const struct http_route_table cs_search_routes;
 extern const struct http_route_table cs_user_directory_routes;
 extern const struct http_route_table cs_sync_routes;
+extern const struct http_route_table cs_sliding_routes;
 extern const struct http_route_table cs_stream_routes;
 extern const struct http_route_table cs_filter_routes;
 extern const struct http_route_table cs_account_data_routes;

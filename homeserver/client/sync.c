@@ -1,13 +1,13 @@
 /* GET /sync. Spec: client-server, "Syncing". */
 #include "homeserver/client/routes_priv.h"
+#include "homeserver/client/sync_priv.h"
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/requester.h"
 #include "homeserver/sync/poll.h"
 
 enum { TIMEOUT_MS_MAX = 5 * 60 * 1000 };
 
-static struct err read_presence(struct ctx *ctx, const struct http_request *http,
-                                enum presence *presence_out)
+struct err cs_sync_presence(struct slice text, enum presence *presence_out)
 {
     static const struct {
         struct slice name;
@@ -15,7 +15,6 @@ static struct err read_presence(struct ctx *ctx, const struct http_request *http
     } names[] = {{{"online", 6}, PRESENCE_ONLINE},
                  {{"offline", 7}, PRESENCE_OFFLINE},
                  {{"unavailable", 11}, PRESENCE_UNAVAILABLE}};
-    struct slice text = http_query_get(ctx, http, LIT("set_presence"));
     *presence_out = PRESENCE_ONLINE;
     for (size_t i = 0; i < COUNT_OF(names); i++) {
         if (slice_eq(text, names[i].name)) {
@@ -46,22 +45,15 @@ static bool may_wait(const struct sync_request *request, const struct sync_answe
     return !answer->news && timeout_ms > 0 && !request->full_state && !request->initial;
 }
 
-/* A client that has the answer to its write finds it in its next sync, though a reply leaves before
- * its change is published: what is under way is waited for, one flush at most, and so are the
- * user's own replies under way, whose changes are held back until then. A poll that may wait
- * is woken instead. */
-static void catch_up(struct hs *hs, const struct sync_request *request, int64_t timeout_ms)
+void cs_sync_catch_up(struct hs *hs, uint64_t user)
 {
     uint64_t newest = positions_newest(hs->positions);
-    bool at_once = timeout_ms <= 0 || request->initial || request->full_state;
-    if (at_once && positions_published(hs->positions) < newest) {
+    if (positions_published(hs->positions) < newest) {
         workers_pause();
         positions_wait(hs->positions, newest);
         workers_resume();
     }
-    if (at_once) {
-        sync_sessions_settle(sync_get_sessions(hs->sync), request->user);
-    }
+    sync_sessions_settle(sync_get_sessions(hs->sync), user);
 }
 
 static struct err get_sync(void *app, struct ctx *ctx, const struct http_request *http,
@@ -75,12 +67,14 @@ static struct err get_sync(void *app, struct ctx *ctx, const struct http_request
     int64_t timeout_ms = 0;
     struct slice filter_text = http_query_get(ctx, http, LIT("filter"));
     TRY(http_query_int(ctx, http, LIT("timeout"), 0, &timeout_ms));
-    TRY(read_presence(ctx, http, &presence));
+    TRY(cs_sync_presence(http_query_get(ctx, http, LIT("set_presence")), &presence));
     TRY(read_request(hs, ctx, http, &request));
     TRY(sync_find_filter(hs->sync, ctx, request.user, filter_text, &filter));
     hs_presence_touch(hs, request.user, request.device_id, presence);
     TRY(sync_acknowledge(hs->sync, ctx, &request));
-    catch_up(hs, &request, timeout_ms);
+    if (timeout_ms <= 0 || request.initial || request.full_state) {
+        cs_sync_catch_up(hs, request.user);
+    }
     TRY(sync_respond(hs->sync, ctx, &request, &reply->body, &answer));
     if (may_wait(&request, &answer, timeout_ms)) {
         struct sync_poll_start start = {

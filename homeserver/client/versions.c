@@ -20,6 +20,7 @@ static const char *const features[] = {
     "org.matrix.msc3916.stable",                                 /* media with authentication */
     "org.matrix.msc3814",                                        /* spec/dehydrated-devices.md */
     "org.matrix.msc4140",                                        /* spec/delayed-events.md */
+    "org.matrix.simplified_msc3575",                             /* spec/sliding-sync.md */
     "uk.tcpip.msc4133.stable",                                   /* profile fields */
 };
 

@@ -1,6 +1,7 @@
 #include "homeserver/base/mem.h"
 #include "homeserver/service/users.h"
 #include "homeserver/sync/priv.h"
+#include "homeserver/sync/sliding.h"
 #include "homeserver/sync/stream.h"
 
 enum {
@@ -61,6 +62,7 @@ struct sync *sync_new(struct hs *hs)
     });
     sync->watch = sync_room_watch_new(hs->positions, hs->workers);
     sync->streams = sync_streams_new(sync);
+    sync->sliding = sync_sliding_new(sync);
     return sync;
 }
 
@@ -69,6 +71,7 @@ void sync_free(struct sync **sync)
     if (*sync == NULL) {
         return;
     }
+    sync_sliding_free(&(*sync)->sliding);
     sync_streams_free(&(*sync)->streams);
     sync_room_watch_free(&(*sync)->watch);
     sync_sessions_free(&(*sync)->sessions);

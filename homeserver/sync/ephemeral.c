@@ -69,6 +69,14 @@ static void write_receipt_tree(const struct receipt **list, size_t count, struct
     }
 }
 
+void sync_write_receipts(const struct receipt **list, size_t count, struct json_out *out)
+{
+    if (count > 0) {
+        qsort(list, count, sizeof *list, by_event_type_user);
+    }
+    write_receipt_tree(list, count, out);
+}
+
 static struct err write_receipts(struct sync_job *job, struct sync_room *room, struct json_out *out,
                                  bool *news_out)
 {
@@ -90,11 +98,10 @@ static struct err write_receipts(struct sync_job *job, struct sync_room *room, s
     for (size_t i = 0; i < receipts.count; i++) {
         list[i] = &receipts.items[i];
     }
-    qsort(list, receipts.count, sizeof *list, by_event_type_user);
     json_out_object(out);
     json_out_key_string(out, LIT("type"), LIT("m.receipt"));
     json_out_key_object(out, LIT("content"));
-    write_receipt_tree(list, receipts.count, out);
+    sync_write_receipts(list, receipts.count, out);
     json_out_object_end(out);
     json_out_object_end(out);
     return OK;
@@ -209,17 +216,24 @@ static void write_counts(uint32_t notify, uint32_t highlight, struct json_out *o
     json_out_object_end(out);
 }
 
-struct err sync_write_unread(struct sync_job *job, struct sync_room *room, struct json_out *out)
+struct err sync_count_unread(struct sync_job *job, struct sync_room *room,
+                             struct unread_counts *counts_out)
 {
-    struct unread_counts counts = {0};
     struct counts_request request = {.user = job->viewer.user,
                                      .user_id = job->viewer.user_id,
                                      .joined_number = room->entry.joined_number,
                                      .upto = job->upto};
+    *counts_out = (struct unread_counts){0};
+    return room->entry.membership == MEMBERSHIP_JOIN
+               ? hs_unread_counts_of(job->hs, job->room_ctx, room->room, &request, counts_out)
+               : OK;
+}
+
+struct err sync_write_unread(struct sync_job *job, struct sync_room *room, struct json_out *out)
+{
+    struct unread_counts counts;
     bool threads = job->filter->room_timeline.unread_thread_notifications;
-    if (room->entry.membership == MEMBERSHIP_JOIN) {
-        TRY(hs_unread_counts_of(job->hs, job->room_ctx, room->room, &request, &counts));
-    }
+    TRY(sync_count_unread(job, room, &counts));
     json_out_key_object(out, LIT("unread_notifications"));
     write_counts(threads ? counts.main.notify : counts.notify_all,
                  threads ? counts.main.highlight : counts.highlight_all, out);

@@ -8,8 +8,11 @@
 #include "homeserver/sync/room_watch.h"
 #include "homeserver/sync/sync.h"
 
+struct sync_sliding;
+
 struct sync {
     struct hs *hs;
+    struct sync_sliding *sliding;
     struct sync_sessions *sessions;
     struct sync_lazy *lazy;
     struct sync_streams *streams;
@@ -111,6 +114,15 @@ struct err sync_room_timeline(struct sync_job *job, struct sync_room *room) MUST
 struct err sync_room_state(struct sync_job *job, struct sync_room *room) MUST_USE;
 struct err sync_write_summary(struct sync_job *job, struct sync_room *room,
                               struct json_out *out) MUST_USE;
+/* Everybody in a room that the caller joined or left: they begin or may cease to share one. */
+struct err sync_note_everybody(struct sync_job *job, struct sync_room *room,
+                               struct sync_users *users) MUST_USE;
+/* The stripped state of an invite or knock. Needs room->room and ->entry. */
+struct err sync_find_stripped(struct sync_job *job, struct sync_room *room,
+                              struct slice *stripped_out) MUST_USE;
+/* Whether the caller's settings hide an invite with this stripped state. */
+struct err sync_hides_invite(struct sync_job *job, struct slice stripped,
+                             bool *hidden_out) MUST_USE;
 /* User ids for a room's name: at most five, never the caller's. */
 struct sync_heroes {
     struct slice user_ids[5];
@@ -119,6 +131,9 @@ struct sync_heroes {
 };
 struct err sync_room_heroes(struct sync_job *job, struct sync_room *room,
                             struct sync_heroes *heroes_out) MUST_USE;
+/* The same, of whatever room. */
+struct err sync_pick_heroes(struct sync_job *job, struct sync_room *room,
+                            struct sync_heroes *heroes_out) MUST_USE;
 /* Each writes its members; *news_out is set (never cleared) when they carry something. */
 struct err sync_write_ephemeral(struct sync_job *job, struct sync_room *room, struct json_out *out,
                                 bool *news_out) MUST_USE;
@@ -126,6 +141,11 @@ struct err sync_write_room_account_data(struct sync_job *job, struct sync_room *
                                         struct json_out *out, bool *news_out) MUST_USE;
 struct err sync_write_unread(struct sync_job *job, struct sync_room *room,
                              struct json_out *out) MUST_USE;
+/* The unread counts behind it. */
+struct err sync_count_unread(struct sync_job *job, struct sync_room *room,
+                             struct unread_counts *counts_out) MUST_USE;
+/* The content of m.receipt, as an object's members. Sorts the list. */
+void sync_write_receipts(const struct receipt **list, size_t count, struct json_out *out);
 /* A list of events as clients see them. */
 struct err sync_write_events(struct sync_job *job, struct sync_room *room,
                              const struct stored_events *events, uint32_t flags,

@@ -141,10 +141,10 @@ static struct err write_joined(struct sync_job *job, struct sync_room *room, str
     return OK;
 }
 
-/* Everybody in a room that the caller joined or left: they begin or may cease to share one. The
- * caller too, who joins: other servers learn of devices that the caller's others may not know. */
-static struct err note_everybody(struct sync_job *job, struct sync_room *room,
-                                 struct sync_users *users)
+/* The caller too, who joins: other servers learn of devices that the caller's others may not know.
+ */
+struct err sync_note_everybody(struct sync_job *job, struct sync_room *room,
+                               struct sync_users *users)
 {
     struct room_members members;
     if (job->request->initial) {
@@ -174,7 +174,7 @@ static struct err write_join_room(struct sync_job *job, struct sync_room *room,
                   (!lazy && whole_pos > job->since);
     room->full_state = room->fresh || job->request->full_state;
     if (room->fresh) {
-        TRY(note_everybody(job, room, &job->arrived));
+        TRY(sync_note_everybody(job, room, &job->arrived));
     }
     return write_joined(job, room, out);
 }
@@ -201,7 +201,7 @@ static struct err write_left_room(struct sync_job *job, struct sync_room *room,
         room->full_state = room->fresh || job->request->full_state;
         TRY(sync_room_timeline(job, room));
         TRY(sync_room_state(job, room));
-        TRY(note_everybody(job, room, &job->gone));
+        TRY(sync_note_everybody(job, room, &job->gone));
     }
     job->news = true;
     json_out_key_object(out, room->info.room_id);
@@ -234,9 +234,9 @@ static struct slice inviter_of(struct sync_job *job, struct slice stripped)
     return (struct slice){0};
 }
 
-/* The stripped state: kept from the remote server, or taken from the room as of the event. */
-static struct err find_stripped(struct sync_job *job, struct sync_room *room,
-                                struct slice *stripped_out)
+/* Kept from the remote server, or taken from the room as of the event. */
+struct err sync_find_stripped(struct sync_job *job, struct sync_room *room,
+                              struct slice *stripped_out)
 {
     struct stored_event own;
     struct buf buf;
@@ -268,20 +268,25 @@ static struct err blocks_invites(struct sync_job *job, bool *blocks_out)
     return OK;
 }
 
+struct err sync_hides_invite(struct sync_job *job, struct slice stripped, bool *hidden_out)
+{
+    /* Spec: client-server, "Ignoring Users": their invites are not shown. */
+    struct slice inviter = inviter_of(job, stripped);
+    TRY(blocks_invites(job, hidden_out));
+    return *hidden_out || inviter.ptr == NULL
+               ? OK
+               : hs_is_ignored(job->hs, job->room_ctx, job->viewer.user, inviter, hidden_out);
+}
+
 static struct err write_stripped_room(struct sync_job *job, struct sync_room *room,
                                       struct json_out *out)
 {
     bool invited = room->standing == SYNC_INVITED;
     struct slice stripped;
     bool hidden = false;
-    TRY(find_stripped(job, room, &stripped));
+    TRY(sync_find_stripped(job, room, &stripped));
     if (invited) {
-        /* Spec: client-server, "Ignoring Users": their invites are not shown. */
-        struct slice inviter = inviter_of(job, stripped);
-        TRY(blocks_invites(job, &hidden));
-        if (!hidden && inviter.ptr != NULL) {
-            TRY(hs_is_ignored(job->hs, job->room_ctx, job->viewer.user, inviter, &hidden));
-        }
+        TRY(sync_hides_invite(job, stripped, &hidden));
     }
     if (hidden) {
         return OK;

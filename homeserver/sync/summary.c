@@ -37,14 +37,17 @@ static void pick(const struct room_members *members, unsigned mask, uint64_t sel
 struct err sync_room_heroes(struct sync_job *job, struct sync_room *room,
                             struct sync_heroes *heroes_out)
 {
-    struct room_members members;
     bool named = false;
     *heroes_out = (struct sync_heroes){0};
     TRY(has_own_name(job, room, &named));
-    if (named) {
-        return OK;
-    }
-    heroes_out->wanted = true;
+    return named ? OK : sync_pick_heroes(job, room, heroes_out);
+}
+
+struct err sync_pick_heroes(struct sync_job *job, struct sync_room *room,
+                            struct sync_heroes *heroes_out)
+{
+    struct room_members members;
+    *heroes_out = (struct sync_heroes){.wanted = true};
     TRY(hs_room_members(job->hs, job->room_ctx, room->room, MEMBERSHIP_NONE, 0, &members));
     pick(&members, 1U << MEMBERSHIP_JOIN | 1U << MEMBERSHIP_INVITE, job->viewer.user, heroes_out);
     if (heroes_out->count == 0) {

@@ -27,6 +27,7 @@ struct endpoints {
 /* Routes beyond the specification's list: other spellings of listed paths, pages, extensions. */
 static const char *const extras[] = {
     "GET /_matrix/client/unstable/io.myelin.stream/v1",
+    "POST /_matrix/client/unstable/org.matrix.simplified_msc3575/sync",
     "GET /_matrix/client/unstable/im.nheko.summary/rooms/{}/summary",
     "GET /_matrix/client/unstable/im.nheko.summary/summary/{}",
     "GET /_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms",
