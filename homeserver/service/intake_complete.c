@@ -187,13 +187,35 @@ static struct err find_refused(struct completing *c, const struct stored_event *
     return OK;
 }
 
+/* What the whole state allows counts in what follows it; it gets its place with the other events
+ * that are taken again. */
+static struct err is_allowed_now(struct completing *c, const struct stored_event *event,
+                                 uint64_t before, bool *allowed_out)
+{
+    struct event_id *missing = NULL;
+    size_t missing_count = 0;
+    struct auth_verdict verdict = {0};
+    struct judging judging = {
+        .hs = c->hs, .ctx = &c->page, .room = c->room, .event = &event->event};
+    TRY(judging_load_cited(&judging, &missing, &missing_count));
+    if (missing_count == 0) {
+        TRY(judging_by_cited(&judging, &verdict));
+    }
+    if (verdict.allowed) {
+        TRY(judging_by_state(&judging, before, &verdict));
+    }
+    *allowed_out = verdict.allowed;
+    return OK;
+}
+
 static struct err renew_refused(struct completing *c, const struct stored_event *event)
 {
     struct apart_rows rows;
-    struct apart apart = {.event = &event->event,
-                          .flags = event->flags & (EVENT_REJECTED | EVENT_SOFT_FAILED),
-                          .number = event->number};
+    struct apart apart = {.event = &event->event, .number = event->number};
+    bool allowed = false;
     TRY(find_before(c, event, &apart.state_before));
+    TRY(is_allowed_now(c, event, apart.state_before, &allowed));
+    apart.flags = allowed ? EVENT_SOFT_FAILED : EVENT_REJECTED;
     apart_rows_begin(&c->page, c->room, &rows);
     TRY(apart_put(c->hs, &c->page, c->room, &apart, &rows));
     return apart_write(c->hs, &c->page, c->room, &rows);

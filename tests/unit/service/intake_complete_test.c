@@ -140,6 +140,59 @@ static void what_follows_a_refused_event_stands(void **state)
     assert_int_equal(away_membership(&a, a.rob), MEMBERSHIP_JOIN);
 }
 
+/* rob, who was banned, seemed to be there and seemed to kick cid; what cid did is a part of the
+ * state that follows it all the same. */
+static void what_the_whole_state_allows_counts_in_what_follows(void **state)
+{
+    struct stored_event name;
+    bool found = false;
+    (void)state;
+    away_close(&a);
+    away_open(&a, "10");
+    struct slice cid = peer_user(a.h.conf_arena, &a.far, "cid");
+    struct peer_draft by_cid = {.peer = &a.far, .sender = cid};
+    size_t rob_join = a.r.count - 1;
+    size_t cid_join = peer_member(&a.r, &by_cid, cid, "join");
+    struct peer_draft levels = a.by_ria;
+    levels.type = "m.room.power_levels";
+    levels.state_key = "";
+    levels.content =
+        arena_printf(a.h.conf_arena, "{\"users\":{\"%.*s\":100,\"%.*s\":100,\"%.*s\":50}}",
+                     (int)a.ria.len, a.ria.ptr, (int)a.rob.len, a.rob.ptr, (int)cid.len, cid.ptr)
+            .ptr;
+    size_t power = peer_make(&a.r, &levels);
+    struct peer_draft bye = a.by_rob;
+    peer_member(&a.r, &bye, a.rob, "leave");
+    away_join(&a, AWAY_PARTIAL);
+    struct event_id auth[] = {peer_get(&a.r, 0)->id, peer_get(&a.r, power)->id,
+                              peer_get(&a.r, rob_join)->id, peer_get(&a.r, cid_join)->id};
+    struct peer_draft kick = a.by_rob;
+    kick.auth = auth;
+    kick.auth_count = COUNT_OF(auth);
+    size_t bad = peer_member(&a.r, &kick, cid, "leave");
+    assert_int_equal(away_take(&a, bad).result, INTAKE_ACCEPTED);
+    by_cid.type = "m.room.name";
+    by_cid.state_key = "";
+    by_cid.content = "{\"name\":\"ours\"}";
+    size_t named = peer_make(&a.r, &by_cid);
+    assert_int_equal(away_take(&a, named).result, INTAKE_REJECTED);
+    size_t said = away_say(&a, &a.by_ria, NULL, 0);
+    assert_int_equal(away_take(&a, said).result, INTAKE_ACCEPTED);
+    assert_int_equal(complete().code, 0);
+    assert_true(away_stored(&a, bad).flags & EVENT_REJECTED);
+    assert_int_equal(away_stored(&a, named).flags & (EVENT_REJECTED | EVENT_SOFT_FAILED), 0);
+    assert_int_equal(hs_state_event(&a.h.hs, &a.h.ctx, a.room, away_stored(&a, said).state_before,
+                                    LIT("m.room.name"), LIT(""), &name, &found)
+                         .code,
+                     0);
+    assert_true(found);
+    assert_int_equal(hs_state_event(&a.h.hs, &a.h.ctx, a.room, hs_room_head(a.room).root,
+                                    LIT("m.room.name"), LIT(""), &name, &found)
+                         .code,
+                     0);
+    assert_true(found);
+}
+
 /* In the first versions a server chooses the ids of its events, and may have them cite in a ring.
  */
 static void a_ring_of_citations_is_left_out(void **state)
@@ -186,6 +239,7 @@ int main(void)
         CASE(a_room_becomes_whole),
         CASE(what_the_whole_state_forbids_is_rejected),
         CASE(what_follows_a_refused_event_stands),
+        CASE(what_the_whole_state_allows_counts_in_what_follows),
         CASE(a_ring_of_citations_is_left_out),
         CASE(completing_begins_anew_after_any_failure),
     };
