@@ -478,17 +478,45 @@ static struct err end(struct transfer *transfer, struct arena *arena, struct err
     return err;
 }
 
+/* RFC 9113, 8.1: a server that answers before it has read the request may reset the stream at once;
+ * the library then loses the answer. Nothing has been given out of it, so the request may be made
+ * once more. */
+static bool is_lost(const struct transfer *transfer)
+{
+    return transfer->code == CURLE_HTTP2_STREAM && transfer->received == 0 &&
+           !atomic_load(&transfer->fetcher->stopping);
+}
+
+enum version { VERSION_BEST, VERSION_1 };
+
+static struct err fetch_once(struct transfer *transfer, struct ctx *ctx, enum version version,
+                             struct http_fetch_reply *reply_out, bool *lost_out)
+{
+    struct buf body;
+    TRY(begin(transfer, ctx));
+    if (version == VERSION_1) {
+        curl_easy_setopt(transfer->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    }
+    buf_init_arena(&body, ctx->arena, SIZE_MAX / 2);
+    struct err err = consume(transfer, &body);
+    *lost_out = is_lost(transfer);
+    err = end(transfer, ctx->arena, err, reply_out);
+    reply_out->body = err.code ? reply_out->body : buf_slice(&body);
+    return err;
+}
+
 struct err http_fetch(struct http_fetcher *fetcher, struct ctx *ctx,
                       const struct http_fetch_request *request, struct http_fetch_reply *reply_out)
 {
     struct transfer transfer = {.fetcher = fetcher, .request = request};
-    struct buf body;
+    bool lost = false;
     *reply_out = (struct http_fetch_reply){0};
-    TRY(begin(&transfer, ctx));
-    buf_init_arena(&body, ctx->arena, SIZE_MAX / 2);
-    struct err err = end(&transfer, ctx->arena, consume(&transfer, &body), reply_out);
-    reply_out->body = err.code ? reply_out->body : buf_slice(&body);
-    return err;
+    struct err err = fetch_once(&transfer, ctx, VERSION_BEST, reply_out, &lost);
+    if (!lost) {
+        return err;
+    }
+    transfer = (struct transfer){.fetcher = fetcher, .request = request};
+    return fetch_once(&transfer, ctx, VERSION_1, reply_out, &lost);
 }
 
 /* --- requests that nobody waits for --- */
