@@ -132,7 +132,7 @@ def operations(data):
             for route, methods in (document.get("paths") or {}).items():
                 for method, spec in methods.items():
                     if isinstance(spec, dict) and "operationId" in spec:
-                        operation = Operation(method.upper(), prefix.rstrip("/") + route, spec,
+                        operation = Operation(method.upper(), prefix.rstrip("/") + route.strip(), spec,
                                               path.resolve(), documents)
                         first = found.setdefault((operation.method, operation.path), operation)
                         if first is not operation:
