@@ -1,6 +1,6 @@
 /* Requests to application services. All of them wait for the network: ERR_WAITS, before anything
- * happens, where ctx->may_wait is not set. Spec: application-service, "Homeserver -> Application
- * Service API". */
+ * happens, where ctx->may_wait is not set. Spec: application-service, "Querying", "Pinging",
+ * "Third-party networks". */
 #pragma once
 #include "homeserver/http/fetch.h"
 #include "homeserver/service/appservices.h"

@@ -14,18 +14,21 @@ struct hs_appservices {
 
 static const struct appservice_table none = {0};
 
+static void free_patterns(const struct appservice_namespaces *namespaces)
+{
+    for (size_t i = 0; i < namespaces->count; i++) {
+        pattern_free(&namespaces->items[i].pattern);
+    }
+}
+
 void hs_appservice_table_free(struct appservice_table **table)
 {
     while (*table) {
         struct appservice_table *t = *table;
         for (size_t i = 0; i < t->count; i++) {
-            const struct appservice_namespaces *all[] = {&t->items[i].users, &t->items[i].aliases,
-                                                         &t->items[i].rooms};
-            for (size_t k = 0; k < COUNT_OF(all); k++) {
-                for (size_t n = 0; n < all[k]->count; n++) {
-                    pattern_free(&all[k]->items[n].pattern);
-                }
-            }
+            free_patterns(&t->items[i].users);
+            free_patterns(&t->items[i].aliases);
+            free_patterns(&t->items[i].rooms);
         }
         *table = t->older;
         arena_free(&t->arena);

@@ -39,14 +39,17 @@ static struct err find_place(struct search *s, int64_t *place_out)
     return OK;
 }
 
+/* Of events of one moment the one that comes first on the way. */
 static bool is_better(const struct search *s, const struct stored_event *event)
 {
     int64_t ts = event->event.origin_server_ts;
     int64_t best = s->best.event.origin_server_ts;
     if (s->query.direction == NEAREST_AFTER) {
-        return ts >= s->query.ts_ms && (!s->found || ts < best);
+        return ts >= s->query.ts_ms &&
+               (!s->found || ts < best || (ts == best && event->number < s->best.number));
     }
-    return ts <= s->query.ts_ms && (!s->found || ts > best);
+    return ts <= s->query.ts_ms &&
+           (!s->found || ts > best || (ts == best && event->number > s->best.number));
 }
 
 static void take(struct search *s, const struct stored_events *page)

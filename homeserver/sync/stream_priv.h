@@ -52,7 +52,7 @@ struct stream {
     char *token_owned;
     size_t token_len;
     enum presence presence;
-    bool greeted;       /* the first answer has been sent */
+    bool greeted;      /* the first answer has been sent */
     bool is_unlimited; /* whose frames are not limited */
     _Atomic int refs;
 };
