@@ -35,6 +35,8 @@ static const struct {
     {{"destinations/retry", 18}, admin_destinations_retry},
     {{"appservices/list", 16}, admin_appservices_list},
     {{"appservices/retry", 17}, admin_appservices_retry},
+    {{"search/show", 11}, admin_search_show},
+    {{"search/rebuild", 14}, admin_search_rebuild},
     {{"stats", 5}, admin_stats},
     {{"compact", 7}, admin_compact},
 };

@@ -134,6 +134,7 @@ static struct err find(struct search_page *page)
                                                           : SEARCH_URL_ANY;
     TRY(list_rooms(page, &query));
     TRY(list_senders(page, &query));
+    search_catch_up(hs->search);
     TRY(search_reader(hs->search, ctx, &db));
     int64_t began_us = now_mono_us();
     struct err err = search_find(db, ctx, &query, &page->hits);
@@ -249,7 +250,6 @@ static struct err sift(struct search_page *page)
         if (shown && page->result_count < limit) {
             add_result(page, &result);
         } else if (shown) {
-            page->has_more = true;
             mark_more(&page->rooms, result.visit->number);
             mark_more(&page->senders, result.event.sender);
         }

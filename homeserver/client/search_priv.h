@@ -61,7 +61,6 @@ struct search_page {
     struct search_result *results;
     size_t result_count;
     int64_t visible_count; /* the page's and those after it */
-    bool has_more;
     struct search_groups rooms, senders;
 };
 

@@ -267,16 +267,18 @@ static void write_highlights(struct search_page *page)
     json_out_array_end(&page->call.out);
 }
 
-/* When nothing of what was looked through could be shown, and there is more, the next page goes on
- * after what was looked through. */
+/* A full page always has a next one, which may be empty: clients count on it. When little of what
+ * was looked through could be shown, and there is more, it goes on after what was looked through.
+ */
 static void write_next(struct search_page *page)
 {
     struct search_from next = page->options.from;
-    if (!page->has_more && !page->hits.has_more) {
+    bool is_full = page->result_count == page->options.limit;
+    if (!is_full && !page->hits.has_more) {
         return;
     }
-    const struct search_hit *last = page->has_more ? page->results[page->result_count - 1].hit
-                                                   : &page->hits.items[page->hits.count - 1];
+    const struct search_hit *last = is_full ? page->results[page->result_count - 1].hit
+                                            : &page->hits.items[page->hits.count - 1];
     next.place = search_place_of(page->options.order, last);
     next.seen += (int64_t)page->result_count;
     json_out_key_string(&page->call.out, LIT("next_batch"), cs_search_token(page, next));

@@ -158,6 +158,7 @@ static struct err find(struct directory *d)
 {
     struct ctx *ctx = d->call.ctx;
     struct search_db *db = NULL;
+    search_catch_up(d->call.hs->search);
     TRY(search_reader(d->call.hs->search, ctx, &db));
     TRY(search_people_find(db, ctx, d->term, CANDIDATES_MAX, &d->candidates));
     TRY(search_rooms_open(db, ctx, &d->open.items, &d->open.count));

@@ -391,6 +391,11 @@ struct err search_index_set_mark(struct search_index *index, enum search_mark ma
     return run(index, &(struct search_sql){set, {search_int((int64_t)mark), search_int(value)}});
 }
 
+bool search_index_is_dirty(const struct search_index *index)
+{
+    return index->count > 0 || index->broken.code != 0 || search_db_is_writing(index->db);
+}
+
 struct err search_index_flush(struct search_index *index)
 {
     struct err err = write_pending(index);

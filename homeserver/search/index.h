@@ -69,6 +69,8 @@ struct err search_index_set_mark(struct search_index *index, enum search_mark ma
                                  int64_t value) MUST_USE;
 /* Begins the transaction that the next flush ends, for writers of other tables. */
 struct err search_index_begin(struct search_index *index) MUST_USE;
+/* Whether there is something to flush. */
+bool search_index_is_dirty(const struct search_index *index);
 /* Commits. After an error nothing since the last flush is in the file: the caller begins the walk
  * through the rooms anew. */
 struct err search_index_flush(struct search_index *index) MUST_USE;

@@ -10,8 +10,9 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <time.h>
 
-enum { READERS_MAX = 4, LOG_EVERY_MS = 30000 };
+enum { READERS_MAX = 4, LOG_EVERY_MS = 30000, FLUSH_EVERY_MS = 100, CATCH_UP_S = 2 };
 static const char tail_name[] = "search";
 
 /* A connection to the file as it was opened the n-th time. */
@@ -28,9 +29,14 @@ struct search {
     struct search_walk *walk;
     struct hs_news news;
     struct hs_tail *tail;
-    int64_t logged_ms;
-    pthread_mutex_t lock; /* of the readers; a leaf */
+    int64_t logged_ms, flushed_ms; /* monotonic */
+    pthread_mutex_t lock;          /* of what follows; a leaf */
     pthread_cond_t given_back;
+    /* Readers who want what was published before they asked: how many asked, how many of those the
+     * consumer knew of when it last rested, and up to whom everything was flushed since. A turn
+     * that was under way when one asked may lack changes, so it takes two. */
+    uint64_t asked, heard, served;
+    pthread_cond_t has_served;
     struct reader readers[READERS_MAX];
     size_t reader_count; /* not in use */
     size_t readers_out;
@@ -169,6 +175,7 @@ static struct err flush(void *arg, struct ctx *ctx)
         return open_again(search);
     }
     int64_t position = (int64_t)hs_tail_position(search->tail);
+    search->flushed_ms = now_mono_ms(search->hs->now);
     struct err err = search_index_set_mark(search->feed.index, SEARCH_MARK_POSITION, position);
     struct err flushed = search_index_flush(search->feed.index);
     err = err.code ? err : flushed;
@@ -196,17 +203,47 @@ static void tell(struct search *search)
     }
 }
 
+/* Whether somebody waits; ready_out: those who are served when what is there now is flushed. */
+static bool hear(struct search *search, uint64_t *ready_out)
+{
+    pthread_mutex_lock(&search->lock);
+    bool is_waited_for = search->asked > search->served;
+    *ready_out = search->heard;
+    search->heard = search->asked;
+    pthread_mutex_unlock(&search->lock);
+    return is_waited_for;
+}
+
+/* Whether others still wait. Also after a failure: they get what there is. */
+static bool serve(struct search *search, uint64_t ready)
+{
+    pthread_mutex_lock(&search->lock);
+    search->served = ready;
+    bool is_waited_for = search->asked > search->served;
+    pthread_cond_broadcast(&search->has_served);
+    pthread_mutex_unlock(&search->lock);
+    return is_waited_for;
+}
+
 static struct err rest(void *arg, struct ctx *ctx, int64_t *next_wall_ms)
 {
     struct search *search = arg;
     bool more = false;
+    uint64_t ready = 0;
+    bool hurries = hear(search, &ready);
     struct err err = search_walk_step(search->walk, ctx, &more);
-    if (err.code != 0 || search_db_is_writing(search_index_db(search->feed.index))) {
+    bool is_due = now_mono_ms(ctx->now) - search->flushed_ms >= FLUSH_EVERY_MS;
+    bool is_dirty = search_index_is_dirty(search->feed.index);
+    if (err.code != 0 || (is_dirty && (is_due || hurries))) {
         struct err flushed = flush(search, ctx);
         err = err.code ? err : flushed;
+        is_dirty = false;
     }
+    bool is_waited_for = serve(search, ready);
     tell(search);
-    *next_wall_ms = more ? now_wall_ms(ctx->now) : 0;
+    *next_wall_ms = more || is_waited_for ? now_wall_ms(ctx->now)
+                    : is_dirty            ? now_wall_ms(ctx->now) + FLUSH_EVERY_MS
+                                          : 0;
     return err;
 }
 
@@ -248,6 +285,17 @@ static struct hs_tail *new_tail(struct search *search)
     return hs_tail_new(search->hs, &port);
 }
 
+static void init_locks(struct search *search)
+{
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&search->lock, NULL);
+    pthread_cond_init(&search->given_back, NULL);
+    pthread_cond_init(&search->has_served, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
 struct err search_new(struct hs *hs, struct slice folder, struct search **search_out)
 {
     struct search *search = mem_alloc(sizeof *search);
@@ -257,8 +305,7 @@ struct err search_new(struct hs *hs, struct slice folder, struct search **search
     search->arena = arena_new();
     search->path = arena_printf(search->arena, "%.*s/search.db", (int)folder.len, folder.ptr);
     search->feed = (struct search_feed){.hs = hs, .takes_texts = hs->conf->search_enabled};
-    pthread_mutex_init(&search->lock, NULL);
-    pthread_cond_init(&search->given_back, NULL);
+    init_locks(search);
     struct err err = search_index_open(search->path, hs->log, &search->feed.index, &is_new);
     if (err.code == 0) {
         search->walk = search_walk_new(&search->feed);
@@ -303,6 +350,7 @@ void search_free(struct search **search)
     search_walk_free(&s->walk);
     search_index_close(&s->feed.index);
     pthread_cond_destroy(&s->given_back);
+    pthread_cond_destroy(&s->has_served);
     pthread_mutex_destroy(&s->lock);
     arena_free(&s->arena);
     mem_free(s);
@@ -315,6 +363,20 @@ void search_rebuild(struct search *search)
     hs_tail_poke(search->tail);
 }
 
+static int64_t bytes_of(struct slice path)
+{
+    struct stat file;
+    return stat(path.ptr, &file) == 0 ? (int64_t)file.st_size : 0;
+}
+
+int64_t search_file_bytes(struct slice folder)
+{
+    struct arena *arena = arena_new();
+    int64_t bytes = bytes_of(arena_printf(arena, "%.*s/search.db", (int)folder.len, folder.ptr));
+    arena_free(&arena);
+    return bytes;
+}
+
 void search_remove(struct slice folder)
 {
     struct arena *arena = arena_new();
@@ -324,14 +386,31 @@ void search_remove(struct slice folder)
 
 void search_get_progress(struct search *search, struct search_progress *progress_out)
 {
-    struct stat file;
-    *progress_out = (struct search_progress){0};
+    *progress_out = (struct search_progress){.bytes = bytes_of(search->path)};
     progress_out->is_walking =
         search_walk_progress(search->walk, &progress_out->rooms, &progress_out->rooms_done);
-    progress_out->bytes = stat(search->path.ptr, &file) == 0 ? (int64_t)file.st_size : 0;
+}
+
+void search_catch_up(struct search *search)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += CATCH_UP_S;
+    workers_pause();
+    pthread_mutex_lock(&search->lock);
+    uint64_t ticket = ++search->asked;
+    pthread_mutex_unlock(&search->lock);
+    hs_tail_poke(search->tail);
+    pthread_mutex_lock(&search->lock);
+    while (search->served < ticket &&
+           pthread_cond_timedwait(&search->has_served, &search->lock, &until) == 0) {
+    }
+    pthread_mutex_unlock(&search->lock);
+    workers_resume();
 }
 
 void search_settle(struct search *search)
 {
     hs_tail_settle(search->tail);
+    search_catch_up(search);
 }

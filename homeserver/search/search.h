@@ -15,6 +15,9 @@ struct err search_start(struct search *search) MUST_USE;
 void search_stop(struct search *search);
 void search_free(struct search **search);
 
+/* Waits until what was published by now is in the index, so that whoever has seen an event finds it;
+ * two seconds at most. */
+void search_catch_up(struct search *search);
 /* A reader's connection, for one job and until ctx_finish; it may wait for one. */
 struct err search_reader(struct search *search, struct ctx *ctx,
                          struct search_db **db_out) MUST_USE;
@@ -24,6 +27,9 @@ void search_rebuild(struct search *search);
 
 /* Removes the file of a folder that no server uses: the next start makes it anew. */
 void search_remove(struct slice folder);
+
+/* Size of the file of a folder; 0 = there is none. */
+int64_t search_file_bytes(struct slice folder);
 
 struct search_progress {
     bool is_walking; /* history is not in the index whole yet */

@@ -96,7 +96,9 @@ struct slice search_words_of_html(struct arena *arena, struct slice html)
         }
         if (byte == '<' || (byte == '>' && in_tag)) {
             in_tag = byte == '<';
-            buf_add_byte(&out, ' ');
+            if (in_tag) {
+                buf_add_byte(&out, ' ');
+            }
         } else if (!in_tag) {
             buf_add_byte(&out, byte);
         }
