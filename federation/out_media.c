@@ -220,6 +220,7 @@ struct err fed_media(struct hs *hs, struct ctx *ctx, struct slice server, struct
         return found ? OK : err_public(ERR_M_NOT_FOUND, "The file's server did not give it.");
     }
     f.draft.media_id = f.kept_id;
+    f.draft.origin = server;
     struct err err = fetch(&f);
     if (err.code == ERR_UNAVAILABLE || err.code == ERR_TIMEOUT) {
         err = err_public(ERR_M_REMOTE, "The file's server could not be reached.");

@@ -52,7 +52,8 @@ struct err media_find(struct hs *hs, struct ctx *ctx, struct slice media_id,
         return OK;
     }
     TRY(hs_media_decode(row, media_id, media_out));
-    *found_out = media_out->is_ready || media_out->expires_ms > now_wall_ms(ctx->now);
+    *found_out = media_out->is_ready || media_out->is_quarantined ||
+                 media_out->expires_ms > now_wall_ms(ctx->now);
     return OK;
 }
 

@@ -224,7 +224,7 @@ struct err media_answer(struct hs *hs, struct ctx *ctx, const struct media_view 
     struct media media;
     bool found = false;
     TRY(media_find(hs, ctx, view->media_id, &media, &found));
-    if (!found) {
+    if (!found || media.is_quarantined) {
         return err_public(ERR_M_NOT_FOUND, "There is no media of this id.");
     }
     if (!media.is_ready) {

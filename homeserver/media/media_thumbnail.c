@@ -20,8 +20,6 @@ static const uint32_t edges[] = {32, 96, 320, 640, 800, 1600};
 /* So many shapes of what is cut have the same longer edge. */
 enum { SHAPES = 8 };
 
-static const struct slice prefix = LIT("thumb-");
-
 /* The shorter edge, rounded up to a part of the longer one. */
 static uint32_t shorter_edge(uint64_t shorter, uint64_t longer, uint32_t edge)
 {
@@ -61,7 +59,7 @@ struct media_size media_thumbnail_size(struct media_size wanted)
 
 bool media_id_is_thumbnail(struct slice media_id)
 {
-    return slice_has_prefix(media_id, prefix);
+    return slice_has_prefix(media_id, hs_media_thumbnail_prefix());
 }
 
 /* In the object of the original, beside its record. */
@@ -74,7 +72,7 @@ static struct slice thumbnail_id(struct ctx *ctx, struct slice original, struct 
 {
     struct slice parts[] = {original, LIT("/"), key};
     struct sha256 hash = sha256_of_parts(parts, COUNT_OF(parts));
-    return arena_concat(ctx->arena, prefix,
+    return arena_concat(ctx->arena, hs_media_thumbnail_prefix(),
                         base64_encode(ctx->arena, sha256_slice(&hash), BASE64_URL));
 }
 

@@ -41,6 +41,19 @@ static struct err check_file(struct checker *c, const struct media *media)
     return OK;
 }
 
+/* One whose original is gone goes, too. */
+static struct err check_thumbnail(struct checker *c, const struct media *thumbnail)
+{
+    struct media original = {0};
+    bool found = false;
+    struct err err = load(c, thumbnail->file_name, &original, &found);
+    if (found || err.code) {
+        return check_is_damage(err) ? OK : err;
+    }
+    return check_row_stray(c,
+                           place_of(hs_media_object(thumbnail->media_id), hs_media_record_key()));
+}
+
 static struct err check_record(struct checker *c, struct slice media_id)
 {
     struct media media;
@@ -52,8 +65,14 @@ static struct err check_record(struct checker *c, struct slice media_id)
         return OK;
     }
     TRY(err);
+    if (found && slice_has_prefix(media_id, hs_media_thumbnail_prefix())) {
+        TRY(check_thumbnail(c, &media));
+    }
     if (!found || media.is_ready) {
         return found ? check_file(c, &media) : OK;
+    }
+    if (media.is_quarantined && media.expires_ms == 0) { /* never here, and shall not come */
+        return OK;
     }
     return check_row_is(c, place_of(hs_media_pending_object(&c->page, media.uploader), media_id),
                         hs_media_encode_pending(&c->page, media.expires_ms));

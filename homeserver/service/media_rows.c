@@ -1,6 +1,7 @@
 #include "homeserver/service/media_rows.h"
 
-enum { RECORD_VERSION = 1 };
+/* Version 1 ended before is_quarantined. */
+enum { RECORD_VERSION = 2 };
 
 struct store_object hs_media_object(struct slice media_id)
 {
@@ -26,6 +27,8 @@ struct slice hs_media_encode(struct ctx *ctx, const struct media *media)
     pack_i64(&out, media->created_ms);
     pack_i64(&out, media->expires_ms);
     pack_u64(&out, media->is_ready);
+    pack_u64(&out, media->is_quarantined);
+    pack_bytes(&out, media->origin);
     return buf_slice(&out);
 }
 
@@ -40,8 +43,14 @@ struct err hs_media_decode(struct slice row, struct slice media_id, struct media
     media_out->created_ms = unpack_i64(&in);
     media_out->expires_ms = unpack_i64(&in);
     media_out->is_ready = unpack_u64(&in) != 0;
+    if (version >= RECORD_VERSION) {
+        media_out->is_quarantined = unpack_u64(&in) != 0;
+        media_out->origin = unpack_bytes(&in);
+    }
     TRY(unpack_check(&in));
-    return version == RECORD_VERSION ? OK : err_make(ERR_CORRUPT, "media record of another form");
+    return version >= 1 && version <= RECORD_VERSION
+               ? OK
+               : err_make(ERR_CORRUPT, "media record of another form");
 }
 
 struct slice hs_media_record_key(void)
@@ -55,4 +64,9 @@ struct slice hs_media_encode_pending(struct ctx *ctx, int64_t expires_ms)
     buf_init_arena(&out, ctx->arena, 64);
     pack_i64(&out, expires_ms);
     return buf_slice(&out);
+}
+
+struct slice hs_media_thumbnail_prefix(void)
+{
+    return LIT("thumb-");
 }

@@ -11,9 +11,15 @@ struct media {
     struct slice file_name; /* empty = none was given */
     int64_t bytes;
     int64_t created_ms;
-    int64_t expires_ms; /* of an announced file: when the announcement lapses */
-    bool is_ready;      /* the content is here */
+    int64_t expires_ms;  /* of an announced file: when the announcement lapses */
+    bool is_ready;       /* the content is here */
+    bool is_quarantined; /* the operator keeps it from being served */
+    struct slice origin; /* the server that a remote file is of; empty for others */
 };
+
+/* Thumbnails have records and files like what is uploaded, and the id of their original as
+ * file_name; in the original's object rows "t..." say what was made of it. */
+struct slice hs_media_thumbnail_prefix(void);
 
 struct store_object hs_media_object(struct slice media_id);
 struct store_object hs_media_pending_object(struct ctx *ctx, uint64_t user);

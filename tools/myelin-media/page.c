@@ -174,13 +174,13 @@ static void add_text(struct page *page, const xmlNode *node)
     for (int up = 0; up < 4 && parent && parent->name; up++) {
         if (slice_eq(name_of(parent), LIT("p"))) {
             add_collapsed(&page->paragraphs, text);
-            buf_add_byte(&page->paragraphs, ' ');
+            add_collapsed(&page->paragraphs, LIT(" "));
             break;
         }
         parent = parent->parent;
     }
     add_collapsed(&page->text, text);
-    buf_add_byte(&page->text, ' ');
+    add_collapsed(&page->text, LIT(" "));
 }
 
 /* Whether what stands inside is of interest. */

@@ -165,12 +165,41 @@ static enum media_format format_to_write(const VipsImage *image, const struct ta
                                                                            : MEDIA_FORMAT_PNG;
 }
 
-static bool save(struct arena *arena, VipsImage *image, enum media_format format,
+static bool is_personal(const char *field)
+{
+    static const char *const starts[] = {"exif-",      "xmp-",         "iptc-",
+                                         "photoshop-", "png-comment-", "gif-comment"};
+    bool found = false;
+    for (size_t i = 0; !found && i < COUNT_OF(starts); i++) {
+        found = strncmp(field, starts[i], strlen(starts[i])) == 0;
+    }
+    return found;
+}
+
+/* The image without what its file said beside it: `strip` alone keeps some of that in WebP. */
+static bool forget(VipsImage *image, VipsImage **out)
+{
+    bool good = vips_copy(image, out, NULL) == 0;
+    char **fields = good ? vips_image_get_fields(*out) : NULL;
+    for (size_t i = 0; fields && fields[i]; i++) {
+        if (is_personal(fields[i])) {
+            vips_image_remove(*out, fields[i]);
+        }
+    }
+    g_strfreev(fields);
+    return good;
+}
+
+static bool save(struct arena *arena, VipsImage *picture, enum media_format format,
                  struct slice *bytes_out)
 {
     void *made = NULL;
     size_t len = 0;
     int failed = 0;
+    VipsImage *image = NULL;
+    if (!forget(picture, &image)) {
+        return false;
+    }
     if (format == MEDIA_FORMAT_JPEG) {
         failed = vips_jpegsave_buffer(image, &made, &len, "Q", JPEG_QUALITY, "strip", TRUE,
                                       "optimize_coding", TRUE, NULL);
@@ -185,6 +214,7 @@ static bool save(struct arena *arena, VipsImage *image, enum media_format format
         *bytes_out = arena_copy(arena, (struct slice){made, len});
     }
     g_free(made);
+    g_object_unref(image);
     return good;
 }
 

@@ -38,6 +38,10 @@ struct command {
     {                                                                                              \
         "ROOM", "room", PARAM_WORD                                                                 \
     }
+#define MXC                                                                                        \
+    {                                                                                              \
+        "MXC", "mxc", PARAM_WORD                                                                   \
+    }
 #define PASSWORD                                                                                   \
     {                                                                                              \
         "--password-file", "password", PARAM_PASSWORD                                              \
@@ -130,6 +134,22 @@ static const struct command commands[] = {
      NULL,
      {{"--number", "number", PARAM_INT}},
      NULL},
+    {"media show", "one file", "media/show", NULL, {MXC}, "MXC is a URI: mxc://SERVER/ID.\n"},
+    {"media quarantine",
+     "keep a file from being served to anybody",
+     "media/quarantine",
+     NULL,
+     {MXC},
+     "A file of another server is not fetched again; it need not be here.\n"},
+    {"media release", "undo it", "media/release", NULL, {MXC}, NULL},
+    {"media delete", "remove a file with its thumbnails", "media/delete", NULL, {MXC}, NULL},
+    {"media purge-remote",
+     "remove files of other servers",
+     "media/purge_remote",
+     NULL,
+     {{"--before", "before", PARAM_TEXT}},
+     "Those that were fetched before a day, such as 2026-01-31. They are fetched again when\n"
+     "somebody wants them; those in quarantine stay.\n"},
     {"purge-room",
      "remove a room with all its events",
      "rooms/purge",

@@ -1,11 +1,13 @@
 #include "homeserver/admin/ops.h"
 
+#include "homeserver/media/media.h"
 #include "homeserver/service/users.h"
 #include "tests/support/house.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 static struct house h;
@@ -168,6 +170,69 @@ static void what_is_missing_or_unknown_is_said(void **state)
     assert_int_equal(run("compact", "{}"), 0);
 }
 
+static struct err fetch(const char *media_id)
+{
+    struct http_reply reply = {.file_fd = -1};
+    struct media_view view = {.media_id = slice_of(media_id)};
+    buf_init_arena(&reply.body, h.ctx.arena, 65536);
+    struct err err = media_serve(&h.hs, &h.ctx, NULL, &reply, &view, 0);
+    if (reply.file_fd >= 0) {
+        close(reply.file_fd);
+    }
+    return err;
+}
+
+static void put_file(const char *media_id, const char *origin)
+{
+    struct media_upload upload;
+    const struct media draft = {.media_id = slice_of(media_id),
+                                .content_type = LIT("text/plain"),
+                                .origin = slice_of(origin)};
+    assert_int_equal(media_upload_begin(&h.hs, &upload).code, 0);
+    assert_int_equal(media_upload_append(&upload, LIT("hi")).code, 0);
+    assert_int_equal(media_upload_finish_remote(&h.hs, &h.ctx, &upload, &draft).code, 0);
+}
+
+static void a_file_in_quarantine_is_served_to_nobody(void **state)
+{
+    (void)state;
+    put_file("bad", "");
+    assert_int_equal(run("media/quarantine", "{\"mxc\":\"mxc://test/bad\"}"), 0);
+    assert_int_equal(fetch("bad").code, ERR_M_NOT_FOUND);
+    assert_int_equal(run("media/show", "{\"mxc\":\"mxc://test/bad\"}"), 0);
+    assert_true(json_get_bool(&answer, LIT("is_quarantined"), false));
+    assert_int_equal(run("media/release", "{\"mxc\":\"mxc://test/bad\"}"), 0);
+    assert_int_equal(fetch("bad").code, 0);
+    assert_int_equal(run("media/delete", "{\"mxc\":\"mxc://test/bad\"}"), 0);
+    assert_int_equal(fetch("bad").code, ERR_M_NOT_FOUND);
+    assert_int_equal(run("media/show", "{\"mxc\":\"mxc://test/bad\"}"), ERR_M_NOT_FOUND);
+    assert_int_equal(run("media/quarantine", "{\"mxc\":\"mxc://test/bad\"}"), ERR_M_NOT_FOUND);
+    assert_int_equal(run("media/show", "{\"mxc\":\"mxc://test/../x\"}"), ERR_M_INVALID_PARAM);
+    assert_int_equal(run("media/show", "{\"mxc\":\"bad\"}"), ERR_M_INVALID_PARAM);
+}
+
+static void files_of_other_servers_are_kept_out_and_purged(void **state)
+{
+    struct slice kept = media_remote_id(h.ctx.arena, LIT("far"), LIT("file"));
+    struct slice old = media_remote_id(h.ctx.arena, LIT("far"), LIT("old"));
+    (void)state;
+    assert_int_equal(run("media/quarantine", "{\"mxc\":\"mxc://far/never\"}"), 0);
+    put_file(kept.ptr, "far");
+    put_file(old.ptr, "far");
+    assert_int_equal(run("media/quarantine", "{\"mxc\":\"mxc://far/file\"}"), 0);
+    assert_int_equal(run("media/purge_remote", "{\"before\":\"1990-01-01\"}"), 0);
+    assert_int_equal(fetch(old.ptr).code, 0);
+    assert_int_equal(run("media/purge_remote", "{\"before\":\"2200-01-01\"}"), 0);
+    int64_t files = 0;
+    assert_true(json_get_int(&answer, LIT("files"), &files) && files == 1);
+    assert_int_equal(fetch(old.ptr).code, ERR_M_NOT_FOUND);
+    assert_int_equal(run("media/release", "{\"mxc\":\"mxc://far/file\"}"), 0);
+    assert_int_equal(fetch(kept.ptr).code, 0);
+    assert_int_equal(run("media/release", "{\"mxc\":\"mxc://far/never\"}"), 0);
+    assert_int_equal(run("media/show", "{\"mxc\":\"mxc://far/never\"}"), ERR_M_NOT_FOUND);
+    assert_int_equal(run("media/purge_remote", "{\"before\":\"soon\"}"), ERR_M_INVALID_PARAM);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -179,6 +244,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(rooms_are_shown_and_purged, open_house, close_house),
         cmocka_unit_test_setup_teardown(registration_tokens_come_and_go, open_house, close_house),
         cmocka_unit_test_setup_teardown(what_is_missing_or_unknown_is_said, open_house,
+                                        close_house),
+        cmocka_unit_test_setup_teardown(a_file_in_quarantine_is_served_to_nobody, open_house,
+                                        close_house),
+        cmocka_unit_test_setup_teardown(files_of_other_servers_are_kept_out_and_purged, open_house,
                                         close_house),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

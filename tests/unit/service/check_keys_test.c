@@ -196,6 +196,21 @@ static void a_file_that_nobody_refers_to_goes_after_an_hour(void **state)
     assert_true(has_file(house_uploaded));
 }
 
+static void a_thumbnail_goes_with_its_original(void **state)
+{
+    const struct media media = {
+        .media_id = LIT("thumb-x"), .file_name = LIT("no_original"), .bytes = 2, .is_ready = true};
+    struct store_update *record = store_update_new(&h.ctx, hs_media_object(media.media_id));
+    (void)state;
+    put_file(media.media_id);
+    store_put(record, hs_media_record_key(), hs_media_encode(&h.ctx, &media));
+    assert_int_equal(store_write(h.hs.store, &h.ctx, &record, 1).code, 0);
+    expect_healed(CHECK_MEDIA);
+    set_clock_ahead_of_files(2 * 3600 * 1000);
+    expect_healed(CHECK_MEDIA);
+    assert_false(has_file(media.media_id));
+}
+
 static void a_lost_file_is_reported(void **state)
 {
     (void)state;
@@ -217,6 +232,7 @@ int main(void)
         IN_HOUSE(keys_of_no_backup_go),
         IN_HOUSE(what_a_device_left_behind_goes),
         IN_HOUSE(a_file_that_nobody_refers_to_goes_after_an_hour),
+        IN_HOUSE(a_thumbnail_goes_with_its_original),
         IN_HOUSE(a_lost_file_is_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
