@@ -59,7 +59,7 @@ static void a_helper_that_does_not_help_means_no_picture(void **state)
         "exit 0",                             /* dies */
         "exec sleep 60",                      /* does not answer */
         "exec cat /dev/zero >&3",             /* answers nonsense */
-        "head -c 32 /dev/zero >&3; sleep 60", /* half an answer */
+        "head -c 32 /dev/zero >&3; exec sleep 60", /* half an answer */
         "printf '\\001\\001\\001\\001\\377\\377\\003' >&3; head -c 57 /dev/zero >&3", /* no bytes */
     };
     (void)state;
