@@ -101,10 +101,19 @@ static struct err handle_event(struct turn *turn, const struct change *change)
     return edus_out_member(outbox->edus, &turn->ctx, room, &event);
 }
 
+static bool is_room_gone(struct turn *turn, uint64_t number)
+{
+    struct room *room = NULL;
+    return hs_room_get(turn->outbox->hs, &turn->ctx, number, &room).code == ERR_M_NOT_FOUND;
+}
+
+/* Rows that vanish under a room that is purged or taken back are no fault of the store. */
 static struct err handle(struct turn *turn, const struct change *change)
 {
     if (change->kind == CHANGE_EVENT) {
-        return handle_event(turn, change);
+        struct err err = handle_event(turn, change);
+        bool is_gone = err.code == ERR_CORRUPT && is_room_gone(turn, change->room);
+        return is_gone ? err_make(ERR_M_NOT_FOUND, "the room is gone") : err;
     }
     return edus_out_change(turn->outbox->edus, &turn->ctx, change);
 }
