@@ -8,20 +8,21 @@ static const char *const versions[] = {
 };
 /* Names that clients look for although the feature is in the specification by now, and our own. */
 static const char *const features[] = {
-    "io.myelin.stream.v1",                                       /* spec/stream.md */
-    "org.matrix.e2e_cross_signing", "org.matrix.msc2285.stable", /* private read receipts */
-    "org.matrix.msc3440.stable",                                 /* threads */
-    "org.matrix.msc3771",                                        /* threaded receipts */
-    "org.matrix.msc3773",                                        /* counts per thread */
-    "org.matrix.msc3827.stable",                                 /* room types in the directory */
-    "org.matrix.msc3882",                                        /* login/get_token */
-    "org.matrix.msc3881",                                        /* pushers switched remotely */
-    "org.matrix.msc4174",                                        /* web push */
-    "org.matrix.msc3916.stable",                                 /* media with authentication */
-    "org.matrix.msc3814",                                        /* spec/dehydrated-devices.md */
-    "org.matrix.msc4140",                                        /* spec/delayed-events.md */
-    "org.matrix.simplified_msc3575",                             /* spec/sliding-sync.md */
-    "uk.tcpip.msc4133.stable",                                   /* profile fields */
+    "io.myelin.stream.v1", /* spec/stream.md */
+    "org.matrix.e2e_cross_signing",
+    "org.matrix.msc2285.stable",     /* private read receipts */
+    "org.matrix.msc3440.stable",     /* threads */
+    "org.matrix.msc3771",            /* threaded receipts */
+    "org.matrix.msc3773",            /* counts per thread */
+    "org.matrix.msc3827.stable",     /* room types in the directory */
+    "org.matrix.msc3882",            /* login/get_token */
+    "org.matrix.msc3881",            /* pushers switched remotely */
+    "org.matrix.msc4174",            /* web push */
+    "org.matrix.msc3916.stable",     /* media with authentication */
+    "org.matrix.msc3814",            /* spec/dehydrated-devices.md */
+    "org.matrix.msc4140",            /* spec/delayed-events.md */
+    "org.matrix.simplified_msc3575", /* spec/sliding-sync.md */
+    "uk.tcpip.msc4133.stable",       /* profile fields */
 };
 
 static struct err get_versions(void *app, struct ctx *ctx, const struct http_request *request,

@@ -171,7 +171,8 @@ static struct err cite(struct room_walk *w, struct event_id id, struct map *seen
     if (found && room == w->shape.number) {
         TRY(check_record_load(w->c, room, number, &record, &found));
         /* One that came to count later did not count then. */
-        if (found && ((record.flags & (EVENT_SOFT_FAILED | EVENT_REJECTED)) || number > w->number)) {
+        if (found &&
+            ((record.flags & (EVENT_SOFT_FAILED | EVENT_REJECTED)) || number > w->number)) {
             TRY(check_event_load(w, number, &events[*count_io], &found));
             *count_io += found ? 1 : 0;
         }

@@ -242,9 +242,10 @@ static void a_deactivated_user_leaves_all_the_same(void **state)
 {
     (void)state;
     w->lie = refuses;
-    assert_int_equal(
-        hs_account_deactivate(&w->house.hs, &w->house.ctx, w->alice.actor.user, ACCOUNT_KEEP_CONTENT).code,
-        0);
+    assert_int_equal(hs_account_deactivate(&w->house.hs, &w->house.ctx, w->alice.actor.user,
+                                           ACCOUNT_KEEP_CONTENT)
+                         .code,
+                     0);
     assert_int_equal(alice_is(), MEMBERSHIP_LEAVE);
     assert_int_equal(inbound_asked(w, "/policy/v1/sign"), 1);
 }
