@@ -3,6 +3,7 @@
 #include "homeserver/service/directory.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/remote.h"
+#include "homeserver/service/succession.h"
 #include "homeserver/service/users.h"
 
 enum { SERVERS_MAX = 40, JOIN_ATTEMPTS_MAX = 3 };
@@ -212,12 +213,22 @@ static struct err leave_if_no_guest(struct entry *e)
     struct hs_sent sent;
     struct member_change change = {
         .target = e->want->actor->user_id, .membership = MEMBERSHIP_LEAVE, .insists = true};
-    TRY(find_room(e));
-    struct err err = e->room ? check_guest(e) : OK;
+    struct err err = check_guest(e);
     if (err.code == ERR_M_GUEST_ACCESS_FORBIDDEN) {
         TRY(hs_member_set(e->hs, e->ctx, e->room, e->want->actor, &change, &sent));
     }
     return err;
+}
+
+static struct err join_remote(struct entry *e, const struct remote_membership *want)
+{
+    TRY(e->hs->remote->join(e->hs, e->ctx, want));
+    TRY(find_room(e));
+    if (!e->room) { /* purged in this instant */
+        return OK;
+    }
+    TRY(leave_if_no_guest(e));
+    return hs_succession_carry(e->hs, e->ctx, e->room, e->want->actor);
 }
 
 static struct err enter_remote(struct entry *e)
@@ -229,11 +240,7 @@ static struct err enter_remote(struct entry *e)
                                      .extra = &extra,
                                      .version_out = e->want->version_out};
     TRY(check_guest_there(e));
-    if (e->want->actor->is_guest && e->want->membership == MEMBERSHIP_JOIN) {
-        TRY(e->hs->remote->join(e->hs, e->ctx, &want));
-        return leave_if_no_guest(e);
-    }
-    return e->want->membership == MEMBERSHIP_JOIN ? e->hs->remote->join(e->hs, e->ctx, &want)
+    return e->want->membership == MEMBERSHIP_JOIN ? join_remote(e, &want)
                                                   : e->hs->remote->knock(e->hs, e->ctx, &want);
 }
 

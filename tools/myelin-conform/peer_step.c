@@ -216,6 +216,10 @@ static struct err create_room(struct deed_job *job, const struct room_rules *rul
     if (!rules->implicit_creator) {
         json_set(peer->arena, &content, LIT("creator"), json_string(creator));
     }
+    const struct json *more = json_get_object(&job->args[1], LIT("create"));
+    for (uint32_t i = 0; more && i < more->count; i++) {
+        json_set(peer->arena, &content, more->members[i].key, more->members[i].value);
+    }
     struct json draft = creation(job, "m.room.create", content);
     json_set(peer->arena, &draft, LIT("sender"), json_string(creator));
     draft = peer_room_draft(peer, &unborn, &draft);
