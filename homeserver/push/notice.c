@@ -199,13 +199,15 @@ struct err push_notice_load(struct hs *hs, struct ctx *ctx, const struct push_su
     write_event(&l, notice_out);
     read_tweaks(&l, notice_out);
     TRY(load_names(&l, notice_out));
-    return push_count_unread(hs, ctx, l.user, &notice_out->unread);
+    return push_count_unread(hs, ctx, l.user, subject->item->pos, &notice_out->unread);
 }
 
-struct err push_count_unread(struct hs *hs, struct ctx *ctx, uint64_t user, uint32_t *unread_out)
+struct err push_count_unread(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t upto,
+                             uint32_t *unread_out)
 {
     struct user_rooms rooms;
-    struct counts_request request = {.user = user, .upto = positions_published(hs->positions)};
+    uint64_t published = positions_published(hs->positions);
+    struct counts_request request = {.user = user, .upto = upto > published ? upto : published};
     *unread_out = 0;
     TRY(hs_user_id_of(hs, ctx, user, &request.user_id));
     TRY(hs_user_rooms(hs, ctx, user, &rooms));

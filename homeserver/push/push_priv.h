@@ -37,6 +37,7 @@ struct push_gateway {
     uint32_t failures; /* in a row, of the gateway itself */
     bool has_answered, is_listed;
     int64_t retry_ms; /* wall; with failures */
+    int64_t taken_ms; /* when it took something last; wall */
     size_t name_len;
     char name[]; /* scheme and authority of its URL */
 };
@@ -84,6 +85,7 @@ enum push_end {
 struct push_outcome {
     enum push_end end;
     bool has_answered;   /* the gateway did, whatever it said */
+    bool has_taken;      /* something */
     int64_t retry_after; /* ms that it asks for; 0 = none */
 };
 void push_job_ended(struct push_dest *target, const struct push_outcome *outcome);
@@ -130,8 +132,8 @@ struct push_subject {
 };
 struct err push_notice_load(struct hs *hs, struct ctx *ctx, const struct push_subject *subject,
                             struct push_notice *notice_out, bool *found_out) MUST_USE;
-/* Unread notifications in all rooms of a user. */
-struct err push_count_unread(struct hs *hs, struct ctx *ctx, uint64_t user,
+/* Unread notifications in all rooms of a user, at position `upto` or what is published by now. */
+struct err push_count_unread(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t upto,
                              uint32_t *unread_out) MUST_USE;
 
 /* --- payload.c --- */

@@ -76,6 +76,7 @@ static struct err receive(struct round *r, const struct push_reception *receptio
     r->outcome.retry_after = reception->retry_after_ms;
     switch (reception->kind) {
     case PUSH_TAKEN:
+        r->outcome.has_taken = true;
         stats_add(r->push->hs->stats, STAT_push_sent_total, 1);
         return forget_item(r, item ? item : &none, badge);
     case PUSH_KEY_GONE:
@@ -158,7 +159,7 @@ static struct err send_badge(struct round *r)
     if (!r->data.is_enabled || events_only || r->mark.badge == 0) {
         return OK;
     }
-    TRY(push_count_unread(r->push->hs, r->ctx, r->target->user, &notice.unread));
+    TRY(push_count_unread(r->push->hs, r->ctx, r->target->user, 0, &notice.unread));
     if (notice.unread >= r->mark.badge) { /* what is new has a push of its own */
         return OK;
     }
@@ -244,7 +245,9 @@ void push_send_job(void *arg)
                           .target = target,
                           .ctx = &ctx,
                           .name = push_dest_name(target),
-                          .outcome = {.end = PUSH_MORE, .has_answered = outcome.has_answered},
+                          .outcome = {.end = PUSH_MORE,
+                                      .has_answered = outcome.has_answered,
+                                      .has_taken = outcome.has_taken},
                           .goes_on = true};
         run_round(&r);
         outcome = r.outcome;

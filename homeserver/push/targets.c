@@ -7,11 +7,12 @@
 #include <sys/random.h>
 
 enum {
-    PAUSE_MS_MIN = 2000,
+    PAUSE_MS_MIN = 1000,
     PAUSE_MS_MAX = 3600 * 1000,
     BADGE_DELAY_MS = 1000, /* several receipts make one push */
     STORE_PAUSE_MS = 1000,
     BUSY_PAUSE_MS = 1000,
+    WELL_MS = 10000,
     GATEWAYS_KEPT_MAX = 1000, /* without targets */
 };
 
@@ -301,31 +302,45 @@ void push_wish(struct push *push, struct ctx *ctx, const struct push_wish *wish,
 
 /* --- ends --- */
 
-static void note_gateway(struct push *push, struct push_dest *target,
-                         const struct push_outcome *outcome)
+/* A gateway that takes what others have to say stumbles over this one message: only its pusher
+ * waits. */
+static bool is_well(const struct push_gateway *gateway, const struct push_outcome *outcome,
+                    int64_t now)
+{
+    return outcome->has_answered && gateway->taken_ms && now - gateway->taken_ms < WELL_MS;
+}
+
+/* How the job ended, for its pusher. */
+static enum push_end note_gateway(struct push *push, struct push_dest *target,
+                                  const struct push_outcome *outcome)
 {
     struct push_gateway *gateway = target->gateway;
-    struct slice name = {gateway->name, gateway->name_len};
-    if (outcome->end == PUSH_GATEWAY_FAILED) {
-        if (gateway->failures++ == 0) {
-            log_warn(push->hs->log, "push_gateway_down", .dest = name);
-        }
-        int64_t pause = push_pause_ms(gateway->failures);
-        pause = outcome->retry_after > pause ? outcome->retry_after : pause;
-        gateway->retry_ms = now_wall_ms(push->hs->now) + pause;
-    } else if (outcome->has_answered) {
-        gateway->has_answered = true;
-        gateway->failures = 0;
+    int64_t now = now_wall_ms(push->hs->now);
+    gateway->taken_ms = outcome->has_taken ? now : gateway->taken_ms;
+    gateway->has_answered = gateway->has_answered || outcome->has_answered;
+    if (outcome->end != PUSH_GATEWAY_FAILED) {
+        gateway->failures = outcome->has_answered ? 0 : gateway->failures;
+        return outcome->end;
     }
+    if (is_well(gateway, outcome, now)) {
+        return PUSH_PUSHER_FAILED;
+    }
+    if (gateway->failures++ == 0) {
+        log_warn(push->hs->log, "push_gateway_down",
+                 .dest = (struct slice){gateway->name, gateway->name_len});
+    }
+    int64_t pause = push_pause_ms(gateway->failures);
+    gateway->retry_ms = now + (outcome->retry_after > pause ? outcome->retry_after : pause);
+    return PUSH_GATEWAY_FAILED;
 }
 
 static void settle_target(struct push *push, struct push_dest *target,
-                          const struct push_outcome *outcome)
+                          const struct push_outcome *outcome, enum push_end end)
 {
     int64_t now = now_wall_ms(push->hs->now);
     int64_t pause = 0;
     target->state = TARGET_IDLE;
-    switch (outcome->end) {
+    switch (end) {
     case PUSH_DONE:
         target->failures = 0;
         wake(push, target);
@@ -355,10 +370,10 @@ void push_job_ended(struct push_dest *target, const struct push_outcome *outcome
 {
     struct push *push = target->push;
     pthread_mutex_lock(&push->lock);
-    note_gateway(push, target, outcome);
+    enum push_end end = note_gateway(push, target, outcome);
     target->gateway->sending--;
     push->doubtful -= target->is_doubtful ? 1 : 0;
-    settle_target(push, target, outcome);
+    settle_target(push, target, outcome, end);
     pthread_mutex_unlock(&push->lock);
     bool waits = push_pump(push) != 0;
     pthread_mutex_lock(&push->lock);

@@ -7,12 +7,13 @@
 #include "homeserver/service/users.h"
 
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct store_object by_key = {STORE_SERVER, {"pushers", 7}};
 
 /* Begins a row's value behind the device; older rows have the JSON there. */
-enum { ROW_VERSION = 1 };
+enum { ROW_VERSION = 1, FEW = 64 };
 
 /* --- who has pushers --- */
 
@@ -63,12 +64,42 @@ bool hs_pushers_any(struct hs *hs)
     return any;
 }
 
+static int compare(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Lock held. Few have pushers, and many stand in the list. */
+static size_t keep_few(const struct hs_pushers *pushers, uint64_t *users, size_t count)
+{
+    uint64_t kept[FEW];
+    size_t cursor = 0, kept_count = 0;
+    struct slice key;
+    uint64_t user = 0, value = 0;
+    while (map_next(pushers->users, &cursor, &key, &value)) {
+        memcpy(&user, key.ptr, sizeof user);
+        if (bsearch(&user, users, count, sizeof user, compare)) {
+            kept[kept_count++] = user;
+        }
+    }
+    qsort(kept, kept_count, sizeof *kept, compare);
+    if (kept_count) {
+        memcpy(users, kept, kept_count * sizeof *kept);
+    }
+    return kept_count;
+}
+
 size_t hs_pushers_keep(struct hs *hs, uint64_t *users, size_t count)
 {
     size_t kept = 0;
     uint64_t value = 0;
     pthread_mutex_lock(&hs->pushers->lock);
-    for (size_t i = 0; i < count && map_count(hs->pushers->users); i++) {
+    if (map_count(hs->pushers->users) <= FEW && count > FEW) {
+        kept = keep_few(hs->pushers, users, count);
+        count = 0;
+    }
+    for (size_t i = 0; i < count; i++) {
         if (map_get(hs->pushers->users, map_key_u64(&users[i]), &value)) {
             users[kept++] = users[i];
         }

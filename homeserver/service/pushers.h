@@ -30,7 +30,7 @@ void hs_pushers_free(struct hs_pushers **pushers);
 /* Reads which users have pushers; before requests arrive. */
 struct err hs_pushers_load(struct hs *hs, struct ctx *ctx) MUST_USE;
 bool hs_pushers_any(struct hs *hs);
-/* Those of the users who have a pusher, in the order given, in place; how many. Any thread. */
+/* Those of the users (ascending) who have a pusher, ascending, in place; how many. Any thread. */
 size_t hs_pushers_keep(struct hs *hs, uint64_t *users, size_t count);
 /* All users who have one. */
 size_t hs_pushers_users(struct hs *hs, struct ctx *ctx, uint64_t **users_out);

@@ -12,6 +12,7 @@ class Ledger:
         self.received = {}       # number -> times received
         self.account_data = {}   # (user, type) -> (acknowledged value, highest value asked for)
         self.delayed = set()     # numbers of scheduled events whose delay id was answered
+        self.pushed = set()      # ids of events that mention the user with a pusher
         self.problems = []
         self.number = 0
 

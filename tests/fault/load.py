@@ -18,6 +18,8 @@ class Stage:
         self.devices, self.rooms = [], []
         self.reader = None      # the device that receives to-device messages
         self.reader_since = None
+        self.listener = None    # whose pusher is told of mentions; None: pushes are not looked at
+        self.gateway = None
         self.unexpected = {}    # answers that were neither 200 nor a lost connection: how often
 
     def wonder(self, what, status, body):
@@ -37,6 +39,24 @@ async def send_messages(stage, connection, index):
             stage.ledger.sends[body["event_id"]] = (room, number)
         else:
             stage.wonder("send", status, body)
+
+
+async def mention(stage, connection, index):
+    """Messages that notify the listener."""
+    device = stage.devices[index % len(stage.devices)]
+    room = stage.rooms[index % len(stage.rooms)]
+    while stage.listener:
+        number = stage.ledger.next()
+        status, body = await device.call(
+            connection, "PUT", f"/rooms/{quote(room)}/send/m.room.message/p{number}",
+            {"msgtype": "m.text", "body": f"message {number}", "number": number,
+             "m.mentions": {"user_ids": [stage.listener.user_id]}})
+        if status == 200:
+            stage.ledger.sends[body["event_id"]] = (room, number)
+            stage.ledger.pushed.add(body["event_id"])
+        else:
+            stage.wonder("mention", status, body)
+        await asyncio.sleep(0.02)
 
 
 async def schedule_events(stage, connection, index):
@@ -179,7 +199,8 @@ async def set_account_data(stage, connection, index):
 
 TASKS = ([(send_messages, i) for i in range(12)] + [(upload_one_time_keys, i) for i in range(3)] +
          [(claim_keys, i) for i in range(4)] + [(send_to_device, i) for i in range(4)] +
-         [(set_account_data, i) for i in range(4)] + [(schedule_events, i) for i in range(3)] + [(add_devices, 0), (read_to_device, 0)])
+         [(set_account_data, i) for i in range(4)] + [(schedule_events, i) for i in range(3)] +
+         [(mention, i) for i in range(2)] + [(add_devices, 0), (read_to_device, 0)])
 
 
 async def run_task(stage, task, index):

@@ -6,6 +6,7 @@ from load import DELAYED_TYPE, claim, read_to_device
 
 SAMPLE = 60
 DELAYED_SECONDS = 20
+PUSH_SECONDS = 60
 
 
 async def check_recent_sends(stage, connection, event_ids):
@@ -120,10 +121,23 @@ async def check_cycle(stage, recent):
     connection.close()
 
 
+async def check_pushes(stage):
+    """Every mention has reached the gateway, which may take a while to be back."""
+    if stage.listener is None:
+        return
+    for _ in range(PUSH_SECONDS * 10):
+        if stage.ledger.pushed <= stage.gateway.told.keys():
+            return
+        await asyncio.sleep(0.1)
+    missing = stage.ledger.pushed - stage.gateway.told.keys()
+    stage.ledger.problem(f"{len(missing)} events were not pushed, such as {min(missing)}")
+
+
 async def check_end(stage):
     connection = Connection(stage.port)
     if stage.delays:
         await await_delayed(stage, connection)
+    await check_pushes(stage)
     await check_all_sends(stage, connection)
     await check_one_time_keys(stage, connection)
     connection.close()
