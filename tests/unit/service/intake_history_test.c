@@ -297,6 +297,72 @@ static void history_may_be_filled_again_after_a_failure(void **state)
     }
 }
 
+/* The same with what lies below the join, as it is fetched for clients. */
+static struct err fill_below_join(size_t first, size_t *added_out)
+{
+    const struct event *events[4];
+    struct event_id ids[16];
+    const struct resolve_set *before = &a.r.events[old[first]].before;
+    for (size_t i = first; i < 4; i++) {
+        events[i - first] = peer_get(&a.r, old[i]);
+    }
+    for (size_t i = 0; i < before->count; i++) {
+        ids[i] = before->items[i].event;
+    }
+    struct intake_history history = {.events = events,
+                                     .count = 4 - first,
+                                     .before = hs_room_head(a.room).number,
+                                     .state = ids,
+                                     .state_count = before->count};
+    return hs_intake_history(&a.h.hs, &a.h.ctx, a.room, &history, added_out);
+}
+
+/* How many of the page are here: always the oldest, in their order, with the edge above them. */
+static size_t expect_oldest_in_order(void)
+{
+    struct intake_edge *edges = NULL;
+    struct stored_events events;
+    struct event_range range = {
+        .from = hs_room_head(a.room).number, .limit = 10, .order = EVENTS_REVERSE};
+    assert_int_equal(hs_events_read(&a.h.hs, &a.h.ctx, a.room, range, &events).code, 0);
+    for (size_t i = 0; i < events.count; i++) {
+        size_t at = events.count - 1 - i;
+        assert_true(ids_event_eq(events.items[i].event.id, peer_get(&a.r, old[at])->id));
+    }
+    size_t count = edge_count(&edges);
+    bool open_above = false;
+    for (size_t i = 0; i < count; i++) {
+        open_above = open_above || edges[i].cited_by == range.from;
+    }
+    assert_int_equal(open_above, events.count < 4);
+    return events.count;
+}
+
+/* A server that is killed in the middle of a page: whatever part of the writes it made. */
+static void a_page_of_history_that_broke_off_is_completed_in_order(void **state)
+{
+    size_t broken = 0;
+    struct err err = {.code = 1};
+    for (int k = 1; k < CALLS_MAX * 4 && err.code != 0; k++) {
+        size_t added = 0;
+        close_house(state);
+        open_house(state);
+        store_fail_after(a.h.hs.store, k);
+        err = fill_below_join(0, &added);
+        store_fail_after(a.h.hs.store, 0);
+        reload();
+        size_t here = expect_oldest_in_order();
+        broken += here > 0 && here < 4;
+        if (here < 4) {
+            assert_int_equal(fill_below_join(here, &added).code, 0);
+            assert_int_equal(added, 4 - here);
+        }
+        assert_int_equal(expect_oldest_in_order(), 4);
+    }
+    assert_int_equal(err.code, 0);
+    assert_true(broken > 0);
+}
+
 static void a_join_that_failed_leaves_nothing_to_see(void **state)
 {
     struct err err = {.code = 1};
@@ -334,6 +400,7 @@ int main(void)
         CASE(a_giant_depth_is_no_obstacle),
         CASE(an_event_on_a_fork_fails_whole),
         CASE(history_may_be_filled_again_after_a_failure),
+        CASE(a_page_of_history_that_broke_off_is_completed_in_order),
         CASE(a_join_that_failed_leaves_nothing_to_see),
     };
 #undef CASE
