@@ -232,6 +232,20 @@ static struct peer_reply answer_invite(struct query *query)
     return reply_json(query, 200, &body);
 }
 
+/* A played policy server recommends everything in rooms that it knows. */
+static struct peer_reply answer_policy_sign(struct query *query)
+{
+    const struct peer_room *room =
+        peer_room_find(query->peer, json_get_string(&query->body, LIT("room_id")));
+    if (!room) {
+        return reply_error(query, 400, "M_FORBIDDEN");
+    }
+    struct json_signer signer = peer_signer(query->peer);
+    signer.key_id = LIT("ed25519:policy_server");
+    struct json sealed = peer_event_seal(query->arena, room->rules, &query->body, &signer);
+    return reply_json(query, 200, json_get(&sealed, LIT("signatures")));
+}
+
 static struct peer_reply answer_event(struct query *query)
 {
     for (size_t i = 0; i < query->peer->room_count; i++) {
@@ -370,6 +384,7 @@ static const struct row rows[] = {
     {"GET", FED "/v1/event_auth/!/*", answer_event_auth},
     {"GET", FED "/v1/backfill/!", answer_backfill},
     {"POST", FED "/v1/get_missing_events/!", answer_missing},
+    {"POST", "/_matrix/policy/v1/sign", answer_policy_sign},
 };
 
 static bool path_fits(struct query *query, struct slice form, struct slice path)

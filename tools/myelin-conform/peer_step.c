@@ -434,8 +434,11 @@ static struct err do_answer(struct deed_job *job, struct slice *why_out)
         return err_public(ERR_SYNTAX, "expected `answers METHOD PATH STATUS BODY`");
     }
     script.reply.status = (unsigned)status;
-    script.reply.body =
-        step->has_raw ? step->raw : json_canonical(job->stage->arena, &job->args[3]);
+    if (step->has_raw) {
+        TRY(vars_expand(&job->stage->vars, step->raw, &script.reply.body));
+    } else {
+        script.reply.body = json_canonical(job->stage->arena, &job->args[3]);
+    }
     script.reply.headers =
         arena_array(job->stage->arena, step->header_count + 1, sizeof *script.reply.headers);
     for (size_t i = 0; i < step->header_count; i++) {

@@ -7,6 +7,33 @@
 
 enum { TEXT_BYTES_MAX = 16 << 20 };
 
+static const struct json *find(const struct vars *vars, struct slice name)
+{
+    for (size_t i = vars->count; i-- > 0;) {
+        if (slice_eq(vars->items[i].name, name)) {
+            return &vars->items[i].value;
+        }
+    }
+    return NULL;
+}
+
+/* `${uri.media}`: the media id of an mxc:// URI. */
+static const struct json *media_of(struct vars *vars, struct slice name)
+{
+    struct slice server;
+    struct slice suffix = LIT(".media");
+    struct json *media = arena_alloc(vars->arena, sizeof *media);
+    if (!slice_has_suffix(name, suffix)) {
+        return NULL;
+    }
+    const struct json *uri = find(vars, slice_sub(name, 0, name.len - suffix.len));
+    if (!uri || uri->type != JSON_STRING || !slice_has_prefix(uri->text, LIT("mxc://"))) {
+        return NULL;
+    }
+    *media = json_string(slice_cut(slice_from(uri->text, 6), '/', &server));
+    return media;
+}
+
 const struct json *vars_get(struct vars *vars, struct slice name)
 {
     if (slice_eq(name, LIT("txn"))) {
@@ -21,12 +48,8 @@ const struct json *vars_get(struct vars *vars, struct slice name)
         *time = json_int(now_wall_ms(&now));
         return time;
     }
-    for (size_t i = vars->count; i-- > 0;) {
-        if (slice_eq(vars->items[i].name, name)) {
-            return &vars->items[i].value;
-        }
-    }
-    return NULL;
+    const struct json *value = find(vars, name);
+    return value ? value : media_of(vars, name);
 }
 
 void vars_set(struct vars *vars, struct slice name, struct json value)
