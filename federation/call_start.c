@@ -2,7 +2,7 @@
 
 #include "federation/call_priv.h"
 
-enum stage { STAGE_FINDING, STAGE_WELLKNOWN, STAGE_SRV, STAGE_ADDRESSES, STAGE_SENT };
+enum stage { STAGE_FINDING, STAGE_HOST, STAGE_WELLKNOWN, STAGE_SRV, STAGE_ADDRESSES, STAGE_SENT };
 
 /* Lives in its own arena. One job, or one question of the fetcher, has it at a time. */
 struct fed_sending {
@@ -100,12 +100,23 @@ static void start_question(struct fed_sending *sending, enum stage stage,
     }
 }
 
-static void ask_way(struct fed_sending *sending)
+/* Its host's addresses are in `answer`. */
+static void ask_wellknown(struct fed_sending *sending)
 {
     struct fed_finding *finding = &sending->finding;
+    struct http_fetch_request *request = &sending->wellknown;
+    *request = fed_destination_wellknown(sending->fed, sending->ctx.arena, finding);
+    request->addresses = sending->answer.addresses.items;
+    request->address_count = sending->answer.addresses.count;
+    start_fetch(sending, STAGE_WELLKNOWN, request);
+}
+
+static void ask_way(struct fed_sending *sending)
+{
+    const struct fed_finding *finding = &sending->finding;
     if (finding->need == FED_NEED_WELLKNOWN) {
-        sending->wellknown = fed_destination_wellknown(sending->fed, sending->ctx.arena, finding);
-        start_fetch(sending, STAGE_WELLKNOWN, &sending->wellknown);
+        const struct http_fetch_question host = {.kind = HTTP_DNS_ADDRESSES, .name = finding->name};
+        start_question(sending, STAGE_HOST, &host);
         return;
     }
     const struct http_fetch_question question = {
@@ -157,24 +168,40 @@ static void find(struct fed_sending *sending)
     }
 }
 
-static void take_way(struct fed_sending *sending)
+static void take_way(struct fed_sending *sending, struct err err)
 {
-    struct err err = OK;
-    struct fed *fed = sending->fed;
-    struct http_fetch_reply reply = {0};
-    if (sending->stage == STAGE_WELLKNOWN) {
-        struct err fetched = http_fetch_end(&sending->fetching, sending->ctx.arena, &reply);
-        err =
-            fed_destination_take_wellknown(fed, &sending->ctx, &sending->finding, fetched, &reply);
-    } else {
-        err = fed_destination_take_srv(fed, &sending->ctx, &sending->finding, sending->answer.err,
-                                       &sending->answer.srvs);
-    }
+    const struct http_fetch_reply none = {0};
     if (err.code) {
-        conclude(sending, err, &reply);
+        conclude(sending, err, &none);
     } else {
         find(sending);
     }
+}
+
+static void take_wellknown(struct fed_sending *sending, struct err err,
+                           const struct http_fetch_reply *reply)
+{
+    take_way(sending, fed_destination_take_wellknown(sending->fed, &sending->ctx, &sending->finding,
+                                                     err, reply));
+}
+
+static void take_host(struct fed_sending *sending)
+{
+    const struct http_fetch_reply none = {0};
+    const struct http_dns_answer *answer = &sending->answer;
+    if (answer->err.code) {
+        take_wellknown(sending, answer->err, &none);
+    } else if (!answer->is_needless && !answer->addresses.count) {
+        take_wellknown(sending, err_make(ERR_UNAVAILABLE, "no address"), &none);
+    } else {
+        ask_wellknown(sending);
+    }
+}
+
+static void take_services(struct fed_sending *sending)
+{
+    take_way(sending, fed_destination_take_srv(sending->fed, &sending->ctx, &sending->finding,
+                                               sending->answer.err, &sending->answer.srvs));
 }
 
 static void take_addresses(struct fed_sending *sending)
@@ -204,13 +231,21 @@ static void take_reply(struct fed_sending *sending)
 static void run(void *arg)
 {
     struct fed_sending *sending = arg;
+    struct http_fetch_reply reply;
+    struct err err = OK;
     switch (sending->stage) {
     case STAGE_FINDING:
         find(sending);
         break;
+    case STAGE_HOST:
+        take_host(sending);
+        break;
     case STAGE_WELLKNOWN:
+        err = http_fetch_end(&sending->fetching, sending->ctx.arena, &reply);
+        take_wellknown(sending, err, &reply);
+        break;
     case STAGE_SRV:
-        take_way(sending);
+        take_services(sending);
         break;
     case STAGE_ADDRESSES:
         take_addresses(sending);

@@ -220,9 +220,11 @@ static void set_addresses(struct transfer *transfer, struct ctx *ctx, struct sli
         struct slice part = arena_concat(arena, i == 0 ? LIT(":") : LIT(","), found[i]);
         rule = arena_concat(arena, rule, part);
     }
-    /* The library looks through all names it has kept after each request: thousands that are given
-     * to it anyway would cost more than the request. */
-    curl_easy_setopt(transfer->easy, CURLOPT_DNS_CACHE_TIMEOUT, 3L);
+    /* The library looks through all names it has kept after each request, which costs more than the
+     * request when there are thousands; these are given to it anew each time. */
+    if (!request->redirects_max) {
+        curl_easy_setopt(transfer->easy, CURLOPT_DNS_CACHE_TIMEOUT, -1L);
+    }
     transfer->resolved = curl_slist_append(NULL, arena_cstr(arena, rule));
     curl_easy_setopt(transfer->easy, CURLOPT_RESOLVE, transfer->resolved);
 }
