@@ -137,7 +137,7 @@ struct err webpush_encrypt_with(struct arena *arena, const struct webpush_subscr
                                 const struct webpush_once *once, struct slice text,
                                 struct slice *body_out)
 {
-    unsigned char input[HASH_BYTES];
+    unsigned char input[HASH_BYTES] = {0};
     struct webpush_record record = {
         .input = bytes_of(input, sizeof input),
         .salt = bytes_of(once->salt, WEBPUSH_SALT_BYTES),

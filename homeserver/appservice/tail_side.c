@@ -5,7 +5,7 @@
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/users.h"
 
-enum { SMALL_JSON_BYTES_MAX = 1 << 20 };
+enum { SMALL_JSON_BYTES_MAX = 1 << 20, LINGER_MS = 5 };
 
 /* Another table: what is remembered of the last one says nothing. */
 static void follow_table(struct as *as)
@@ -533,6 +533,7 @@ const struct hs_tail_port as_tail_port = {
              TAIL_KIND(CHANGE_DEVICE_KEYS) | TAIL_KIND(CHANGE_KEY_COUNTS) |
              TAIL_KIND(CHANGE_PRESENCE),
     .start = TAIL_FROM_NOW,
+    .linger_ms = LINGER_MS,
     .handle = handle,
     .rest = rest,
     .lost = lost,

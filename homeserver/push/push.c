@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+enum { LINGER_MS = 10 };
+
 static struct err fetch(void *arg, struct ctx *ctx, const struct http_fetch_request *request,
                         struct http_fetch_reply *reply_out)
 {
@@ -34,6 +36,7 @@ struct push *push_new(struct hs *hs, const struct push_config *config)
         .name = "push",
         .kinds = TAIL_KIND(CHANGE_EVENT) | TAIL_KIND(CHANGE_MEMBERSHIP) | TAIL_KIND(CHANGE_RECEIPT),
         .start = TAIL_FROM_NOW,
+        .linger_ms = LINGER_MS,
         .arg = push,
         .handle = push_on_change,
         .rest = rest,

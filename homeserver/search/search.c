@@ -12,7 +12,13 @@
 #include <sys/stat.h>
 #include <time.h>
 
-enum { READERS_MAX = 4, LOG_EVERY_MS = 30000, FLUSH_EVERY_MS = 100, CATCH_UP_S = 2 };
+enum {
+    READERS_MAX = 4,
+    LINGER_MS = 200,
+    LOG_EVERY_MS = 30000,
+    FLUSH_EVERY_MS = 100,
+    CATCH_UP_S = 2
+};
 static const char tail_name[] = "search";
 
 /* A connection to the file as it was opened the n-th time. */
@@ -276,6 +282,7 @@ static struct hs_tail *new_tail(struct search *search)
     const struct hs_tail_port port = {
         .name = tail_name,
         .kinds = TAIL_KIND(CHANGE_EVENT) | TAIL_KIND(CHANGE_STATE_ONLY),
+        .linger_ms = LINGER_MS,
         .start = TAIL_FROM_NOW, /* what was before is walked through, room by room */
         .arg = search,
         .handle = handle,

@@ -8,7 +8,13 @@
 #include <string.h>
 #include <time.h>
 
-enum { CHANGES_MAX = 200000, MARK_CHANGES = 512, MARK_MS = 1000, AGAIN_MS = 1000 };
+enum {
+    CHANGES_MAX = 200000,
+    MARK_CHANGES = 4096,
+    MARK_MS = 1000,
+    AGAIN_MS = 1000,
+    LINGER_CHANGES_MAX = 20000
+};
 
 struct mark {
     uint64_t pos;
@@ -26,6 +32,8 @@ struct hs_tail {
     pthread_cond_t calm;  /* for hs_tail_settle */
     bool stopping, is_abandoned;
     bool is_poked;
+    bool is_roused;  /* the thread knows of changes */
+    int64_t ripe_ms; /* monotonic: when these are to be handled */
     bool is_busy;
     bool overrun; /* changes were dropped: the logs are read again */
     struct change *changes;
@@ -71,7 +79,9 @@ static void on_published(void *arg, uint64_t pos)
     struct hs_tail *tail = arg;
     (void)pos;
     pthread_mutex_lock(&tail->lock);
-    if (tail->change_count > 0) {
+    if (tail->change_count > 0 && !tail->is_roused) {
+        tail->is_roused = true;
+        tail->ripe_ms = now_mono_ms(tail->hs->now) + tail->port.linger_ms;
         pthread_cond_signal(&tail->wake);
     }
     pthread_mutex_unlock(&tail->lock);
@@ -310,14 +320,30 @@ static void rest(struct hs_tail *tail)
     }
 }
 
+static int64_t earlier(int64_t a, int64_t b)
+{
+    if (a == 0 || b == 0) {
+        return a + b;
+    }
+    return a < b ? a : b;
+}
+
 /* Lock held; when the thread has to look again (wall; 0 = when it is told). */
 static int64_t next_look(const struct hs_tail *tail)
 {
-    int64_t mark_at = tail->since_mark > 0 ? now_wall_ms(tail->hs->now) + MARK_MS : 0;
-    if (tail->rest_at_ms == 0 || mark_at == 0) {
-        return tail->rest_at_ms + mark_at;
-    }
-    return tail->rest_at_ms < mark_at ? tail->rest_at_ms : mark_at;
+    int64_t now = now_wall_ms(tail->hs->now);
+    int64_t ripe_in = tail->ripe_ms - now_mono_ms(tail->hs->now);
+    int64_t ripe_at = tail->is_roused ? now + ripe_in : 0;
+    int64_t mark_at = tail->since_mark > 0 ? now + MARK_MS : 0;
+    return earlier(tail->rest_at_ms, earlier(mark_at, ripe_at));
+}
+
+/* Lock held: changes are there, and have waited for others. */
+static bool is_ripe(const struct hs_tail *tail)
+{
+    return tail->change_count > 0 &&
+           (tail->change_count >= LINGER_CHANGES_MAX || tail->port.linger_ms == 0 ||
+            (tail->is_roused && tail->ripe_ms <= now_mono_ms(tail->hs->now)));
 }
 
 /* Lock held; false at the end. */
@@ -328,7 +354,7 @@ static bool wait_for_work(struct hs_tail *tail)
         bool rest_due = tail->rest_at_ms != 0 && tail->rest_at_ms <= now;
         bool mark_due =
             tail->since_mark > 0 && now_mono_ms(tail->hs->now) - tail->marked_ms >= MARK_MS;
-        if (tail->change_count > 0 || tail->is_poked || tail->overrun || rest_due || mark_due) {
+        if (is_ripe(tail) || tail->is_poked || tail->overrun || rest_due || mark_due) {
             return true;
         }
         tail->is_busy = false;
@@ -354,6 +380,7 @@ static void take_turn(struct hs_tail *tail, struct turn *turn)
     tail->change_count = 0;
     tail->overrun = false;
     tail->is_poked = false;
+    tail->is_roused = false;
     tail->is_busy = true;
     *turn = next;
 }

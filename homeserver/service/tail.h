@@ -24,6 +24,9 @@ struct hs_tail_port {
         TAIL_FROM_NOW,  /* a consumer without a mark starts with what comes next */
         TAIL_FROM_START /* it is handed all events of all rooms first */
     } start;
+    /* How long changes may wait for others, so that a run of them wakes the thread but once; 0 =
+     * not at all. hs_tail_poke and hs_tail_settle end the wait. */
+    int64_t linger_ms;
     void *arg;
     /* One change, on the tail's thread, in no lane; change->gate is NULL, and an event that is
      * handed over again names no user. ERR_M_NOT_FOUND and ERR_CORRUPT are logged and passed over;
