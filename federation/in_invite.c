@@ -5,6 +5,7 @@
 #include "homeserver/http/ratelimit.h"
 #include "homeserver/room/membership.h"
 #include "homeserver/service/appservices.h"
+#include "homeserver/service/invite_filter.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/memberships.h"
 #include "homeserver/service/users.h"
@@ -109,7 +110,7 @@ static struct err check_target(const struct invite_call *call)
     if (!found) {
         return err_public(ERR_M_NOT_FOUND, "There is no such user here.");
     }
-    return hs_invite_permission(hs, call->ctx, call->event.state_key);
+    return hs_invite_permission(hs, call->ctx, call->event.state_key, call->event.sender.s);
 }
 
 static struct err find_room(struct invite_call *call)

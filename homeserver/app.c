@@ -25,6 +25,7 @@
 #include "homeserver/service/pushers.h"
 #include "homeserver/service/purge.h"
 #include "homeserver/service/rates.h"
+#include "homeserver/service/rendezvous.h"
 #include "homeserver/service/requester.h"
 #include "homeserver/service/rooms.h"
 #include "homeserver/service/to_device.h"
@@ -114,6 +115,7 @@ static void build_services(struct app *app)
     hs->ephemeral = hs_ephemeral_new(hs);
     hs->prefs = hs_prefs_new(hs);
     hs->delayed = hs_delayed_new(hs);
+    hs->rendezvous = hs_rendezvous_new(hs->conf->rendezvous_life);
     hs->appservices = hs_appservices_new();
     hs->pushers = hs_pushers_new(hs);
     hs_memberships_hook(hs);
@@ -131,6 +133,7 @@ static void free_services(struct app *app)
     struct hs *hs = &app->hs;
     stats_free(&hs->stats);
     http_ratelimit_free(&hs->ratelimit);
+    hs_rendezvous_free(&hs->rendezvous);
     hs_delayed_free(&hs->delayed);
     hs_appservices_free(&hs->appservices);
     hs_pushers_free(&hs->pushers);

@@ -16,6 +16,9 @@ static const char *const features[] = {
     "org.matrix.msc3773",            /* counts per thread */
     "org.matrix.msc3827.stable",     /* room types in the directory */
     "org.matrix.msc3882",            /* login/get_token */
+    "org.matrix.msc4155",            /* whose invites are taken */
+    "org.matrix.msc4380",            /* no invites at all */
+    "org.matrix.msc4380.stable",     /* the same */
     "org.matrix.msc3881",            /* pushers switched remotely */
     "org.matrix.msc4174",            /* web push */
     "org.matrix.msc3916.stable",     /* media with authentication */

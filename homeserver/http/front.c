@@ -45,7 +45,9 @@ static const struct {
     }
     KEEP("Authorization", request.authorization),
     KEEP("Content-Type", request.content_type),
+    KEEP("If-Match", request.if_match),
     KEEP("If-None-Match", request.if_none_match),
+    KEEP("Sec-Fetch-Mode", request.fetch_mode),
     KEEP("Range", request.range),
     KEEP("Origin", request.origin_header),
     KEEP("User-Agent", request.user_agent),

@@ -36,6 +36,7 @@ enum http_body {
     HTTP_BODY_NONE,          /* ignored */
     HTTP_BODY_JSON,          /* must be a JSON object; parsed into request->json */
     HTTP_BODY_OPTIONAL_JSON, /* empty counts as {} */
+    HTTP_BODY_BYTES,         /* whatever it is, in request->body */
     HTTP_BODY_STREAM, /* handed to the route's stream hooks piece by piece, never whole in memory */
 };
 
@@ -61,7 +62,8 @@ struct http_request {
     size_t authorization_count;
     struct slice token; /* bearer token from header or ?access_token= */
     struct slice content_type;
-    struct slice if_none_match;
+    struct slice if_match, if_none_match;
+    struct slice fetch_mode; /* Sec-Fetch-Mode: what a browser asks for */
     struct slice range;
     struct slice origin_header;
     struct slice user_agent;

@@ -5,7 +5,8 @@
 const struct http_fixed_header http_cors[HTTP_CORS_COUNT] = {
     {"Access-Control-Allow-Origin", "*"},
     {"Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS"},
-    {"Access-Control-Allow-Headers", "X-Requested-With, Content-Type, Authorization, Date"},
+    {"Access-Control-Allow-Headers",
+     "X-Requested-With, Content-Type, Authorization, Date, If-Match, If-None-Match"},
     {"Access-Control-Expose-Headers", "Retry-After, X-Request-Id, Content-Disposition, ETag"},
 };
 

@@ -12,24 +12,25 @@
 #include "store/state.h"
 #include "store/store.h"
 
-struct hs_rooms;     /* room cache, rooms.h */
-struct hs_users;     /* users and their numbers, users.h */
-struct hs_tokens;    /* access tokens, tokens.h */
-struct hs_uia;       /* interactive auth sessions, uia.h */
-struct hs_keys;      /* end-to-end keys, device_keys.h */
-struct hs_inbox;     /* to-device messages, to_device.h */
-struct hs_ephemeral; /* typing, presence, receipts, ephemeral.h */
-struct hs_memory;    /* the budget of memory, memory.h */
-struct hs_prefs;     /* account data, push rules, filters, prefs.h */
-struct hs_delayed;   /* events to be sent later, delayed.h */
-struct hs_pushers;   /* who has pushers, pushers.h */
-struct push;         /* what sends to them, push/push.h */
-struct media_waits;  /* who waits for announced media, media/media.h */
-struct hs_news;      /* what changes beside the stream, news.h */
-struct search;       /* full text and user directory, search/search.h */
-struct sync;         /* the sync engine, sync/sync.h */
-struct signing_key;  /* crypto/signing_key.h */
-struct stats;        /* base/stats.h */
+struct hs_rooms;      /* room cache, rooms.h */
+struct hs_users;      /* users and their numbers, users.h */
+struct hs_tokens;     /* access tokens, tokens.h */
+struct hs_uia;        /* interactive auth sessions, uia.h */
+struct hs_keys;       /* end-to-end keys, device_keys.h */
+struct hs_inbox;      /* to-device messages, to_device.h */
+struct hs_ephemeral;  /* typing, presence, receipts, ephemeral.h */
+struct hs_memory;     /* the budget of memory, memory.h */
+struct hs_prefs;      /* account data, push rules, filters, prefs.h */
+struct hs_delayed;    /* events to be sent later, delayed.h */
+struct hs_pushers;    /* who has pushers, pushers.h */
+struct push;          /* what sends to them, push/push.h */
+struct hs_rendezvous; /* where two devices meet to sign one in, rendezvous.h */
+struct media_waits;   /* who waits for announced media, media/media.h */
+struct hs_news;       /* what changes beside the stream, news.h */
+struct search;        /* full text and user directory, search/search.h */
+struct sync;          /* the sync engine, sync/sync.h */
+struct signing_key;   /* crypto/signing_key.h */
+struct stats;         /* base/stats.h */
 struct hs_appservices;
 struct as;
 struct http_ratelimit;
@@ -61,6 +62,7 @@ struct hs {
     struct hs_ephemeral *ephemeral;
     struct hs_prefs *prefs;
     struct hs_delayed *delayed;
+    struct hs_rendezvous *rendezvous;
     struct hs_appservices *appservices; /* NULL = there are none */
     struct hs_pushers *pushers;
     struct push *push; /* of the layer above; NULL where nothing is pushed */

@@ -3,6 +3,7 @@
 #include "homeserver/room/visibility.h"
 #include "homeserver/service/appservices.h"
 #include "homeserver/service/intake.h"
+#include "homeserver/service/invite_filter.h"
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/profiles.h"
 #include "homeserver/service/remote.h"
@@ -68,30 +69,6 @@ static struct err add_authoriser(struct changing *c)
     TRY(hs_restricted_authoriser(c->hs, c->ctx, c->room, c->actor->user_id, &authoriser));
     if (authoriser.ptr) {
         set_text(c, LIT("join_authorised_via_users_server"), authoriser);
-    }
-    return OK;
-}
-
-struct err hs_invite_permission(struct hs *hs, struct ctx *ctx, struct slice user_id)
-{
-    uint64_t user = 0;
-    bool found = false;
-    struct slice content;
-    struct json config;
-    if (!hs_user_is_local(hs, user_id)) {
-        return OK;
-    }
-    TRY(hs_user_find(hs, ctx, user_id, &user, &found));
-    if (!found) {
-        return OK;
-    }
-    TRY(hs_account_data_get(hs, ctx, user, 0, LIT("m.invite_permission_config"), &content, &found));
-    if (!found) {
-        return OK;
-    }
-    TRY(json_parse(ctx->arena, content, &config));
-    if (json_is_string(json_get(&config, LIT("default_action")), LIT("block"))) {
-        return err_public(ERR_M_INVITE_BLOCKED, "This user does not accept invites.");
     }
     return OK;
 }
@@ -225,7 +202,7 @@ struct err hs_member_set(struct hs *hs, struct ctx *ctx, struct room *room,
         .hs = hs, .ctx = ctx, .room = room, .actor = actor, .change = change};
     if (change->membership == MEMBERSHIP_INVITE) {
         TRY(hs_invite_prepare(hs, ctx, change->target));
-        TRY(hs_invite_permission(hs, ctx, change->target));
+        TRY(hs_invite_permission(hs, ctx, change->target, actor->user_id));
         if (hs_invite_waits(hs, change->target)) {
             return invite_remote(&changing, sent_out);
         }

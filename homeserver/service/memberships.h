@@ -36,9 +36,6 @@ bool hs_invite_waits(const struct hs *hs, struct slice user_id);
 /* Has application services make a user of theirs who is to be invited and is not there yet.
  * ERR_WAITS outside the waiting pool. */
 struct err hs_invite_prepare(struct hs *hs, struct ctx *ctx, struct slice user_id) MUST_USE;
-/* M_INVITE_BLOCKED when this user of this server takes no invites. Spec: client-server, "Invite
- * permission". */
-struct err hs_invite_permission(struct hs *hs, struct ctx *ctx, struct slice user_id) MUST_USE;
 /* Kick: the target must be in the room. Unban: the target must be banned. */
 struct err hs_member_kick(struct hs *hs, struct ctx *ctx, struct room *room,
                           const struct actor *actor, struct slice target,

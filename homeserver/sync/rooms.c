@@ -1,6 +1,7 @@
 /* The `rooms` member: which rooms an answer shows, and as what.
  * Spec: client-server, "Syncing". */
 #include "homeserver/service/intake.h"
+#include "homeserver/service/invite_filter.h"
 #include "homeserver/sync/priv.h"
 
 #include <string.h>
@@ -254,28 +255,12 @@ struct err sync_find_stripped(struct sync_job *job, struct sync_room *room,
     return OK;
 }
 
-/* Spec: client-server, "Invite permission": existing invites are hidden while all are blocked. */
-static struct err blocks_invites(struct sync_job *job, bool *blocks_out)
-{
-    struct slice content;
-    struct json config;
-    TRY(hs_account_data_get(job->hs, job->room_ctx, job->viewer.user, 0,
-                            LIT("m.invite_permission_config"), &content, blocks_out));
-    if (*blocks_out) {
-        TRY(json_parse(job->room_ctx->arena, content, &config));
-        *blocks_out = json_is_string(json_get(&config, LIT("default_action")), LIT("block"));
-    }
-    return OK;
-}
-
+/* Spec: client-server, "Ignoring Users", "Invite permission": invites that came before are hidden
+ * too. */
 struct err sync_hides_invite(struct sync_job *job, struct slice stripped, bool *hidden_out)
 {
-    /* Spec: client-server, "Ignoring Users": their invites are not shown. */
-    struct slice inviter = inviter_of(job, stripped);
-    TRY(blocks_invites(job, hidden_out));
-    return *hidden_out || inviter.ptr == NULL
-               ? OK
-               : hs_is_ignored(job->hs, job->room_ctx, job->viewer.user, inviter, hidden_out);
+    return hs_invite_is_hidden(job->hs, job->room_ctx, job->viewer.user, inviter_of(job, stripped),
+                               hidden_out);
 }
 
 static struct err write_stripped_room(struct sync_job *job, struct sync_room *room,
