@@ -34,6 +34,7 @@ static const struct {
     {{"media/release", 13}, admin_media_release},
     {{"media/delete", 12}, admin_media_delete},
     {{"media/purge_remote", 18}, admin_media_purge_remote},
+    {{"notices/send", 12}, admin_notices_send},
     {{"rotate_key", 10}, admin_rotate_key},
     {{"destinations/list", 17}, admin_destinations_list},
     {{"destinations/refused", 20}, admin_destinations_refused},

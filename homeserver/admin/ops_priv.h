@@ -49,6 +49,7 @@ struct err admin_media_quarantine(struct admin_call *call) MUST_USE;
 struct err admin_media_release(struct admin_call *call) MUST_USE;
 struct err admin_media_delete(struct admin_call *call) MUST_USE;
 struct err admin_media_purge_remote(struct admin_call *call) MUST_USE;
+struct err admin_notices_send(struct admin_call *call) MUST_USE;
 struct err admin_rotate_key(struct admin_call *call) MUST_USE;
 struct err admin_destinations_list(struct admin_call *call) MUST_USE;
 struct err admin_destinations_refused(struct admin_call *call) MUST_USE;

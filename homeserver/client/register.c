@@ -111,19 +111,41 @@ static struct err read_session(const struct http_request *request, struct regist
     return cs_read_sign_in(request, &wish->session);
 }
 
+/* Spec: client-server, "Guest Access": a guest upgrades with its token and its own name. */
+static struct err read_guest(struct hs *hs, struct ctx *ctx, struct slice token,
+                             struct slice username, struct registration *wish)
+{
+    struct requester guest;
+    enum token_state state = TOKEN_UNKNOWN;
+    TRY(hs_token_find(hs, ctx, token, &guest, &state));
+    if (state != TOKEN_VALID || !guest.is_guest) {
+        return err_public(ERR_M_INVALID_PARAM, "`guest_access_token` is no token of a guest.");
+    }
+    if (!slice_eq(username, ids_user_localpart(ids_trust_user(guest.user_id)))) {
+        return err_public(ERR_M_INVALID_USERNAME,
+                          "`username` must be the guest's own name, which it keeps.");
+    }
+    wish->guest = guest.user;
+    wish->draft.user_id = guest.user_id;
+    return OK;
+}
+
 /* What a registration asks for, checked before anybody has to prove anything. */
 static struct err read_wish(struct hs *hs, struct ctx *ctx, const struct http_request *request,
                             struct registration *wish_out)
 {
     struct slice username;
+    struct slice guest_token;
     *wish_out = (struct registration){0};
     TRY(cs_body_string(request, LIT("username"), &username));
+    TRY(cs_body_string(request, LIT("guest_access_token"), &guest_token));
     TRY(cs_body_string(request, LIT("password"), &wish_out->draft.password));
     TRY(read_session(request, wish_out));
     if (wish_out->draft.password.ptr) {
         TRY(cs_check_new_password(hs, wish_out->draft.password));
     }
-    return choose_user_id(hs, ctx, username, &wish_out->draft.user_id);
+    return guest_token.ptr ? read_guest(hs, ctx, guest_token, username, wish_out)
+                           : choose_user_id(hs, ctx, username, &wish_out->draft.user_id);
 }
 
 static struct err register_user(struct hs *hs, struct ctx *ctx, const struct http_request *request,

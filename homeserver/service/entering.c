@@ -2,6 +2,7 @@
 
 #include "homeserver/service/directory.h"
 #include "homeserver/service/intake.h"
+#include "homeserver/service/notices.h"
 #include "homeserver/service/remote.h"
 #include "homeserver/service/succession.h"
 #include "homeserver/service/users.h"
@@ -343,5 +344,6 @@ struct err hs_room_leave(struct hs *hs, struct ctx *ctx, const struct actor *act
     }
     struct member_change change = {
         .target = actor->user_id, .membership = MEMBERSHIP_LEAVE, .reason = reason};
+    TRY(hs_notice_check_leave(hs, ctx, e.room, actor));
     return hs_member_set(hs, ctx, e.room, actor, &change, &sent);
 }

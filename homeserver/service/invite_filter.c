@@ -1,6 +1,7 @@
 #include "homeserver/service/invite_filter.h"
 
 #include "homeserver/room/glob.h"
+#include "homeserver/service/notices.h"
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/users.h"
 
@@ -100,6 +101,9 @@ struct err hs_invite_verdict(struct hs *hs, struct ctx *ctx, uint64_t user, stru
                              enum invite_verdict *verdict_out)
 {
     *verdict_out = INVITE_ALLOWED;
+    if (hs_notice_is_sender(hs, inviter)) {
+        return OK; /* what the operator has to say reaches everybody */
+    }
     for (size_t i = 0; i < COUNT_OF(settings) && *verdict_out == INVITE_ALLOWED; i++) {
         struct slice content;
         struct json config;
@@ -136,5 +140,7 @@ struct err hs_invite_is_hidden(struct hs *hs, struct ctx *ctx, uint64_t user, st
     enum invite_verdict verdict = INVITE_ALLOWED;
     TRY(hs_invite_verdict(hs, ctx, user, inviter, &verdict));
     *hidden_out = verdict != INVITE_ALLOWED;
-    return *hidden_out || !inviter.ptr ? OK : hs_is_ignored(hs, ctx, user, inviter, hidden_out);
+    return *hidden_out || !inviter.ptr || hs_notice_is_sender(hs, inviter)
+               ? OK
+               : hs_is_ignored(hs, ctx, user, inviter, hidden_out);
 }

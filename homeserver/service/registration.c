@@ -18,10 +18,26 @@ static void warn(struct hs *hs, struct slice user_id, struct err err)
     }
 }
 
+/* The flag goes last: until then the guest can try again. */
+static struct err promote(struct hs *hs, struct ctx *ctx, const struct registration *registration,
+                          struct issued_tokens *tokens_out)
+{
+    struct sign_in session = registration->session;
+    session.user = registration->guest;
+    TRY(hs_account_set_password(hs, ctx, session.user, registration->draft.password));
+    if (registration->kind == REGISTRATION_WITH_SESSION) {
+        TRY(hs_token_issue(hs, ctx, &session, tokens_out));
+    }
+    return hs_account_set_flags(hs, ctx, session.user, ACCOUNT_GUEST, 0);
+}
+
 static struct err make(struct hs *hs, struct ctx *ctx, const struct registration *registration,
                        struct issued_tokens *tokens_out)
 {
     struct sign_in session = registration->session;
+    if (registration->guest) {
+        return promote(hs, ctx, registration, tokens_out);
+    }
     TRY(hs_account_create(hs, ctx, &registration->draft, &session.user));
     if (registration->kind == REGISTRATION_ALONE) {
         return OK;

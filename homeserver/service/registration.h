@@ -7,6 +7,7 @@
 
 struct registration {
     struct account_draft draft;
+    uint64_t guest;         /* the guest's account that becomes a full one; 0 = it is a new one */
     struct slice token;     /* registration token that is used up; ptr NULL = none is asked for */
     struct sign_in session; /* its user is the new one */
     enum { REGISTRATION_WITH_SESSION, REGISTRATION_ALONE } kind;

@@ -4,6 +4,7 @@
 #include "homeserver/room/relates.h"
 #include "homeserver/service/directory.h"
 #include "homeserver/service/intake.h"
+#include "homeserver/service/notices.h"
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/room_priv.h"
 #include "homeserver/service/users.h"
@@ -233,6 +234,9 @@ static struct err send_member_state(struct hs *hs, struct ctx *ctx, struct room 
     }
     if (!ids_is_user(request->state_key)) {
         return err_public(ERR_M_INVALID_PARAM, "The state key must be a user id.");
+    }
+    if (membership == MEMBERSHIP_LEAVE && slice_eq(request->state_key, request->actor->user_id)) {
+        TRY(hs_notice_check_leave(hs, ctx, room, request->actor));
     }
     struct json extra = json_without(ctx->arena, request->content, drop, COUNT_OF(drop));
     struct member_change change = {

@@ -11,5 +11,6 @@ enum user_row {
     USER_ROW_DATA_BY_POS = 'C', /* account data by position */
     USER_ROW_FILTER = 'f',      /* filters */
     USER_ROW_PUSHER = 'u',      /* pushers */
+    USER_ROW_NOTICES = 'n',     /* "n": the room of server notices (notices.c) */
     USER_ROW_DEHYDRATED = 'h',  /* "h": which device is dehydrated (dehydrated.c) */
 };

@@ -150,6 +150,12 @@ static const struct command commands[] = {
      {{"--before", "before", PARAM_TEXT}},
      "Those that were fetched before a day, such as 2026-01-31. They are fetched again when\n"
      "somebody wants them; those in quarantine stay.\n"},
+    {"notice send",
+     "tell a user, or all, something in the name of the server",
+     "notices/send",
+     NULL,
+     {{"[USER]", "user", PARAM_WORD}, {"[TEXT]", "text", PARAM_WORD}, {"--all", "all", PARAM_FLAG}},
+     "USER TEXT, or --all TEXT. Each user has a room for such notices. server_notices.enabled must be set.\n"},
     {"purge-room",
      "remove a room with all its events",
      "rooms/purge",

@@ -53,6 +53,8 @@ static const char *const extras[] = {
     "GET /_matrix/client/unstable/io.element.msc4388/rendezvous/{}",
     "PUT /_matrix/client/unstable/io.element.msc4388/rendezvous/{}",
     "DELETE /_matrix/client/unstable/io.element.msc4388/rendezvous/{}",
+    "POST /_synapse/admin/v1/send_server_notice",
+    "PUT /_synapse/admin/v1/send_server_notice/{}",
     "GET /_synapse/admin/v1/register",
     "POST /_synapse/admin/v1/register",
     "GET /_matrix/static/client/login",
@@ -168,6 +170,7 @@ static void every_endpoint_is_served_or_waits_by_name(void **state)
 {
     static struct endpoints endpoints;
     size_t missing = 0;
+    size_t stale = 0;
     size_t served = 0;
     (void)state;
     load_endpoints(&endpoints);
@@ -175,6 +178,11 @@ static void every_endpoint_is_served_or_waits_by_name(void **state)
     for (size_t i = 0; i < endpoints.count; i++) {
         const struct endpoint *row = &endpoints.items[i];
         served += row->served ? 1 : 0;
+        if (row->served && row->due[0]) {
+            print_message("served, but said to wait for %s: %s %s (%s)\n", row->due, row->method,
+                          row->path, row->operation);
+            stale++;
+        }
         if (!row->served) {
             print_message("%s: %s %s (%s)\n", row->due[0] ? row->due : "MISSING", row->method,
                           row->path, row->operation);
@@ -183,13 +191,77 @@ static void every_endpoint_is_served_or_waits_by_name(void **state)
     }
     print_message("%zu of %zu endpoints are served\n", served, endpoints.count);
     assert_int_equal(missing, 0);
+    assert_int_equal(stale, 0);
     assert_int_equal(unknown, 0);
+}
+
+/* Spec: client-server, "Guest Access", the lists of its client behaviour. */
+static const char *const for_guests[] = {
+    "GET /_matrix/client/v3/rooms/{}/state",
+    "GET /_matrix/client/v3/rooms/{}/context/{}",
+    "GET /_matrix/client/v3/rooms/{}/event/{}",
+    "GET /_matrix/client/v3/rooms/{}/state/{}/{}",
+    "GET /_matrix/client/v3/rooms/{}/messages",
+    "GET /_matrix/client/v3/rooms/{}/members",
+    "GET /_matrix/client/v3/rooms/{}/initialSync",
+    "GET /_matrix/client/v3/sync",
+    "GET /_matrix/client/v3/events",
+    "GET /_matrix/client/v1/media/download/{}/{}",
+    "GET /_matrix/client/v1/media/download/{}/{}/{}",
+    "GET /_matrix/client/v1/media/thumbnail/{}/{}",
+    "POST /_matrix/client/v3/rooms/{}/join",
+    "POST /_matrix/client/v3/rooms/{}/leave",
+    "PUT /_matrix/client/v3/rooms/{}/send/{}/{}",
+    "PUT /_matrix/client/v3/rooms/{}/state/{}/{}",
+    "PUT /_matrix/client/v3/sendToDevice/{}/{}",
+    "PUT /_matrix/client/v3/profile/{}/{}",
+    "DELETE /_matrix/client/v3/profile/{}/{}",
+    "GET /_matrix/client/v3/devices",
+    "GET /_matrix/client/v3/devices/{}",
+    "PUT /_matrix/client/v3/devices/{}",
+    "GET /_matrix/client/v3/account/whoami",
+    "POST /_matrix/client/v3/keys/upload",
+    "POST /_matrix/client/v3/keys/query",
+    "POST /_matrix/client/v3/keys/claim",
+};
+
+static const struct http_route *find_route(const char *wanted)
+{
+    struct http_route_table tables[CS_TABLES_MAX + SS_TABLES_MAX];
+    size_t count = cs_routes_collect(tables);
+    for (size_t i = 0; i < count; i++) {
+        for (size_t j = 0; j < tables[i].count; j++) {
+            const struct http_route *route = &tables[i].routes[j];
+            char path[256];
+            char name[300];
+            normalise(route->path, path, sizeof path);
+            snprintf(name, sizeof name, "%s %s", method_name(route->method), path);
+            if (strcmp(name, wanted) == 0) {
+                return route;
+            }
+        }
+    }
+    return NULL;
+}
+
+static void guests_may_call_what_the_specification_lists(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(for_guests); i++) {
+        const struct http_route *route = find_route(for_guests[i]);
+        if (!route || !(route->flags & HTTP_ALLOW_GUEST)) {
+            print_message("closed to guests: %s\n", for_guests[i]);
+        }
+        assert_non_null(route);
+        assert_true(route->flags & HTTP_ALLOW_GUEST);
+    }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_endpoint_is_served_or_waits_by_name),
+        cmocka_unit_test(guests_may_call_what_the_specification_lists),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
