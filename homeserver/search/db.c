@@ -22,6 +22,7 @@ struct search_db {
     int64_t until_mono_ms;
     int32_t fail_after;
     bool is_damaged;
+    struct err failure;
     search_wanted_fn wanted;
     void *wanted_arg;
 };
@@ -206,6 +207,13 @@ bool search_db_is_damaged(const struct search_db *db)
     return db->is_damaged;
 }
 
+struct err search_db_take_failure(struct search_db *db)
+{
+    struct err failure = db->failure;
+    db->failure = OK;
+    return failure;
+}
+
 bool search_db_is_writing(const struct search_db *db)
 {
     return sqlite3_get_autocommit(db->handle) == 0;
@@ -290,8 +298,8 @@ static struct err step_all(struct search_db *db, struct statement *statement, se
     return OK;
 }
 
-struct err search_db_run(struct search_db *db, const struct search_sql *sql, search_row_fn visit,
-                         void *arg)
+static struct err run(struct search_db *db, const struct search_sql *sql, search_row_fn visit,
+                      void *arg)
 {
     struct statement *statement = NULL;
     if (db->fail_after && --db->fail_after == 0) {
@@ -304,6 +312,14 @@ struct err search_db_run(struct search_db *db, const struct search_sql *sql, sea
     sqlite3_reset(statement->prepared);
     sqlite3_clear_bindings(statement->prepared);
     statement->busy = false;
+    return err;
+}
+
+struct err search_db_run(struct search_db *db, const struct search_sql *sql, search_row_fn visit,
+                         void *arg)
+{
+    struct err err = run(db, sql, visit, arg);
+    db->failure = db->failure.code ? db->failure : err;
     return err;
 }
 

@@ -50,6 +50,8 @@ typedef bool (*search_wanted_fn)(void *arg, int64_t id);
 void search_db_filter(struct search_db *db, search_wanted_fn wanted, void *arg);
 /* The file was found to be damaged. */
 bool search_db_is_damaged(const struct search_db *db);
+/* The first error of a statement since the last call: what belongs together may be half there. */
+struct err search_db_take_failure(struct search_db *db);
 /* Whether a transaction is open. */
 bool search_db_is_writing(const struct search_db *db);
 /* The k-th statement from now on fails (k > 0), for tests; 0 = none. */

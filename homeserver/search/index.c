@@ -27,7 +27,6 @@ struct search_index {
     struct arena *arena; /* of what is pending */
     struct pending *items;
     size_t count;
-    struct err broken; /* what was handed over since the last flush is not all there */
 };
 
 static const char schema[] =
@@ -283,7 +282,6 @@ static struct err write_pending(struct search_index *index)
     arena_free(&arena);
     index->count = 0;
     arena_reset(index->arena);
-    index->broken = err.code ? err : index->broken;
     return err;
 }
 
@@ -393,14 +391,14 @@ struct err search_index_set_mark(struct search_index *index, enum search_mark ma
 
 bool search_index_is_dirty(const struct search_index *index)
 {
-    return index->count > 0 || index->broken.code != 0 || search_db_is_writing(index->db);
+    return index->count > 0 || search_db_is_writing(index->db);
 }
 
 struct err search_index_flush(struct search_index *index)
 {
     struct err err = write_pending(index);
-    err = index->broken.code ? index->broken : err;
-    index->broken = OK;
+    struct err failure = search_db_take_failure(index->db);
+    err = err.code ? err : failure;
     if (err.code == 0 && search_db_is_writing(index->db)) {
         err = run(index, &(struct search_sql){.text = "COMMIT"});
     }

@@ -14,6 +14,7 @@ import { interruptions } from "./steps/interruptions.js";
 import { messages } from "./steps/messages.js";
 import { relations } from "./steps/relations.js";
 import { rooms } from "./steps/rooms.js";
+import { search } from "./steps/search.js";
 
 /** The SDK and its crypto write to the console; the checks alone belong on standard output. */
 function divertConsole(file) {
@@ -50,6 +51,7 @@ async function run(world, checks) {
         await account(world, checks);
         await rooms(world, checks);
         await daily(world, checks);
+        await search(world, checks);
         await logOut(world, checks);
         await deactivation(world, checks);
         if (world.stream) {
