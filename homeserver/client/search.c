@@ -127,7 +127,6 @@ static struct err find(struct search_page *page)
                                  .order = options->order,
                                  .keys = keys_of_types(options),
                                  .after = options->from.place};
-    struct search_db *db = NULL;
     query.until_mono_ms = now_mono_ms(ctx->now) + hs->conf->search_timeout;
     query.url = options->filter.url == SYNC_URL_WITH      ? SEARCH_URL_WITH
                 : options->filter.url == SYNC_URL_WITHOUT ? SEARCH_URL_WITHOUT
@@ -135,9 +134,9 @@ static struct err find(struct search_page *page)
     TRY(list_rooms(page, &query));
     TRY(list_senders(page, &query));
     search_catch_up(hs->search);
-    TRY(search_reader(hs->search, ctx, &db));
+    TRY(search_reader(hs->search, ctx, &page->db));
     int64_t began_us = now_mono_us();
-    struct err err = search_find(db, ctx, &query, &page->hits);
+    struct err err = search_find(page->db, ctx, &query, &page->hits);
     stats_observe(hs->stats, STAT_search_seconds, now_mono_us() - began_us);
     return err;
 }

@@ -56,6 +56,7 @@ struct search_page {
     struct cs_room_call call;
     struct search_options options;
     struct search_hits hits;
+    struct search_db *db;
     struct search_visit **visits;
     size_t visit_count, visit_cap;
     struct search_result *results;

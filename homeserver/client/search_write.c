@@ -144,6 +144,9 @@ static struct err write_result(struct search_page *page, const struct search_res
     struct json_out *out = &page->call.out;
     struct viewer viewer = page->call.viewer;
     int64_t score = result->hit->score;
+    if (page->options.order != SEARCH_BY_RANK) {
+        TRY(search_score(page->db, &page->hits, result->hit->id, &score));
+    }
     viewer.memo = &result->visit->memo;
     json_out_object(out);
     json_out_key_raw(

@@ -67,7 +67,7 @@ static void closeness(const Fts5ExtensionApi *api, Fts5Context *fts, sqlite3_con
         result = api->xInst(fts, i, &phrase, &column, &offset);
         times[phrase < PHRASES_MAX ? phrase : PHRASES_MAX - 1] += 1;
     }
-    for (int i = 0; i < PHRASES_MAX; i++) {
+    for (int i = 0; i < api->xPhraseCount(fts) && i < PHRASES_MAX; i++) {
         sum += times[i] * 2.2 / (times[i] + 1.2 * (0.25 + 0.75 * size / 20));
     }
     if (result != SQLITE_OK) {

@@ -121,6 +121,13 @@ static bool is_in_rooms(void *arg, int64_t id)
     return room && search_id_number(id) <= room->upto;
 }
 
+/* Whether a hit's row has to be looked at. */
+static bool is_filtered(const struct search_query *query)
+{
+    return query->keys != SEARCH_DOC_KEYS || query->url != SEARCH_URL_ANY || query->senders ||
+           query->not_sender_count;
+}
+
 static bool takes(const struct search_query *query, const struct search_hit *hit, uint32_t flags)
 {
     bool has_url = (flags & SEARCH_DOC_URL) != 0;
@@ -145,7 +152,7 @@ static struct err take_row(void *arg, const struct search_row *row, bool *stop_o
     (void)stop_out;
     bool is_next =
         query->after.id == 0 || is_before(query->after, search_place_of(query->order, &hit));
-    if (is_next && takes(query, &hit, (uint32_t)search_row_int(row, 4))) {
+    if (is_next && (!is_filtered(query) || takes(query, &hit, (uint32_t)search_row_int(row, 4)))) {
         add_hit(finding, &hit);
     }
     return OK;
@@ -183,25 +190,44 @@ static struct err express(struct search_db *db, struct ctx *ctx, struct slice te
     return OK;
 }
 
-static struct err read_span(struct search_db *db, struct finding *finding, struct slice expression,
-                            size_t first, size_t last)
+/* What is looked up of each hit, which is what a common word costs: the rank takes its length, time
+ * and filters take its row. */
+static const char *select_for(const struct search_query *query)
 {
-    static const char select[] =
+    static const char by_time[] =
+        "SELECT words.rowid, 0, docs.ts, docs.sender, docs.flags"
+        " FROM words CROSS JOIN docs ON docs.id = words.rowid"
+        " WHERE words MATCH ?1 AND words.rowid BETWEEN ?2 AND ?3 AND wanted(words.rowid)"
+        " ORDER BY words.rowid DESC";
+    static const char by_rank[] =
+        "SELECT rowid, closeness(words), 0, 0, 0 FROM words"
+        " WHERE words MATCH ?1 AND rowid BETWEEN ?2 AND ?3 AND wanted(rowid) ORDER BY rowid DESC";
+    static const char by_rank_filtered[] =
         "SELECT words.rowid, closeness(words), docs.ts, docs.sender, docs.flags"
         " FROM words CROSS JOIN docs ON docs.id = words.rowid"
         " WHERE words MATCH ?1 AND words.rowid BETWEEN ?2 AND ?3 AND wanted(words.rowid)"
         " ORDER BY words.rowid DESC";
+    if (query->order == SEARCH_BY_TIME) {
+        return by_time;
+    }
+    return is_filtered(query) ? by_rank_filtered : by_rank;
+}
+
+static struct err read_span(struct search_db *db, struct finding *finding, struct slice expression,
+                            size_t first, size_t last)
+{
     const struct search_query *query = finding->query;
+    struct search_sql sql = {.text = select_for(query)};
     int64_t from = 0;
     int64_t to = 0;
     if (!search_id_of(query->rooms[first].room, -(INT64_C(1) << 34), &from) ||
         !search_id_of(query->rooms[last].room, query->rooms[last].upto, &to)) {
         return OK;
     }
-    return search_db_run(
-        db,
-        &(struct search_sql){select, {search_text(expression), search_int(from), search_int(to)}},
-        take_row, finding);
+    sql.values[0] = search_text(expression);
+    sql.values[1] = search_int(from);
+    sql.values[2] = search_int(to);
+    return search_db_run(db, &sql, take_row, finding);
 }
 
 static struct err read_rooms(struct search_db *db, struct finding *finding, struct slice expression)
@@ -237,8 +263,27 @@ struct err search_find(struct search_db *db, struct ctx *ctx, const struct searc
         return err;
     }
     sort_heap(&finding);
+    hits_out->expression = expression;
     hits_out->items = finding.heap;
     hits_out->count = finding.count;
     hits_out->has_more = finding.has_more || (is_late && finding.count > 0);
     return OK;
+}
+
+static struct err take_score(void *arg, const struct search_row *row, bool *stop_out)
+{
+    *stop_out = true;
+    *(int64_t *)arg = search_row_int(row, 0);
+    return OK;
+}
+
+struct err search_score(struct search_db *db, const struct search_hits *hits, int64_t id,
+                        int64_t *score_out)
+{
+    static const char select[] =
+        "SELECT closeness(words) FROM words WHERE words MATCH ?1 AND rowid = ?2";
+    *score_out = 0;
+    return search_db_run(
+        db, &(struct search_sql){select, {search_text(hits->expression), search_int(id)}},
+        take_score, score_out);
 }

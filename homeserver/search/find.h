@@ -12,10 +12,10 @@ struct search_room {
 #define SEARCH_UPTO_ALL ((INT64_C(1) << 35) - 1)
 
 struct search_hit {
-    int64_t id;    /* search_id_room, search_id_number */
-    int64_t score; /* in thousandths; higher is closer */
-    int64_t ts_ms;
-    uint64_t sender;
+    int64_t id;      /* search_id_room, search_id_number */
+    int64_t score;   /* in thousandths; higher is closer. By rank alone (see search_score) */
+    int64_t ts_ms;   /* by time alone */
+    uint64_t sender; /* 0 = was not looked up */
 };
 /* From where on: what comes after this one; {0} = from the first. */
 struct search_place {
@@ -44,8 +44,12 @@ struct search_hits {
     bool has_more;       /* others come after them, or time ran out */
     struct slice *words; /* of the query, folded: to be highlighted */
     size_t word_count;
+    struct slice expression;
 };
 struct err search_find(struct search_db *db, struct ctx *ctx, const struct search_query *query,
                        struct search_hits *hits_out) MUST_USE;
+/* The score of a hit, whatever the order. */
+struct err search_score(struct search_db *db, const struct search_hits *hits, int64_t id,
+                        int64_t *score_out) MUST_USE;
 /* The place of a hit in an order. */
 struct search_place search_place_of(enum search_order order, const struct search_hit *hit);

@@ -9,17 +9,17 @@ import { until } from "../lib/checks.js";
 
 const bodies = (found) => found.results.map(({ context }) => context.getEvent().getContent().body);
 
-async function texts({ alice, bob }, checks) {
+async function texts({ alice, carol }, checks) {
     const word = `s${randomBytes(6).toString("hex")}`;
     const { room_id: roomId } = await alice.client.createRoom({ preset: Preset.PublicChat });
-    await bob.join(roomId);
+    await carol.client.joinRoom(roomId);
     const send = (body) => alice.sendPlain(roomId, "m.room.message", { msgtype: "m.text", body });
     const ids = [];
     for (let i = 1; i <= 12; i++) {
         ids.push((await send(`${word} number ${i}`)).event_id);
     }
     await checks.check("a text is found, with what stands around it", async () => {
-        const found = await bob.client.searchRoomEvents({
+        const found = await carol.client.searchRoomEvents({
             term: `${word} 7`,
             filter: { rooms: [roomId] },
         });
@@ -30,17 +30,17 @@ async function texts({ alice, bob }, checks) {
         assert.ok(around.includes(ids[5]) && around.includes(ids[7]));
     });
     await checks.check("older results come page by page", async () => {
-        const found = await bob.client.searchRoomEvents({ term: word });
+        const found = await carol.client.searchRoomEvents({ term: word });
         assert.equal(found.count, 12);
         assert.ok(found.highlights.includes(word));
-        await bob.client.backPaginateRoomEventsSearch(found);
+        await carol.client.backPaginateRoomEventsSearch(found);
         assert.equal(found.results.length, 12);
         assert.deepEqual(bodies(found)[0], `${word} number 12`);
         assert.deepEqual(bodies(found)[11], `${word} number 1`);
     });
     await checks.check("a redacted text is found no more", async () => {
         await alice.client.redactEvent(roomId, ids[0]);
-        const found = await bob.client.searchRoomEvents({ term: word });
+        const found = await carol.client.searchRoomEvents({ term: word });
         assert.equal(found.count, 11);
     });
 }

@@ -174,6 +174,36 @@ static void a_purged_room_is_out(void **state)
     assert_false(progress.is_walking);
 }
 
+static void results_come_in_the_order_that_was_asked_for(void **state)
+{
+    struct search_db *db = NULL;
+    struct search_hits hits;
+    struct search_room where = {hs_room_info(room).number, SEARCH_UPTO_ALL};
+    struct search_query query = {
+        .term = LIT("yak"), .keys = SEARCH_DOC_KEYS, .rooms = &where, .room_count = 1};
+    int64_t score = 0;
+    (void)state;
+    say("yak yak yak");
+    h.house.wall_ms++;
+    say("a yak among many other words that have nothing to do with it at all");
+    h.house.wall_ms++;
+    say("a yak");
+    search_house_settle(&h);
+    assert_int_equal(search_reader(h.house.hs.search, &h.house.ctx, &db).code, 0);
+    assert_int_equal(search_find(db, &h.house.ctx, &query, &hits).code, 0);
+    assert_int_equal(hits.count, 3);
+    assert_true(hits.items[0].score > hits.items[1].score);
+    assert_true(hits.items[0].id < hits.items[1].id);
+    assert_true(hits.items[1].id > hits.items[2].id);
+    assert_int_equal(search_score(db, &hits, hits.items[0].id, &score).code, 0);
+    assert_int_equal(score, hits.items[0].score);
+    query.order = SEARCH_BY_TIME;
+    query.after = (struct search_place){hits.items[1].id, h.house.wall_ms};
+    assert_int_equal(search_find(db, &h.house.ctx, &query, &hits).code, 0);
+    assert_int_equal(hits.count, 2);
+    assert_true(hits.items[0].ts_ms > hits.items[1].ts_ms);
+}
+
 /* --- the file --- */
 
 static void the_index_goes_on_where_it_was(void **state)
@@ -337,6 +367,7 @@ int main(void)
         TEST(edits_replace_the_text_until_they_are_redacted),
         TEST(an_encrypted_room_is_left_out),
         TEST(a_purged_room_is_out),
+        TEST(results_come_in_the_order_that_was_asked_for),
         TEST(the_index_goes_on_where_it_was),
         TEST(what_came_while_it_was_away_is_taken_in),
         TEST(a_damaged_file_is_set_aside),
