@@ -15,8 +15,8 @@ struct err search_start(struct search *search) MUST_USE;
 void search_stop(struct search *search);
 void search_free(struct search **search);
 
-/* Waits until what was published by now is in the index, so that whoever has seen an event finds it;
- * two seconds at most. */
+/* Waits until what was published by now is in the index, so that whoever has seen an event finds
+ * it; two seconds at most. */
 void search_catch_up(struct search *search);
 /* A reader's connection, for one job and until ctx_finish; it may wait for one. */
 struct err search_reader(struct search *search, struct ctx *ctx,

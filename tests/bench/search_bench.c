@@ -146,10 +146,17 @@ static void time_people(int users)
     }
 }
 
+static int number_of(const char *text, int fallback)
+{
+    uint64_t number = 0;
+    return text && slice_parse_u64(slice_of(text), &number) && number < 10000000 ? (int)number
+                                                                                 : fallback;
+}
+
 int main(int argc, char **argv)
 {
-    int events = argc > 1 ? atoi(argv[1]) : 100000;
-    int users = argc > 2 ? atoi(argv[2]) : 10000;
+    int events = number_of(argc > 1 ? argv[1] : NULL, 100000);
+    int users = number_of(argc > 2 ? argv[2] : NULL, 10000);
     search_house_open(&h, NULL);
     ann = house_guest(&h.house, "ann");
     time_texts(events);
