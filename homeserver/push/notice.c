@@ -199,16 +199,15 @@ struct err push_notice_load(struct hs *hs, struct ctx *ctx, const struct push_su
     write_event(&l, notice_out);
     read_tweaks(&l, notice_out);
     TRY(load_names(&l, notice_out));
-    return push_count_unread(hs, ctx, l.user, subject->item->pos, &notice_out->unread);
+    return push_count_unread(hs, ctx, l.user, subject->item->pos, notice_out);
 }
 
 struct err push_count_unread(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t upto,
-                             uint32_t *unread_out)
+                             struct push_notice *notice)
 {
     struct user_rooms rooms;
     uint64_t published = positions_published(hs->positions);
     struct counts_request request = {.user = user, .upto = upto > published ? upto : published};
-    *unread_out = 0;
     TRY(hs_user_id_of(hs, ctx, user, &request.user_id));
     TRY(hs_user_rooms(hs, ctx, user, &rooms));
     for (size_t i = 0; i < rooms.count; i++) {
@@ -224,7 +223,11 @@ struct err push_count_unread(struct hs *hs, struct ctx *ctx, uint64_t user, uint
         }
         TRY(err);
         TRY(hs_unread_counts_of(hs, ctx, room, &request, &counts));
-        *unread_out += counts.notify_all;
+        notice->unread += counts.notify_all;
+        notice->missed_calls += counts.calls_all;
     }
+    /* What rings is not missed yet. */
+    bool rings = notice->missed_calls > 0 && slice_eq(notice->type, LIT("m.call.invite"));
+    notice->missed_calls -= rings ? 1 : 0;
     return OK;
 }

@@ -26,9 +26,14 @@ static void write_event(struct json_out *out, const struct push_notice *notice)
 }
 
 /* A count of zero is left out, unless there is nothing else: then it is the news. */
-static bool has_count(const struct push_notice *notice)
+static void write_counts(struct json_out *out, const struct push_notice *notice)
 {
-    return notice->unread > 0 || notice->event_id.len == 0;
+    if (notice->unread > 0 || notice->event_id.len == 0) {
+        json_out_key_int(out, LIT("unread"), notice->unread);
+    }
+    if (notice->missed_calls > 0) {
+        json_out_key_int(out, LIT("missed_calls"), notice->missed_calls);
+    }
 }
 
 static void write_prio(struct json_out *out, const struct push_notice *notice)
@@ -78,9 +83,7 @@ void push_write_http(struct buf *buf, const struct push_notice *notice, const st
     }
     write_prio(&out, notice);
     json_out_key_object(&out, LIT("counts"));
-    if (has_count(notice)) {
-        json_out_key_int(&out, LIT("unread"), notice->unread);
-    }
+    write_counts(&out, notice);
     json_out_object_end(&out);
     json_out_key_array(&out, LIT("devices"));
     write_device(&out, notice, pusher, data);
@@ -108,9 +111,7 @@ static struct slice write_web(struct arena *arena, const struct push_notice *not
         write_event(&out, notice);
     }
     write_prio(&out, notice);
-    if (has_count(notice)) {
-        json_out_key_int(&out, LIT("unread"), notice->unread);
-    }
+    write_counts(&out, notice);
     json_out_object_end(&out);
     struct json own;
     if (json_parse(arena, buf_slice(&buf), &own).code != 0) {

@@ -122,7 +122,7 @@ struct push_notice {
     bool is_member, is_target;
     bool is_urgent;
     struct slice tweaks; /* JSON object */
-    uint32_t unread;
+    uint32_t unread, missed_calls;
 };
 /* found false: there is nothing to say any more: the event is gone, redacted or read, or the user
  * has left. */
@@ -132,9 +132,10 @@ struct push_subject {
 };
 struct err push_notice_load(struct hs *hs, struct ctx *ctx, const struct push_subject *subject,
                             struct push_notice *notice_out, bool *found_out) MUST_USE;
-/* Unread notifications in all rooms of a user, at position `upto` or what is published by now. */
+/* Counts unread notifications in all rooms of a user into the notice, at position `upto` or what is
+ * published by now. */
 struct err push_count_unread(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t upto,
-                             uint32_t *unread_out) MUST_USE;
+                             struct push_notice *notice) MUST_USE;
 
 /* --- payload.c --- */
 /* The body of /_matrix/push/v1/notify. */

@@ -159,7 +159,7 @@ static struct err send_badge(struct round *r)
     if (!r->data.is_enabled || events_only || r->mark.badge == 0) {
         return OK;
     }
-    TRY(push_count_unread(r->push->hs, r->ctx, r->target->user, 0, &notice.unread));
+    TRY(push_count_unread(r->push->hs, r->ctx, r->target->user, 0, &notice));
     if (notice.unread >= r->mark.badge) { /* what is new has a push of its own */
         return OK;
     }

@@ -23,7 +23,8 @@ enum {
 struct unread {
     int64_t number;
     uint32_t thread; /* index of its root */
-    uint32_t highlight;
+    uint16_t highlight;
+    uint16_t call; /* an invite to a call */
 };
 
 struct thread_root {
@@ -346,6 +347,12 @@ static struct err get_ready(struct counting *c)
     return OK;
 }
 
+/* An answer is an event of the user's own, which reads what was before it. */
+static uint16_t is_call(const struct stored_event *event)
+{
+    return slice_eq(event->event.type, LIT("m.call.invite")) ? 1 : 0;
+}
+
 static struct err judge(struct counting *c, const struct stored_event *event, uint32_t thread)
 {
     bool ignored = false;
@@ -358,7 +365,8 @@ static struct err judge(struct counting *c, const struct stored_event *event, ui
     if (verdict.notify) {
         add_unread(c->cache, (struct unread){.number = event->number,
                                              .thread = thread,
-                                             .highlight = verdict.highlight ? 1 : 0});
+                                             .highlight = verdict.highlight ? 1 : 0,
+                                             .call = is_call(event)});
     }
     return OK;
 }
@@ -395,7 +403,8 @@ static struct err judge_by_facts(struct counting *c, const struct known_event *k
     if (!*asks_out && facts->outlook.verdict == PUSH_OUTLOOK_NOTIFIES) {
         add_unread(c->cache, (struct unread){.number = known->event->number,
                                              .thread = thread,
-                                             .highlight = facts->outlook.highlight ? 1 : 0});
+                                             .highlight = facts->outlook.highlight ? 1 : 0,
+                                             .call = is_call(known->event)});
     }
     return OK;
 }
@@ -558,6 +567,7 @@ static void write_counts(const struct counting *c, struct unread_counts *counts)
         count->notify++;
         count->highlight += cache->unread_owned[i].highlight;
         counts->highlight_all += cache->unread_owned[i].highlight;
+        counts->calls_all += cache->unread_owned[i].call;
     }
     counts->main = all[0];
     for (size_t i = 1; i < cache->root_count; i++) {

@@ -82,6 +82,7 @@ struct unread_counts {
     struct thread_count *threads; /* those above zero */
     size_t thread_count;
     uint32_t notify_all, highlight_all; /* threads included */
+    uint32_t calls_all;                 /* invites to calls among those, not answered */
 };
 /* Unread notifications of a joined user in a room at stream position `upto`. Counted lazily:
  * evaluates only events that came since the last call and after the user's receipts; cached. */

@@ -358,6 +358,30 @@ static void reading_pushes_the_count_alone(void **state)
     assert_int_equal(wire.count, 2); /* it is zero already */
 }
 
+static int64_t missed_of(size_t at)
+{
+    int64_t missed = 0;
+    json_get_int(json_get(notification(at), LIT("counts")), LIT("missed_calls"), &missed);
+    return missed;
+}
+
+static void a_call_is_missed_when_it_rings_no_more(void **state)
+{
+    (void)state;
+    set_pusher(&ben, "key", PLAIN);
+    house_send(&h, room, &ann, "m.call.invite", "{\"call_id\":\"1\"}");
+    settle();
+    assert_int_equal(missed_of(0), 0);
+    house_say(&h, room, &ann, "call me back");
+    settle();
+    assert_int_equal(missed_of(1), 1);
+    house_send(&h, room, &ben, "m.call.answer", "{\"call_id\":\"1\"}");
+    house_say(&h, room, &ann, "there you are");
+    settle();
+    assert_int_equal(missed_of(2), 0);
+    assert_int_equal(unread_of(2), 1);
+}
+
 static void a_pusher_that_is_off_is_left_alone(void **state)
 {
     (void)state;
@@ -454,6 +478,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_was_read_meanwhile_is_not_pushed, open_house,
                                         close_house),
         cmocka_unit_test_setup_teardown(reading_pushes_the_count_alone, open_house, close_house),
+        cmocka_unit_test_setup_teardown(a_call_is_missed_when_it_rings_no_more, open_house,
+                                        close_house),
         cmocka_unit_test_setup_teardown(a_pusher_that_is_off_is_left_alone, open_house,
                                         close_house),
         cmocka_unit_test_setup_teardown(an_invite_is_pushed_to_whom_it_concerns, open_house,
