@@ -14,9 +14,9 @@
 
 enum {
     READERS_MAX = 4,
-    LINGER_MS = 200,
+    LINGER_MS = 500,
     LOG_EVERY_MS = 30000,
-    FLUSH_EVERY_MS = 100,
+    FLUSH_EVERY_MS = 2000,
     CATCH_UP_S = 2
 };
 static const char tail_name[] = "search";
