@@ -3,6 +3,8 @@
 #include "homeserver/service/room_priv.h"
 #include "homeserver/service/users.h"
 
+enum { MEMBERS_PER_PAGE = 64 };
+
 static struct derived_member *add_member(struct derive *d)
 {
     struct derived_members *members = &d->members;
@@ -81,9 +83,10 @@ struct err derive_member_changed(struct derive *d, struct ctx *page, struct slic
     return load_previous(d, page, member);
 }
 
-static void put_index(struct derive *d, const struct derived_member *member)
+/* What a row is made of is gone when it stands in its update: `page`. */
+static void put_index(struct derive *d, struct ctx *page, const struct derived_member *member)
 {
-    struct slice key = key_u64(d->ctx, DERIVED_KEY_MEMBER, member->user);
+    struct slice key = key_u64(page, DERIVED_KEY_MEMBER, member->user);
     struct buf bytes;
     if (!member->number) {
         store_delete(d->derived, key);
@@ -95,14 +98,14 @@ static void put_index(struct derive *d, const struct derived_member *member)
                               .user_id = member->user_id,
                               .display_name = member->display_name,
                               .avatar_url = member->avatar_url};
-    buf_init_arena(&bytes, d->ctx->arena, SIZE_MAX / 2);
+    buf_init_arena(&bytes, page->arena, SIZE_MAX / 2);
     member_row_encode(&bytes, &row);
     store_put(d->derived, key, buf_slice(&bytes));
 }
 
-static void put_local(struct derive *d, const struct derived_member *member)
+static void put_local(struct derive *d, struct ctx *page, const struct derived_member *member)
 {
-    struct slice local = key_u64(d->ctx, DERIVED_KEY_LOCAL, member->user);
+    struct slice local = key_u64(page, DERIVED_KEY_LOCAL, member->user);
     if (member->is_local && member->membership == MEMBERSHIP_JOIN) {
         store_put(d->derived, local, (struct slice){0});
     } else if (member->is_local) {
@@ -134,19 +137,43 @@ void derive_user_room(struct user_room *entry, const struct derived_member *memb
 }
 
 /* The row in the member's own list of rooms. */
-static struct err put_user_room(struct derive *d, const struct derived_member *member)
+static struct err put_user_room(struct derive *d, struct ctx *page,
+                                const struct derived_member *member)
 {
     struct user_room entry;
     struct buf row;
     bool found = false;
-    TRY(hs_user_room(d->hs, d->ctx, member->user, d->room->number, &entry, &found));
+    TRY(hs_user_room(d->hs, page, member->user, d->room->number, &entry, &found));
     derive_user_room(&entry, member, d->number, d->pos);
-    buf_init_arena(&row, d->ctx->arena, SIZE_MAX / 2);
+    buf_init_arena(&row, page->arena, SIZE_MAX / 2);
     user_room_encode(&row, &entry);
     struct store_update *update = store_update_new(d->ctx, user_object(d->ctx, member->user));
-    store_put(update, key_u64(d->ctx, USER_ROW_ROOM, d->room->number), buf_slice(&row));
+    store_put(update, key_u64(page, USER_ROW_ROOM, d->room->number), buf_slice(&row));
     d->users[d->user_count++] = update;
     return OK;
+}
+
+static struct err write_member(struct derive *d, struct ctx *page,
+                               const struct derived_member *member)
+{
+    put_index(d, page, member);
+    put_local(d, page, member);
+    bool moves = member->is_new || member->membership != member->previous;
+    return moves ? put_user_room(d, page, member) : OK;
+}
+
+/* Thousands when a room is whole again. */
+static struct err write_many(struct derive *d)
+{
+    struct ctx page = room_page_begin(d->ctx);
+    struct err err = OK;
+    for (size_t i = 0; i < d->members.count && err.code == 0; i++) {
+        err = write_member(d, &page, &d->members.items[i]);
+        if (err.code == 0 && i % MEMBERS_PER_PAGE == MEMBERS_PER_PAGE - 1) {
+            room_page_next(&page);
+        }
+    }
+    return room_page_end(d->ctx, &page, err);
 }
 
 struct err derive_members_write(struct derive *d)
@@ -155,13 +182,5 @@ struct err derive_members_write(struct derive *d)
         return OK;
     }
     d->users = arena_array(d->ctx->arena, d->members.count, sizeof(struct store_update *));
-    for (size_t i = 0; i < d->members.count; i++) {
-        const struct derived_member *member = &d->members.items[i];
-        put_index(d, member);
-        put_local(d, member);
-        if (member->is_new || member->membership != member->previous) {
-            TRY(put_user_room(d, member));
-        }
-    }
-    return OK;
+    return d->members.count == 1 ? write_member(d, d->ctx, &d->members.items[0]) : write_many(d);
 }
