@@ -18,7 +18,7 @@
 
 #include <cmocka.h>
 
-enum { IDS_MAX = 20000, LETTERS_MAX = 2000 };
+enum { IDS_MAX = 20000, LETTERS_MAX = 2000, HELD_MAX = 2000 };
 
 /* What the servers of the world got. */
 struct letter {
@@ -39,6 +39,10 @@ struct network {
     const char *dead;  /* servers with this prefix never answer */
     size_t attempts_dead;
     const char *refuse; /* a PDU that holds this text fails its transaction */
+    const char *silent; /* servers with this prefix neither answer nor refuse */
+    struct outbox_receipt held[HELD_MAX];
+    size_t held_count;
+    pthread_cond_t arrived;
 };
 
 static struct house h;
@@ -105,8 +109,22 @@ static struct err deliver(void *arg, struct ctx *ctx, const struct outbox_letter
     keep(kept, &body, kept->status == 200 && !is_again(kept));
     *answer_out = (struct fed_answer){.status = kept->status};
     int status = kept->status;
+    pthread_cond_signal(&net.arrived);
     pthread_mutex_unlock(&net.lock);
     return status ? OK : err_make(ERR_UNAVAILABLE, "nobody answers");
+}
+
+static bool hold(const struct outbox_letter *letter, const struct outbox_receipt *receipt)
+{
+    pthread_mutex_lock(&net.lock);
+    bool holds = net.silent && slice_has_prefix(letter->destination, slice_of(net.silent));
+    if (holds) {
+        assert_true(net.held_count < HELD_MAX);
+        net.held[net.held_count++] = *receipt;
+    }
+    pthread_cond_signal(&net.arrived);
+    pthread_mutex_unlock(&net.lock);
+    return holds;
 }
 
 static void send_off(void *arg, struct ctx *ctx, const struct outbox_letter *letter,
@@ -114,6 +132,9 @@ static void send_off(void *arg, struct ctx *ctx, const struct outbox_letter *let
 {
     struct fed_answer answer = {0};
     receipt->started(receipt->arg);
+    if (hold(letter, receipt)) {
+        return;
+    }
     struct err err = deliver(arg, ctx, letter, &answer);
     receipt->fn(receipt->arg, ctx, err, &answer);
 }
@@ -161,6 +182,7 @@ static int begin(void **state)
     (void)state;
     net = (struct network){.arena = arena_new(), .status = 200};
     pthread_mutex_init(&net.lock, NULL);
+    pthread_cond_init(&net.arrived, NULL);
     house_open(&h);
     h.hs.waiters = workers_new("waiter", 4, 100000);
     open_outbox();
@@ -179,6 +201,7 @@ static int end(void **state)
     }
     workers_free(&h.hs.waiters);
     house_close(&h);
+    pthread_cond_destroy(&net.arrived);
     pthread_mutex_destroy(&net.lock);
     arena_free(&net.arena);
     return 0;
@@ -519,6 +542,48 @@ static void dead_servers_do_not_delay_the_living(void **state)
     assert_int_equal(net.attempts_dead, SERVERS / 2); /* tried once, then left alone */
 }
 
+/* Their patience is at an end. */
+static void give_up_silent(void)
+{
+    struct fed_answer none = {0};
+    for (size_t i = 0; i < net.held_count; i++) {
+        struct ctx ctx = {.arena = arena_new(), .now = h.hs.now, .log = h.hs.log};
+        net.held[i].fn(net.held[i].arg, &ctx, err_make(ERR_TIMEOUT, "no answer in time"), &none);
+        ctx_finish(&ctx);
+        arena_free(&ctx.arena);
+    }
+}
+
+/* All that fall silent are tried while nobody has given up: the living have the message before. */
+static void servers_that_fall_silent_hold_nobody_up(void **state)
+{
+    (void)state;
+    enum { SERVERS = 1200 };
+    for (int i = 0; i < SERVERS; i++) {
+        char user[64];
+        snprintf(user, sizeof user, "@u:%s%d.org", i % 2 ? "mute" : "alive", i);
+        join_remote(arena_printf(h.conf_arena, "%s", user).ptr);
+    }
+    say(0);
+    settle();
+    net.id_count = 0;
+    net.silent = "mute";
+    say(1);
+    house_settle(&h);
+    pthread_mutex_lock(&net.lock);
+    while (net.id_count < SERVERS / 2 + 1 || net.held_count < SERVERS / 2) {
+        pthread_cond_wait(&net.arrived, &net.lock);
+    }
+    pthread_mutex_unlock(&net.lock);
+    give_up_silent();
+    settle();
+    assert_int_equal(net.id_count, SERVERS / 2 + 1);
+    net.silent = NULL;
+    outbox_peer_alive(outbox, LIT("mute1.org")); /* what was not acknowledged comes once more */
+    settle();
+    assert_int_equal(net.id_count, SERVERS / 2 + 2);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
 
 int main(void)
@@ -540,6 +605,7 @@ int main(void)
         TEST(receipts_of_threads_take_an_edu_each),
         TEST(presence_goes_to_those_who_share_a_room),
         TEST(dead_servers_do_not_delay_the_living),
+        TEST(servers_that_fall_silent_hold_nobody_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
