@@ -262,26 +262,36 @@ void positions_close(struct positions **positions)
     *positions = NULL;
 }
 
+/* Takes the lock when no listener runs. */
+static void lock_listeners(struct positions *positions)
+{
+    pthread_mutex_lock(&positions->lock);
+    while (positions->publishing) {
+        pthread_cond_wait(&positions->moved, &positions->lock);
+    }
+}
+
 void positions_listen(struct positions *positions, change_fn fn, void *arg)
 {
+    lock_listeners(positions);
     ASSERT(positions->listener_count < LISTENERS_MAX);
     positions->listeners[positions->listener_count++] = (struct listener){fn, arg};
+    pthread_mutex_unlock(&positions->lock);
 }
 
 void positions_on_published(struct positions *positions, published_fn fn, void *arg)
 {
+    lock_listeners(positions);
     ASSERT(positions->after_count < LISTENERS_MAX);
     positions->afters[positions->after_count++] = (struct after){fn, arg};
+    pthread_mutex_unlock(&positions->lock);
 }
 
 void positions_unlisten(struct positions *positions, const void *arg)
 {
     size_t kept = 0;
     size_t kept_after = 0;
-    pthread_mutex_lock(&positions->lock);
-    while (positions->publishing) {
-        pthread_cond_wait(&positions->moved, &positions->lock);
-    }
+    lock_listeners(positions);
     for (size_t i = 0; i < positions->listener_count; i++) {
         if (positions->listeners[i].arg != arg) {
             positions->listeners[kept++] = positions->listeners[i];
