@@ -13,6 +13,7 @@ class Ledger:
         self.account_data = {}   # (user, type) -> (acknowledged value, highest value asked for)
         self.delayed = set()     # numbers of scheduled events whose delay id was answered
         self.pushed = set()      # ids of events that mention the user with a pusher
+        self.to_ghost = set()    # numbers of to-device messages for the application service's user
         self.problems = []
         self.number = 0
 

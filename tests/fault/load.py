@@ -20,6 +20,7 @@ class Stage:
         self.reader_since = None
         self.listener = None    # whose pusher is told of mentions; None: pushes are not looked at
         self.gateway = None
+        self.bridge = self.ghost = None  # an application service and its user
         self.unexpected = {}    # answers that were neither 200 nor a lost connection: how often
 
     def wonder(self, what, status, body):
@@ -197,10 +198,25 @@ async def set_account_data(stage, connection, index):
             stage.wonder("account data", status, body)
 
 
+async def send_to_ghost(stage, connection, index):
+    device = stage.devices[index % len(stage.devices)]
+    while stage.ghost:
+        number = stage.ledger.next()
+        status, body = await device.call(
+            connection, "PUT", f"/sendToDevice/io.example.fault/g{number}",
+            {"messages": {stage.ghost.user_id: {stage.ghost.device_id: {"number": number}}}})
+        if status == 200:
+            stage.ledger.to_ghost.add(number)
+        else:
+            stage.wonder("to-device", status, body)
+        await asyncio.sleep(0.01)
+
+
 TASKS = ([(send_messages, i) for i in range(12)] + [(upload_one_time_keys, i) for i in range(3)] +
          [(claim_keys, i) for i in range(4)] + [(send_to_device, i) for i in range(4)] +
          [(set_account_data, i) for i in range(4)] + [(schedule_events, i) for i in range(3)] +
-         [(mention, i) for i in range(2)] + [(add_devices, 0), (read_to_device, 0)])
+         [(mention, i) for i in range(2)] +
+         [(send_to_ghost, i) for i in range(2)] + [(add_devices, 0), (read_to_device, 0)])
 
 
 async def run_task(stage, task, index):

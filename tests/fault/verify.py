@@ -7,6 +7,7 @@ from load import DELAYED_TYPE, claim, read_to_device
 SAMPLE = 60
 DELAYED_SECONDS = 20
 PUSH_SECONDS = 60
+BRIDGE_SECONDS = 90
 
 
 async def check_recent_sends(stage, connection, event_ids):
@@ -66,6 +67,43 @@ async def check_all_sends(stage, connection):
             stage.ledger.problem(f"event {event_id} (number {number}) stands "
                                  f"{found.get(event_id, 0)} times in {room}")
     check_delayed(stage, delayed)
+    check_bridge_order(stage, list(found))
+
+
+def check_bridge_order(stage, newest_first):
+    """What the rooms hold since the ghost joined has come once, and in each room in its order."""
+    if stage.bridge is None:
+        return
+    place = {event_id: i for i, event_id in enumerate(reversed(newest_first))}
+    heard = [event_id for event_id in stage.bridge.order if event_id in place]
+    missing = stage.ledger.sends.keys() - set(heard)
+    if missing:
+        stage.ledger.problem(f"{len(missing)} events did not come to the application service")
+    if len(heard) != len(set(stage.bridge.order)) or len(stage.bridge.order) != len(heard):
+        stage.ledger.problem("the application service heard events twice, or unknown ones")
+    last = {}
+    for event_id in heard:
+        room = stage.ledger.sends.get(event_id, (None,))[0]
+        if room and place[event_id] < last.get(room, -1):
+            stage.ledger.problem(f"event {event_id} came late to the application service")
+        last[room] = place[event_id]
+    for problem in stage.bridge.problems:
+        stage.ledger.problem(problem)
+
+
+async def await_bridge(stage):
+    """Until everything that was sent has come."""
+    for _ in range(BRIDGE_SECONDS * 10):
+        if (stage.ledger.sends.keys() <= set(stage.bridge.order) and
+                stage.ledger.to_ghost <= set(stage.bridge.numbers)):
+            break
+        await asyncio.sleep(0.1)
+    missing = stage.ledger.to_ghost - set(stage.bridge.numbers)
+    if missing:
+        stage.ledger.problem(f"{len(missing)} to-device messages did not come to the application "
+                             "service")
+    if len(stage.bridge.numbers) != len(set(stage.bridge.numbers)):
+        stage.ledger.problem("the application service got to-device messages twice")
 
 
 async def check_device_keys(stage, connection):
@@ -138,6 +176,8 @@ async def check_end(stage):
     if stage.delays:
         await await_delayed(stage, connection)
     await check_pushes(stage)
+    if stage.bridge:
+        await await_bridge(stage)
     await check_all_sends(stage, connection)
     await check_one_time_keys(stage, connection)
     connection.close()
