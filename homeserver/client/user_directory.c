@@ -154,6 +154,34 @@ static int by_rank(const void *a, const void *b)
     return slice_cmp(left->person->user_id, right->person->user_id);
 }
 
+/* The user whose id the term is, or whose localpart here: found however many others fit. */
+static struct err add_exact(struct directory *d, struct search_db *db)
+{
+    struct ctx *ctx = d->call.ctx;
+    struct slice server = d->call.hs->server_name;
+    struct search_candidate exact = {.by_id = true};
+    struct slice user_id = d->term;
+    uint64_t user = 0;
+    bool found = false;
+    if (!ids_is_user(user_id)) {
+        user_id = arena_printf(ctx->arena, "@%.*s:%.*s", (int)d->term.len, d->term.ptr,
+                               (int)server.len, server.ptr);
+    }
+    if (ids_is_user(user_id)) {
+        TRY(hs_user_find(d->call.hs, ctx, user_id, &user, &found));
+    }
+    if (found) {
+        TRY(search_people_get(db, ctx, user, &exact.person, &found));
+    }
+    for (size_t i = 0; found && i < d->candidates.count; i++) {
+        found = d->candidates.items[i].person.user != user;
+    }
+    if (found) {
+        d->candidates.items[d->candidates.count++] = exact;
+    }
+    return OK;
+}
+
 static struct err find(struct directory *d)
 {
     struct ctx *ctx = d->call.ctx;
@@ -161,6 +189,7 @@ static struct err find(struct directory *d)
     search_catch_up(d->call.hs->search);
     TRY(search_reader(d->call.hs->search, ctx, &db));
     TRY(search_people_find(db, ctx, d->term, CANDIDATES_MAX, &d->candidates));
+    TRY(add_exact(d, db));
     TRY(search_rooms_open(db, ctx, &d->open.items, &d->open.count));
     d->found = arena_array(ctx->arena, d->candidates.count + 1, sizeof *d->found);
     d->scratch = (struct ctx){.arena = arena_new(), .now = ctx->now, .log = ctx->log};

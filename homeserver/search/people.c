@@ -34,14 +34,13 @@ static struct err take_old(void *arg, const struct search_row *row, bool *stop_o
     return OK;
 }
 
-static struct err load(struct search_index *index, struct ctx *ctx, uint64_t user,
+static struct err load(struct search_db *db, struct ctx *ctx, uint64_t user,
                        struct old_person *old_out)
 {
     static const char select[] =
         "SELECT user_id, name, display_name, avatar_url, told_in FROM people WHERE user = ?1";
     *old_out = (struct old_person){.arena = ctx->arena, .person.user = user};
-    return search_db_run(search_index_db(index),
-                         &(struct search_sql){select, {search_int((int64_t)user)}}, take_old,
+    return search_db_run(db, &(struct search_sql){select, {search_int((int64_t)user)}}, take_old,
                          old_out);
 }
 
@@ -86,7 +85,7 @@ struct err search_people_put(struct search_index *index, struct ctx *ctx,
 {
     struct old_person old;
     TRY(search_index_begin(index));
-    TRY(load(index, ctx, person->user, &old));
+    TRY(load(search_index_db(index), ctx, person->user, &old));
     if (old.found && (is_same(&old.person, person) || (person->told_in && !old.person.told_in))) {
         return OK;
     }
@@ -104,7 +103,7 @@ struct err search_people_drop(struct search_index *index, struct ctx *ctx, uint6
 {
     struct old_person old;
     TRY(search_index_begin(index));
-    TRY(load(index, ctx, user, &old));
+    TRY(load(search_index_db(index), ctx, user, &old));
     return old.found ? delete_row(index, &old) : OK;
 }
 
@@ -177,13 +176,23 @@ struct err search_people_find(struct search_db *db, struct ctx *ctx, struct slic
     struct looking looking = {.ctx = ctx, .max = max, .out = candidates_out};
     struct slice expression;
     *candidates_out = (struct search_candidates){
-        .items = arena_array(ctx->arena, max, sizeof *candidates_out->items)};
+        .items = arena_array(ctx->arena, max + 1, sizeof *candidates_out->items)};
     TRY(express(db, ctx, term, &expression));
     if (expression.len == 0) {
         return OK;
     }
     return search_db_run(db, &(struct search_sql){select, {search_text(expression)}},
                          take_candidate, &looking);
+}
+
+struct err search_people_get(struct search_db *db, struct ctx *ctx, uint64_t user,
+                             struct search_person *person_out, bool *found_out)
+{
+    struct old_person old;
+    TRY(load(db, ctx, user, &old));
+    *person_out = old.person;
+    *found_out = old.found;
+    return OK;
 }
 
 struct room_list {

@@ -27,10 +27,13 @@ struct search_candidates {
     size_t count;
     bool has_more;
 };
-/* People with all words of the term at the beginning of words of their id or name; at most `max`.
- */
+/* People with all words of the term at the beginning of words of their id or name; at most `max`,
+ * and room for one more. */
 struct err search_people_find(struct search_db *db, struct ctx *ctx, struct slice term, size_t max,
                               struct search_candidates *candidates_out) MUST_USE;
+/* One user, if they are known. */
+struct err search_people_get(struct search_db *db, struct ctx *ctx, uint64_t user,
+                             struct search_person *person_out, bool *found_out) MUST_USE;
 /* Rooms whose members everybody may find, ascending. */
 struct err search_rooms_open(struct search_db *db, struct ctx *ctx, uint64_t **rooms_out,
                              size_t *count_out) MUST_USE;

@@ -14,6 +14,7 @@
 
 enum {
     READERS_MAX = 4,
+    WAITING_MAX = 8,
     LINGER_MS = 500,
     LOG_EVERY_MS = 30000,
     FLUSH_EVERY_MS = 2000,
@@ -46,6 +47,8 @@ struct search {
     struct reader readers[READERS_MAX];
     size_t reader_count; /* not in use */
     size_t readers_out;
+    size_t waiting;          /* for a reader */
+    size_t trailing;         /* for the consumer */
     _Atomic uint64_t opened; /* how often the file was opened */
 };
 
@@ -66,16 +69,20 @@ static void give_back(void *owner, void *thing)
     pthread_mutex_unlock(&search->lock);
 }
 
-/* One of those that are not in use; db NULL: another may be opened. */
-static void take_reader(struct search *search, struct reader *reader)
+/* One of those that are not in use; db NULL: another may be opened. Those who wait for one hold a
+ * thread each, so there may be few. */
+static struct err take_reader(struct search *search, struct reader *reader)
 {
     workers_pause();
     pthread_mutex_lock(&search->lock);
-    while (search->readers_out == READERS_MAX) {
+    bool is_refused = search->readers_out == READERS_MAX && search->waiting == WAITING_MAX;
+    search->waiting++;
+    while (!is_refused && search->readers_out == READERS_MAX) {
         pthread_cond_wait(&search->given_back, &search->lock);
     }
-    search->readers_out++;
-    while (search->reader_count > 0 && !reader->db) {
+    search->waiting--;
+    search->readers_out += is_refused ? 0 : 1;
+    while (!is_refused && search->reader_count > 0 && !reader->db) {
         *reader = search->readers[--search->reader_count];
         if (reader->opened != search->opened) {
             search_db_close(&reader->db);
@@ -84,12 +91,13 @@ static void take_reader(struct search *search, struct reader *reader)
     reader->opened = search->opened;
     pthread_mutex_unlock(&search->lock);
     workers_resume();
+    return is_refused ? err_make(ERR_UNAVAILABLE, "too many searches at once") : OK;
 }
 
 struct err search_reader(struct search *search, struct ctx *ctx, struct search_db **db_out)
 {
     struct reader *reader = arena_alloc(ctx->arena, sizeof *reader);
-    take_reader(search, reader);
+    TRY(take_reader(search, reader));
     if (!reader->db) {
         struct err err = search_db_open(search->path, SEARCH_DB_READS, &reader->db);
         if (err.code != 0) {
@@ -155,6 +163,16 @@ static struct err handle(void *arg, struct ctx *ctx, const struct change *change
         return handle_event(search, ctx, change);
     }
     search_walk_note_room(search->walk, change->room);
+    return OK;
+}
+
+/* After a crash, or when the consumer fell behind: changes of members and accounts may be missing.
+ */
+static struct err on_lost(void *arg, struct ctx *ctx)
+{
+    struct search *search = arg;
+    (void)ctx;
+    search_walk_people(search->walk);
     return OK;
 }
 
@@ -288,6 +306,7 @@ static struct hs_tail *new_tail(struct search *search)
         .handle = handle,
         .rest = rest,
         .flush = flush,
+        .lost = on_lost,
     };
     return hs_tail_new(search->hs, &port);
 }
@@ -341,6 +360,11 @@ void search_stop(struct search *search)
     if (search) {
         hs_tail_stop(search->tail);
     }
+}
+
+void search_abandon(struct search *search)
+{
+    hs_tail_abandon(search->tail);
 }
 
 void search_free(struct search **search)
@@ -409,9 +433,12 @@ void search_catch_up(struct search *search)
     pthread_mutex_unlock(&search->lock);
     hs_tail_poke(search->tail);
     pthread_mutex_lock(&search->lock);
-    while (search->served < ticket &&
+    bool is_crowded = search->trailing == WAITING_MAX;
+    search->trailing += is_crowded ? 0 : 1;
+    while (!is_crowded && search->served < ticket &&
            pthread_cond_timedwait(&search->has_served, &search->lock, &until) == 0) {
     }
+    search->trailing -= is_crowded ? 0 : 1;
     pthread_mutex_unlock(&search->lock);
     workers_resume();
 }

@@ -13,6 +13,8 @@ struct err search_new(struct hs *hs, struct slice folder, struct search **search
 struct err search_start(struct search *search) MUST_USE;
 /* Writes what is pending. Before the positions close. */
 void search_stop(struct search *search);
+/* Stops as a crash would (tests). */
+void search_abandon(struct search *search);
 void search_free(struct search **search);
 
 /* Waits until what was published by now is in the index, so that whoever has seen an event finds

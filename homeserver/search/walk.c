@@ -20,6 +20,7 @@ struct search_walk {
     struct note notes[NOTES_MAX];
     size_t note_count;
     bool again, wipes;
+    bool people_again;
     bool is_walking;
     uint64_t rooms, done;
 
@@ -29,6 +30,8 @@ struct search_walk {
     int64_t room;   /* at hand; 0 = accounts, DONE = the walk is over */
     int64_t upto;   /* number of the event (or of the user) up to which it is done */
     bool has_begun_room;
+    enum { PEOPLE_DONE, PEOPLE_ACCOUNTS, PEOPLE_ROOMS } people;
+    int64_t people_upto; /* number of the user or room */
 };
 
 struct search_walk *search_walk_new(const struct search_feed *feed)
@@ -86,6 +89,13 @@ void search_walk_again(struct search_walk *walk, enum search_again again)
     pthread_mutex_lock(&walk->lock);
     walk->again = true;
     walk->wipes = walk->wipes || again == SEARCH_AGAIN_EMPTY;
+    pthread_mutex_unlock(&walk->lock);
+}
+
+void search_walk_people(struct search_walk *walk)
+{
+    pthread_mutex_lock(&walk->lock);
+    walk->people_again = true;
     pthread_mutex_unlock(&walk->lock);
 }
 
@@ -255,7 +265,9 @@ static struct err go_to_room(struct search_walk *walk, struct ctx *ctx, uint64_t
     return save(walk);
 }
 
-static struct err walk_accounts(struct search_walk *walk, struct ctx *ctx)
+/* Some accounts above a number; more_out: there are others. */
+static struct err take_accounts(struct search_walk *walk, struct ctx *ctx, int64_t *upto,
+                                bool *more_out)
 {
     struct store_rows rows;
     struct buf from;
@@ -263,7 +275,7 @@ static struct err walk_accounts(struct search_walk *walk, struct ctx *ctx)
     struct store_object ids = {.kind = STORE_USER_IDS};
     buf_init_arena(&from, ctx->arena, 16);
     buf_add_byte(&from, 'n');
-    pack_be64(&from, (uint64_t)walk->upto + 1);
+    pack_be64(&from, (uint64_t)*upto + 1);
     struct store_range range = {.from = buf_slice(&from), .to = LIT("o"), .limit = USERS_PER_STEP};
     TRY(store_read_range(hs->store, ctx, ids, range, &rows));
     for (size_t i = 0; i < rows.count; i++) {
@@ -272,9 +284,17 @@ static struct err walk_accounts(struct search_walk *walk, struct ctx *ctx)
         if (hs_user_is_local(hs, rows.rows[i].value)) {
             TRY(search_feed_account(walk->feed, ctx, user));
         }
-        walk->upto = (int64_t)user;
+        *upto = (int64_t)user;
     }
-    return rows.count == USERS_PER_STEP ? save(walk) : go_to_room(walk, ctx, 1);
+    *more_out = rows.count == USERS_PER_STEP;
+    return OK;
+}
+
+static struct err walk_accounts(struct search_walk *walk, struct ctx *ctx)
+{
+    bool more = false;
+    TRY(take_accounts(walk, ctx, &walk->upto, &more));
+    return more ? save(walk) : go_to_room(walk, ctx, 1);
 }
 
 static struct err walk_room(struct search_walk *walk, struct ctx *ctx)
@@ -302,6 +322,50 @@ static struct err walk_room(struct search_walk *walk, struct ctx *ctx)
     }
     return go_to_room(walk, ctx, number + 1);
 }
+
+/* --- people again --- */
+
+static struct err walk_members(struct search_walk *walk, struct ctx *ctx)
+{
+    uint64_t room = 0;
+    TRY(next_room(walk, ctx, (uint64_t)walk->people_upto + 1, &room));
+    if (room == 0) {
+        walk->people = PEOPLE_DONE;
+        return OK;
+    }
+    struct err err = take_room(walk, ctx, room);
+    TRY(is_passed_over(walk, err) ? OK : err);
+    walk->people_upto = (int64_t)room;
+    return OK;
+}
+
+static struct err walk_people(struct search_walk *walk, struct ctx *ctx)
+{
+    bool more = false;
+    pthread_mutex_lock(&walk->lock);
+    if (walk->people_again) {
+        walk->people_again = false;
+        walk->people = PEOPLE_ACCOUNTS;
+        walk->people_upto = 0;
+    }
+    pthread_mutex_unlock(&walk->lock);
+    switch (walk->people) {
+    case PEOPLE_DONE:
+        return OK;
+    case PEOPLE_ACCOUNTS:
+        TRY(take_accounts(walk, ctx, &walk->people_upto, &more));
+        if (!more) {
+            walk->people = PEOPLE_ROOMS;
+            walk->people_upto = 0;
+        }
+        return OK;
+    case PEOPLE_ROOMS:
+        return walk_members(walk, ctx);
+    }
+    return OK;
+}
+
+/* --- steps --- */
 
 static struct err begin_again(struct search_walk *walk)
 {
@@ -377,6 +441,7 @@ struct err search_walk_step(struct search_walk *walk, struct ctx *ctx, bool *mor
     TRY(load(walk));
     TRY(tidy(walk, ctx));
     TRY(take_notes(walk, ctx));
+    TRY(walk_people(walk, ctx));
     if (walk->room == 0) {
         TRY(walk_accounts(walk, ctx));
     } else if (walk->room != DONE) {
@@ -387,6 +452,6 @@ struct err search_walk_step(struct search_walk *walk, struct ctx *ctx, bool *mor
         }
         TRY(err);
     }
-    *more_out = walk->room != DONE;
+    *more_out = walk->room != DONE || walk->people != PEOPLE_DONE;
     return *more_out || walk->is_walking ? count_rooms(walk, ctx) : OK;
 }

@@ -18,6 +18,9 @@ void search_walk_note_account(struct search_walk *walk, uint64_t user);
 enum search_again { SEARCH_AGAIN_OVER, SEARCH_AGAIN_EMPTY };
 void search_walk_again(struct search_walk *walk, enum search_again again);
 
+/* Accounts and members alone, beside the other walk: something about them may have been missed. */
+void search_walk_people(struct search_walk *walk);
+
 /* Does some of it; more_out: there is more to do. */
 struct err search_walk_step(struct search_walk *walk, struct ctx *ctx, bool *more_out) MUST_USE;
 /* Rooms of the walk through all history, and how many are done; false: it is done. Any thread. */

@@ -27,6 +27,13 @@ void search_house_stop(struct search_house *h)
     search_free(&h->house.hs.search);
 }
 
+void search_house_crash(struct search_house *h)
+{
+    house_next_job(&h->house);
+    search_abandon(h->house.hs.search);
+    search_free(&h->house.hs.search);
+}
+
 void search_house_open(struct search_house *h, void (*configure)(struct conf *conf))
 {
     house_open(&h->house);

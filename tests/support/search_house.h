@@ -14,6 +14,7 @@ void search_house_open(struct search_house *h, void (*configure)(struct conf *co
 void search_house_close(struct search_house *h);
 /* The index is stopped and started again, as the server's end and next start would. */
 void search_house_stop(struct search_house *h);
+void search_house_crash(struct search_house *h);
 void search_house_start(struct search_house *h);
 /* Everything that happened is in the index. */
 void search_house_settle(struct search_house *h);

@@ -286,6 +286,23 @@ static void a_rebuild_gives_the_same(void **state)
     assert_int_equal(search_house_count(&h, room, "polecat"), 0);
 }
 
+static void after_a_crash_people_are_looked_through_again(void **state)
+{
+    struct hs *hs = &h.house.hs;
+    struct json name = json_string(LIT("Benedict"));
+    (void)state;
+    assert_non_null(search_house_person(&h, &ben, "ben"));
+    say("said before the crash");
+    assert_int_equal(search_house_count(&h, room, "crash"), 1);
+    search_house_crash(&h);
+    assert_int_equal(
+        hs_profile_set(hs, &h.house.ctx, ben.actor.user, LIT("displayname"), &name).code, 0);
+    say("said after the crash");
+    search_house_start(&h);
+    assert_string_equal(search_house_person(&h, &ben, "benedict"), "Benedict");
+    assert_int_equal(search_house_count(&h, room, "crash"), 2);
+}
+
 static void without_search_no_text_is_kept(void **state)
 {
     (void)state;
@@ -373,6 +390,7 @@ int main(void)
         TEST(a_damaged_file_is_set_aside),
         TEST(pages_that_are_damaged_are_met_while_it_runs),
         TEST(a_rebuild_gives_the_same),
+        TEST(after_a_crash_people_are_looked_through_again),
         TEST(without_search_no_text_is_kept),
         TEST(accounts_are_found_by_id_and_name),
         TEST(an_account_that_ends_is_out),
