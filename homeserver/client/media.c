@@ -166,6 +166,9 @@ static struct err serve(void *app, struct ctx *ctx, const struct http_request *r
         return err_public(ERR_M_NOT_FOUND, "Media is served on the authenticated paths.");
     }
     TRY(http_query_bool(ctx, request, LIT("allow_remote"), true, &asked.allow_remote));
+    /* Spec: client-server, "Content repository": what is fetched anew is none of the old media that
+     * still go out without authentication; nobody makes this server fetch files unknown. */
+    asked.allow_remote = asked.allow_remote && !is_old;
     TRY(http_query_int(ctx, request, LIT("timeout_ms"), TIMEOUT_DEFAULT_MS, &asked.timeout_ms));
     asked.timeout_ms = asked.timeout_ms > TIMEOUT_MAX_MS ? TIMEOUT_MAX_MS : asked.timeout_ms;
     TRY(find_file(hs, ctx, &asked, &view->media_id));
@@ -255,8 +258,8 @@ static const struct http_route routes[] = {
     GET_ROUTE(NEW "download/" FILE_PATH, HTTP_AUTH_USER, get_download),
     GET_ROUTE(NEW "download/" FILE_PATH "/{fileName}", HTTP_AUTH_USER, get_named_download),
     GET_ROUTE(NEW "thumbnail/" FILE_PATH, HTTP_AUTH_USER, get_thumbnail),
-    GET_ROUTE(OLD "download/" FILE_PATH, HTTP_AUTH_NONE, get_download),
-    GET_ROUTE(OLD "download/" FILE_PATH "/{fileName}", HTTP_AUTH_NONE, get_named_download),
-    GET_ROUTE(OLD "thumbnail/" FILE_PATH, HTTP_AUTH_NONE, get_thumbnail),
+    GET_ROUTE(OLD "download/" FILE_PATH, HTTP_AUTH_OPTIONAL, get_download),
+    GET_ROUTE(OLD "download/" FILE_PATH "/{fileName}", HTTP_AUTH_OPTIONAL, get_named_download),
+    GET_ROUTE(OLD "thumbnail/" FILE_PATH, HTTP_AUTH_OPTIONAL, get_thumbnail),
 };
 const struct http_route_table cs_media_routes = {routes, COUNT_OF(routes)};

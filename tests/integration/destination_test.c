@@ -459,6 +459,7 @@ static void a_delegation_is_found_behind_a_redirect(void **state)
     check("wk.org", want);
 }
 
+/* gomatrixserverlib CVE-2024-52594. */
 static void a_redirect_of_the_delegation_to_the_inside_is_not_followed(void **state)
 {
     (void)state;

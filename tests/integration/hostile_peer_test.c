@@ -223,6 +223,7 @@ static void answers_that_drip_end_in_time(void **state)
     check(attacks, COUNT_OF(attacks));
 }
 
+/* Synapse CVE-2021-21274. */
 static void answers_without_an_end_are_cut(void **state)
 {
     static const struct attack attacks[] = {
@@ -276,6 +277,7 @@ static void redirects_to_the_inside_are_not_followed(void **state)
     check(attacks, COUNT_OF(attacks));
 }
 
+/* Synapse CVE-2021-21273. */
 static void a_circle_of_redirects_is_left(void **state)
 {
     const struct attack circle = {MOVED "/again\r\n\r\n", NULL, AT_ONCE, 0};

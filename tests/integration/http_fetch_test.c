@@ -93,6 +93,7 @@ static void answers_come_whole_or_in_pieces(void **state)
     arena_free(&arena);
 }
 
+/* Synapse CVE-2021-21273. */
 static void limits_and_forbidden_addresses_are_kept(void **state)
 {
     struct ctx ctx = new_ctx();

@@ -185,6 +185,7 @@ static void a_picture_is_its_own_preview(void **state)
     assert_member(&json, "og:image:type", "image/png");
 }
 
+/* Synapse CVE-2022-41952. */
 static void what_cannot_be_had_is_an_error(void **state)
 {
     static const struct {
@@ -222,6 +223,7 @@ static void only_the_web_is_asked(void **state)
     }
 }
 
+/* Synapse CVE-2023-32683. */
 static void private_addresses_are_out_of_reach(void **state)
 {
     struct json json;

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+/* Synapse CVE-2019-5885, CVE-2019-11842. */
 static void tokens_are_formed_and_differ(void **state)
 {
     (void)state;

@@ -3,6 +3,8 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <string.h>
+
 #include <cmocka.h>
 
 struct acl_case {
@@ -84,6 +86,30 @@ static void addresses_are_denied_by_the_flag(void **state)
     check_cases(cases, COUNT_OF(cases));
 }
 
+/* Synapse CVE-2023-45129. */
+static void a_hostile_list_takes_bounded_work(void **state)
+{
+    enum { PATTERNS = 1000 };
+    struct json content = json_object();
+    struct json deny = json_array();
+    struct json allow = json_array();
+    struct arena *arena = arena_new();
+    char host[200];
+    (void)state;
+    memset(host, 'a', sizeof host);
+    for (int i = 0; i < PATTERNS; i++) {
+        json_push(arena, &deny,
+                  json_string(LIT("*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*ab")));
+    }
+    json_push(arena, &allow, json_string(LIT("*")));
+    json_set(arena, &content, LIT("deny"), deny);
+    json_set(arena, &content, LIT("allow"), allow);
+    for (int i = 0; i < 100; i++) { /* a matcher that tries every way would not come back */
+        assert_true(fed_acl_allows(&content, (struct slice){host, sizeof host}));
+    }
+    arena_free(&arena);
+}
+
 static void malformed_lists_are_read_as_far_as_they_go(void **state)
 {
     (void)state;
@@ -121,6 +147,7 @@ int main(void)
         cmocka_unit_test(who_is_not_allowed_is_denied),
         cmocka_unit_test(names_are_compared_without_port_and_case),
         cmocka_unit_test(addresses_are_denied_by_the_flag),
+        cmocka_unit_test(a_hostile_list_takes_bounded_work),
         cmocka_unit_test(malformed_lists_are_read_as_far_as_they_go),
         cmocka_unit_test(the_current_state_of_the_room_decides),
     };

@@ -244,6 +244,7 @@ static void events_of_the_wrong_form_are_dropped(void **state)
 }
 
 /* A flood of forward extremities: the room stays usable, and an event of ours cites few of them. */
+/* Synapse CVE-2024-31208. */
 static void a_flood_of_forks_is_brought_back_to_a_few(void **state)
 {
     size_t forks[50];

@@ -97,6 +97,7 @@ static void missing_events_come_oldest_first(void **state)
         ERR_M_BAD_JSON);
 }
 
+/* Synapse CVE-2018-12291, CVE-2022-39335. */
 static void strangers_get_nothing_that_is_not_for_everybody(void **state)
 {
     struct json answer;

@@ -161,6 +161,7 @@ static void a_good_invite_is_signed_and_kept(void **state)
     assert_answer(invite(&event), 200, ""); /* once more is no harm */
 }
 
+/* Conduit and its heirs, CVE-2025-68667. */
 static void only_invites_of_own_users_are_signed(void **state)
 {
     static const struct making cases[] = {
@@ -203,6 +204,7 @@ static void forged_invites_are_refused(void **state)
     assert_int_equal(row_of_bob().membership, MEMBERSHIP_NONE);
 }
 
+/* Matrix CVE-2025-54315. */
 static void the_create_event_of_another_room_is_noticed(void **state)
 {
     struct stored_event create;

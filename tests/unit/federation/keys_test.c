@@ -138,6 +138,7 @@ static void a_rotated_key_counts_for_its_events_alone(void **state)
     assert_false(find("ed25519:one", FED_KEY_EVENT, 1700000000501));
 }
 
+/* Conduit CVE-2024-6299. */
 static void events_after_the_end_of_a_key_ask_again(void **state)
 {
     (void)state;

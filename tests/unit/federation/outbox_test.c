@@ -396,6 +396,7 @@ static void after_a_long_absence_the_newest_event_is_enough(void **state)
     assert_true(slice_eq(net.ids[net.id_count - 1], LIT("m400")));
 }
 
+/* Synapse CVE-2023-32323, CVE-2025-61672. */
 static void a_refused_event_is_given_up_alone(void **state)
 {
     (void)state;

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
+/* Synapse CVE-2021-21392. */
 static void public_addresses_are_told_from_others(void **state)
 {
     static const struct {

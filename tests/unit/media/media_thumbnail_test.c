@@ -137,6 +137,7 @@ static void a_thin_picture_is_not_scaled_up(void **state)
     assert_size(bytes, 96, 20);
 }
 
+/* Synapse CVE-2024-53863. */
 static void what_is_no_picture_has_no_thumbnail(void **state)
 {
     static const struct slice files[] = {LIT("no picture"),

@@ -154,6 +154,7 @@ static void run_case(struct arena *arena, const struct json *test)
     }
 }
 
+/* Synapse CVE-2022-31152. */
 static void each_rule_refuses_by_its_number(void **state)
 {
     (void)state;

@@ -59,6 +59,7 @@ static void levels_are_read_as_the_version_allows(void **state)
     arena_free(&arena);
 }
 
+/* Synapse CVE-2018-12423, Dendrite CVE-2022-36009. */
 static void a_room_without_levels_has_defaults(void **state)
 {
     (void)state;

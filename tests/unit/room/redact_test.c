@@ -58,6 +58,7 @@ static const struct room_rules *version_of(char letter)
     return room_rules_at(index);
 }
 
+/* Conduit CVE-2024-6300. */
 static void content_is_cut_down_as_the_version_says(void **state)
 {
     (void)state;
@@ -116,6 +117,7 @@ static struct event message_of(const struct room_rules *rules, const char *sende
                           .room_id = ids_trust_room(LIT("!r:h"))};
 }
 
+/* Conduit CVE-2024-6302. */
 static void redactions_need_power_or_the_same_server(void **state)
 {
     (void)state;

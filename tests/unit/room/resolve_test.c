@@ -165,6 +165,7 @@ static void the_later_of_two_topics_wins(void **state)
     assert_true(slice_eq(resolved(w, COMMON " $t1", COMMON, "m.room.topic", ""), LIT("$t1")));
 }
 
+/* Matrix CVE-2025-49090. */
 static void a_ban_beats_what_the_banned_did_meanwhile(void **state)
 {
     struct world *w = *state;
@@ -221,6 +222,7 @@ static void version_1_goes_by_depth(void **state)
     assert_true(slice_eq(resolved(w, COMMON " $t1:h", COMMON, "m.room.topic", ""), LIT("$t1:h")));
 }
 
+/* Synapse CVE-2024-31208. */
 static void missing_and_circular_events_do_no_harm(void **state)
 {
     struct world *w = *state;

@@ -98,6 +98,7 @@ static void a_fallback_key_is_used_when_all_others_are_gone(void **state)
     assert_int_equal(counts().unused_fallback_count, 1);
 }
 
+/* Synapse CVE-2025-61672. */
 static void malformed_uploads_are_refused(void **state)
 {
     static const struct {

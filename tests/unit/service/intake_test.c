@@ -104,6 +104,7 @@ static void a_refused_event_is_kept_and_not_built_upon(void **state)
     assert_int_equal(away_membership(&a, a.ria), MEMBERSHIP_JOIN);
 }
 
+/* Synapse CVE-2022-39374. */
 static void an_event_that_cites_a_rejected_one_is_rejected(void **state)
 {
     (void)state;

@@ -99,6 +99,7 @@ static void even_a_dummy_stage_needs_two_requests(void **state)
     assert_int_equal(second.status, 0);
 }
 
+/* Synapse CVE-2023-41335. */
 static void a_wrong_password_keeps_the_session(void **state)
 {
     static const char *const wrong =

@@ -406,6 +406,7 @@ static void an_invite_has_stripped_state_and_a_join_begins_anew(void **state)
     assert_non_null(json_get(room_of(&joined, room), LIT("timeline")));
 }
 
+/* Synapse CVE-2024-53867. */
 static void a_left_room_is_told_of_once(void **state)
 {
     struct fixture *f = *state;
