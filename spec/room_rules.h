@@ -46,6 +46,8 @@ struct room_rules {
     bool byte_limits;         /* 255 is counted in bytes, not code points */
     bool hash_room_id;        /* the room id is the hash of the create event */
     bool creator_infinite;    /* creators outrank every power level */
+    bool owned_state;         /* state keys that begin with a user id belong to that user */
+    bool is_unstable;         /* of a proposal; not offered as stable */
 };
 
 /* NULL when the version is not supported. The row lives forever. */

@@ -98,6 +98,49 @@ static struct err get_in_room(void *app, struct ctx *ctx, const struct http_requ
     return get_data(&call, room, request->params[2]);
 }
 
+/* --- removing (MSC3391) --- */
+
+static struct err empty_datum(void *arg, struct ctx *ctx, struct slice old,
+                              struct slice *content_out)
+{
+    (void)arg;
+    (void)ctx;
+    if (old.ptr) {
+        *content_out = LIT("{}");
+    }
+    return OK;
+}
+
+static struct err delete_data(struct cs_room_call *call, uint64_t room, struct slice type)
+{
+    struct account_data_edit edit = {
+        .user = call->actor.user, .room = room, .type = type, .make = empty_datum};
+    TRY(require_settable(type));
+    TRY(hs_account_data_edit(call->hs, call->ctx, &edit));
+    http_reply_empty(call->reply);
+    return OK;
+}
+
+static struct err delete_global(void *app, struct ctx *ctx, const struct http_request *request,
+                                struct http_reply *reply)
+{
+    struct cs_room_call call;
+    cs_call_begin(&call, app, ctx, request, reply);
+    TRY(require_self(request));
+    return delete_data(&call, 0, request->params[1]);
+}
+
+static struct err delete_in_room(void *app, struct ctx *ctx, const struct http_request *request,
+                                 struct http_reply *reply)
+{
+    struct cs_room_call call;
+    uint64_t room = 0;
+    cs_call_begin(&call, app, ctx, request, reply);
+    TRY(require_self(request));
+    TRY(find_room(&call, &room));
+    return delete_data(&call, room, request->params[2]);
+}
+
 /* --- tags: one datum, m.tag, of which each request changes one member --- */
 
 enum { TAG_BYTES_MAX = 255 };
@@ -216,6 +259,8 @@ static struct err get_tags(void *app, struct ctx *ctx, const struct http_request
 #define IN_ROOM USER "rooms/{roomId}/"
 #define READ HTTP_AUTH_USER, HTTP_RATE_READ, HTTP_BODY_NONE, HTTP_LANE_NONE, 0
 #define WRITE HTTP_AUTH_USER, HTTP_RATE_WRITE, HTTP_BODY_JSON, HTTP_LANE_NONE, DATA_BYTES_MAX
+#define GONE HTTP_AUTH_USER, HTTP_RATE_WRITE, HTTP_BODY_NONE, HTTP_LANE_NONE, 0
+#define REMOVE "/_matrix/client/unstable/org.matrix.msc3391/user/{userId}/"
 enum { DATA_BYTES_MAX = 1 << 19, OPEN = HTTP_ALLOW_GUEST | HTTP_ALLOW_SUSPENDED };
 
 static const struct http_route routes[] = {
@@ -223,6 +268,9 @@ static const struct http_route routes[] = {
     {HTTP_GET, USER "account_data/{type}", READ, get_global, "Client Config", NULL, OPEN},
     {HTTP_PUT, IN_ROOM "account_data/{type}", WRITE, put_in_room, "Client Config", NULL, OPEN},
     {HTTP_GET, IN_ROOM "account_data/{type}", READ, get_in_room, "Client Config", NULL, OPEN},
+    {HTTP_DELETE, REMOVE "account_data/{type}", GONE, delete_global, "Client Config", NULL, OPEN},
+    {HTTP_DELETE, REMOVE "rooms/{roomId}/account_data/{type}", GONE, delete_in_room,
+     "Client Config", NULL, OPEN},
     {HTTP_GET, IN_ROOM "tags", READ, get_tags, "Room Tagging", NULL, OPEN},
     {HTTP_PUT, IN_ROOM "tags/{tag}", WRITE, put_tag, "Room Tagging", NULL, OPEN},
     {HTTP_DELETE, IN_ROOM "tags/{tag}", HTTP_AUTH_USER, HTTP_RATE_WRITE, HTTP_BODY_NONE,

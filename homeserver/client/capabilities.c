@@ -17,7 +17,9 @@ static void write_room_versions(struct json_out *out, struct slice fallback)
     json_out_key_string(out, LIT("default"), fallback);
     json_out_key_object(out, LIT("available"));
     for (size_t i = 0; room_rules_at(i); i++) {
-        json_out_key_string(out, room_rules_at(i)->version, LIT("stable"));
+        const struct room_rules *rules = room_rules_at(i);
+        json_out_key_string(out, rules->version,
+                            rules->is_unstable ? LIT("unstable") : LIT("stable"));
     }
     json_out_object_end(out);
     json_out_object_end(out);

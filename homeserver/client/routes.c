@@ -18,7 +18,7 @@ static const struct http_route_table *const tables[] = {
     &cs_mutual_rooms_routes, &cs_timestamp_routes,    &cs_thirdparty_routes,
     &cs_events_routes,       &cs_initial_sync_routes, &cs_delayed_events_routes,
     &cs_dehydrated_routes,   &cs_search_routes,       &cs_user_directory_routes,
-    &cs_rendezvous_routes,   &cs_notices_routes,
+    &cs_rendezvous_routes,   &cs_notices_routes,      &cs_thread_subs_routes,
 };
 
 size_t cs_routes_collect(struct http_route_table tables_out[CS_TABLES_MAX])

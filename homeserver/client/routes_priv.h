@@ -34,6 +34,7 @@ extern const struct http_route_table cs_delayed_events_routes;
 extern const struct http_route_table cs_dehydrated_routes;
 extern const struct http_route_table cs_rendezvous_routes;
 extern const struct http_route_table cs_notices_routes;
+extern const struct http_route_table cs_thread_subs_routes;
 extern const struct http_route_table cs_events_routes;
 extern const struct http_route_table cs_initial_sync_routes;
 extern const struct http_route_table cs_search_routes;

@@ -16,7 +16,12 @@ static const char *const features[] = {
     "org.matrix.msc3773",            /* counts per thread */
     "org.matrix.msc3827.stable",     /* room types in the directory */
     "org.matrix.msc3882",            /* login/get_token */
+    "org.matrix.msc3391",            /* account data is removed */
+    "org.matrix.msc3874",            /* filters by kind of relation */
+    "org.matrix.msc3890",            /* settings of a device go with it */
+    "org.matrix.msc3381.polls",      /* push rules for polls, MSC3930 */
     "org.matrix.msc4155",            /* whose invites are taken */
+    "org.matrix.msc4306",            /* spec/thread-subscriptions.md */
     "org.matrix.msc4380",            /* no invites at all */
     "org.matrix.msc4380.stable",     /* the same */
     "org.matrix.msc3881",            /* pushers switched remotely */

@@ -143,6 +143,22 @@ static struct auth_verdict check_aliases(const struct auth_check *check)
     return auth_allow();
 }
 
+struct slice auth_state_key_owner(struct slice state_key)
+{
+    size_t colon = slice_find(state_key, ':');
+    size_t end = colon + slice_find(slice_from(state_key, colon), '_');
+    return slice_sub(state_key, 0, end);
+}
+
+/* MSC3757: the owner, or who has more power. */
+static bool may_write_owned(const struct auth_check *check)
+{
+    struct slice owner = auth_state_key_owner(check->event->state_key);
+    return ids_is_user(owner) &&
+           (slice_eq(owner, check->event->sender.s) ||
+            check->sender_power > power_of_user(&check->levels, ids_trust_user(owner)));
+}
+
 /* Rule: required level of the type, and state keys that belong to users. */
 static struct auth_verdict check_level(const struct auth_check *check)
 {
@@ -153,7 +169,8 @@ static struct auth_verdict check_level(const struct auth_check *check)
                            "the sender's power level is too low for this event type");
     }
     if (event->has_state_key && event->state_key.len && event->state_key.ptr[0] == '@' &&
-        !slice_eq(event->state_key, event->sender.s)) {
+        !(check->rules->owned_state ? may_write_owned(check)
+                                    : slice_eq(event->state_key, event->sender.s))) {
         return auth_refuse(check->rules, AUTH_RULE_STATE_KEY, "",
                            "the state_key is another user's id");
     }

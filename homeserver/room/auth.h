@@ -35,3 +35,6 @@ struct auth_verdict auth_check_by_auth_events(struct arena *arena, const struct 
                                               const struct event *const *cited, size_t count);
 /* M_FORBIDDEN with the public text of a refusal; OK when allowed. */
 struct err auth_error(struct arena *arena, const struct auth_verdict *verdict) MUST_USE;
+/* The user id at the beginning of a state key that begins with '@' (MSC3757): what stands before
+ * the first '_' behind the first ':'. It need not be a valid one. */
+struct slice auth_state_key_owner(struct slice state_key);

@@ -2,6 +2,7 @@
 
 #include "crypto/token.h"
 #include "homeserver/base/mem.h"
+#include "homeserver/service/devices.h"
 #include "homeserver/service/room_priv.h"
 #include "homeserver/service/users.h"
 
@@ -18,6 +19,35 @@ static void drop_ref(struct hs_prefs *prefs, struct rules_entry *entry)
     }
 }
 
+static struct err empty_settings(void *arg, struct ctx *ctx, struct slice old,
+                                 struct slice *content_out)
+{
+    (void)arg;
+    (void)ctx;
+    if (old.ptr && !slice_eq(old, LIT("{}"))) {
+        *content_out = LIT("{}");
+    }
+    return OK;
+}
+
+/* Spec: client-server, "Push Notifications": what a device set for itself goes with it; under the
+ * stable and the unstable name of MSC3890. */
+static struct err on_device_removed(struct hs *hs, struct ctx *ctx, uint64_t user,
+                                    struct slice device_id)
+{
+    static const struct slice prefixes[] = {
+        {"m.local_notification_settings.", 30},
+        {"org.matrix.msc3890.local_notification_settings.", 47},
+    };
+    for (size_t i = 0; i < COUNT_OF(prefixes); i++) {
+        struct account_data_edit edit = {.user = user,
+                                         .type = arena_concat(ctx->arena, prefixes[i], device_id),
+                                         .make = empty_settings};
+        TRY(hs_account_data_edit(hs, ctx, &edit));
+    }
+    return OK;
+}
+
 struct hs_prefs *hs_prefs_new(struct hs *hs)
 {
     struct hs_prefs *prefs = mem_alloc(sizeof *prefs);
@@ -27,6 +57,7 @@ struct hs_prefs *hs_prefs_new(struct hs *hs)
     prefs->counting = map_new();
     pthread_cond_init(&prefs->back, NULL);
     pthread_mutex_init(&prefs->lock, NULL);
+    hs_on_device_removed(hs, on_device_removed);
     return prefs;
 }
 
@@ -149,6 +180,12 @@ static struct err read_datum(struct hs *hs, struct ctx *ctx, uint64_t user, stru
     return unpack_check(&in);
 }
 
+/* MSC3391: a datum is removed by an empty object, which stays so that clients learn of it. */
+static bool is_removed(const struct account_datum *datum)
+{
+    return slice_eq(datum->content, LIT("{}"));
+}
+
 static struct err write_datum(struct hs *hs, struct ctx *ctx, uint64_t user,
                               const struct account_datum *datum, const struct account_datum *old)
 {
@@ -237,6 +274,7 @@ struct err hs_account_data_get(struct hs *hs, struct ctx *ctx, uint64_t user, ui
         return OK;
     }
     TRY(read_datum(hs, ctx, user, data_key(ctx, room, type), &datum, found_out));
+    *found_out = *found_out && !is_removed(&datum);
     *content_out = *found_out ? datum.content : (struct slice){0};
     return OK;
 }
@@ -277,6 +315,7 @@ struct err hs_account_data_since(struct hs *hs, struct ctx *ctx, uint64_t user, 
         char prefix = USER_ROW_DATA;
         struct slice key = arena_concat(ctx->arena, (struct slice){&prefix, 1}, rows.rows[i].value);
         TRY(read_datum(hs, ctx, user, key, &data.items[data.count], &found));
+        found = found && (since > 0 || !is_removed(&data.items[data.count]));
         data.count += found ? 1 : 0;
     }
     TRY(complete_rules(hs, ctx, user, since, &data));
@@ -296,6 +335,7 @@ struct err hs_account_data_of_room(struct hs *hs, struct ctx *ctx, uint64_t user
     for (size_t i = 0; i < rows.count; i++) {
         bool found = false;
         TRY(read_datum(hs, ctx, user, rows.rows[i].key, &data.items[data.count], &found));
+        found = found && !is_removed(&data.items[data.count]);
         data.count += found && data.items[data.count].pos <= upto ? 1 : 0;
     }
     if (room == 0) {

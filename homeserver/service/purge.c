@@ -60,18 +60,19 @@ static struct err each_page(struct purge *p, struct store_object object, char pr
 
 /* --- what users have of the room --- */
 
-/* Account data of the room, and their places in the index by position. */
-static struct err drop_account_data(struct purge *p, struct store_object user,
-                                    struct store_update *update)
+/* Rows that a user has of the room, each beginning with its position, and their places in the
+ * index by position. */
+static struct err drop_rows(struct purge *p, struct store_object user, struct store_update *update,
+                            const char letters[2])
 {
     struct store_rows rows;
-    struct store_range range = {.from = key_u64(&p->page, USER_ROW_DATA, p->room),
-                                .to = key_u64(&p->page, USER_ROW_DATA, p->room + 1)};
+    struct store_range range = {.from = key_u64(&p->page, letters[0], p->room),
+                                .to = key_u64(&p->page, letters[0], p->room + 1)};
     TRY(store_read_range(p->hs->store, &p->page, user, range, &rows));
     for (size_t i = 0; i < rows.count; i++) {
         struct unpack in = unpack_of(rows.rows[i].value);
         store_delete(update, rows.rows[i].key);
-        store_delete(update, key_u64(&p->page, USER_ROW_DATA_BY_POS, unpack_u64(&in)));
+        store_delete(update, key_u64(&p->page, letters[1], unpack_u64(&in)));
     }
     return OK;
 }
@@ -84,7 +85,8 @@ static struct err drop_members(struct purge *p, const struct store_rows *rows)
         struct store_object user = user_object(&p->page, unpack_be64(&key));
         updates[i] = store_update_new(&p->page, user);
         store_delete(updates[i], key_u64(&p->page, USER_ROW_ROOM, p->room));
-        TRY(drop_account_data(p, user, updates[i]));
+        TRY(drop_rows(p, user, updates[i], (char[]){USER_ROW_DATA, USER_ROW_DATA_BY_POS}));
+        TRY(drop_rows(p, user, updates[i], (char[]){USER_ROW_THREAD, USER_ROW_THREAD_POS}));
     }
     p->result.members += rows->count;
     return store_write(p->hs->store, &p->page, updates, rows->count);

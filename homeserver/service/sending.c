@@ -1,5 +1,6 @@
 #include "homeserver/service/sending.h"
 
+#include "homeserver/room/auth.h"
 #include "homeserver/room/power.h"
 #include "homeserver/room/relates.h"
 #include "homeserver/service/directory.h"
@@ -201,6 +202,10 @@ static struct err check_state(struct hs *hs, struct ctx *ctx, struct room *room,
     const struct event *create = NULL;
     if (slice_eq(request->type, LIT("m.room.create"))) {
         return err_public(ERR_M_INVALID_PARAM, "A room cannot be created twice.");
+    }
+    bool is_owned = room->rules->owned_state && slice_has_prefix(request->state_key, LIT("@"));
+    if (is_owned && !ids_is_user(auth_state_key_owner(request->state_key))) {
+        return err_public(ERR_M_BAD_JSON, "The state key begins with no valid user id.");
     }
     if (slice_eq(request->type, LIT("m.room.power_levels"))) {
         TRY(room_state_current(hs, ctx, room, LIT("m.room.create"), LIT(""), &create));

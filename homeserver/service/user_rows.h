@@ -12,5 +12,7 @@ enum user_row {
     USER_ROW_FILTER = 'f',      /* filters */
     USER_ROW_PUSHER = 'u',      /* pushers */
     USER_ROW_NOTICES = 'n',     /* "n": the room of server notices (notices.c) */
+    USER_ROW_THREAD = 't',      /* threads followed (thread_subs.c) */
+    USER_ROW_THREAD_POS = 'T',  /* the same by position */
     USER_ROW_DEHYDRATED = 'h',  /* "h": which device is dehydrated (dehydrated.c) */
 };

@@ -1,5 +1,6 @@
 #include "homeserver/sync/filter.h"
 
+#include "homeserver/room/relates.h"
 #include "spec/errcodes.h"
 #include "spec/ids.h"
 
@@ -114,11 +115,17 @@ static struct err parse_events(const struct parser *parser, const struct json *o
     TRY(parse_names(parser, object, LIT("not_senders"), NAME_USER, &filter->not_senders));
     TRY(parse_names(parser, object, LIT("rooms"), NAME_ROOM, &filter->rooms));
     TRY(parse_names(parser, object, LIT("not_rooms"), NAME_ROOM, &filter->not_rooms));
+    TRY(parse_names(parser, object, LIT("org.matrix.msc3874.rel_types"), NAME_ANY,
+                    &filter->rel_types));
+    TRY(parse_names(parser, object, LIT("org.matrix.msc3874.not_rel_types"), NAME_ANY,
+                    &filter->not_rel_types));
     TRY(parse_limit(parser, object, filter));
     TRY(parse_flags(parser, object, filter));
+    filter->needs_content =
+        filter->url != SYNC_URL_ANY || filter->rel_types.given || filter->not_rel_types.count > 0;
     filter->takes_all = !filter->types.given && filter->not_types.count == 0 &&
                         !filter->senders.given && filter->not_senders.count == 0 &&
-                        filter->url == SYNC_URL_ANY;
+                        !filter->needs_content;
     return OK;
 }
 
@@ -308,6 +315,16 @@ bool sync_filter_takes_sender(const struct sync_event_filter *filter, struct sli
     return lists_take(&filter->senders, &filter->not_senders, sender);
 }
 
+/* MSC3874: of events that relate to another, by how. */
+static bool takes_relation(const struct sync_event_filter *filter, const struct json *content)
+{
+    struct slice rel_type = content ? relates_parse(content).rel_type : (struct slice){0};
+    if (rel_type.len > 0 && has_name(&filter->not_rel_types, rel_type)) {
+        return false;
+    }
+    return !filter->rel_types.given || (rel_type.len > 0 && has_name(&filter->rel_types, rel_type));
+}
+
 bool sync_filter_takes_event(const struct sync_event_filter *filter, struct slice type,
                              struct slice sender, const struct json *content)
 {
@@ -320,5 +337,6 @@ bool sync_filter_takes_event(const struct sync_event_filter *filter, struct slic
             return false;
         }
     }
-    return sync_filter_takes_type(filter, type) && sync_filter_takes_sender(filter, sender);
+    return sync_filter_takes_type(filter, type) && sync_filter_takes_sender(filter, sender) &&
+           (!filter->needs_content || takes_relation(filter, content));
 }

@@ -22,8 +22,10 @@ enum sync_url { SYNC_URL_ANY, SYNC_URL_WITH, SYNC_URL_WITHOUT };
 /* EventFilter and RoomEventFilter in one. */
 struct sync_event_filter {
     struct sync_names types, not_types, senders, not_senders, rooms, not_rooms;
+    struct sync_names rel_types, not_rel_types; /* MSC3874, under its unstable names */
     enum sync_url url;
-    size_t limit; /* as given, at most SYNC_TIMELINE_MAX */
+    bool needs_content; /* cannot tell without the event's content */
+    size_t limit;       /* as given, at most SYNC_TIMELINE_MAX */
     bool limit_given;
     bool lazy_load_members, include_redundant_members, unread_thread_notifications;
     bool takes_all; /* lets every event of every room through */

@@ -3,6 +3,7 @@
  * Spec: MSC4186, "Extensions"; MSC3884 (encryption), MSC3885 (to-device), MSC3959 (account data),
  * MSC3960 (receipts), MSC3961 (typing). */
 #include "homeserver/service/ephemeral.h"
+#include "homeserver/service/thread_subs.h"
 #include "homeserver/sync/sliding_priv.h"
 
 #include <stdlib.h>
@@ -374,12 +375,33 @@ static struct err write_quiet(struct sliding_job *job, struct slice name,
     size_t start = out->buf->len;
     TRY(write(job, out));
     struct slice written = slice_from(buf_slice(out->buf), start);
-    bool empty = slice_eq(written, empties[0]);
+    bool empty = written.len == 0 || slice_eq(written, empties[0]);
     json_out_object_end(out);
     if (empty) {
         sync_undo_to(out, undo);
     } else {
         job->base.news = true;
+    }
+    return OK;
+}
+
+/* --- threads that are followed (MSC4308) --- */
+
+static struct err write_thread_subs(struct sliding_job *job, struct json_out *out)
+{
+    struct sync_job *base = &job->base;
+    struct thread_subs subs;
+    struct thread_sub_window window = {.since = job->initial ? 0 : job->conn->had.pos,
+                                       .upto = base->upto,
+                                       .limit = job->request->thread_subs.limit};
+    TRY(hs_thread_subs_changed(base->hs, base->ctx, base->viewer.user, window, &subs));
+    uint64_t last = subs.count ? subs.items[subs.count - 1].pos : 0;
+    bool has_more = subs.count == window.limit;
+    TRY(hs_thread_subs_write(base->hs, base->ctx, &subs, out));
+    if (has_more) {
+        json_out_key_string(
+            out, LIT("prev_batch"),
+            arena_printf(base->ctx->arena, "h%llu", (unsigned long long)(last - 1)));
     }
     return OK;
 }
@@ -406,6 +428,10 @@ struct err sync_sliding_write_extensions(struct sliding_job *job, struct json_ou
     }
     if (request->typing.enabled) {
         TRY(write_quiet(job, LIT("typing"), write_typing, out));
+    }
+    if (request->thread_subs.enabled) {
+        TRY(write_quiet(job, LIT("io.element.msc4308.thread_subscriptions"), write_thread_subs,
+                        out));
     }
     json_out_object_end(out);
     return OK;

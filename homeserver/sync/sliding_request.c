@@ -353,7 +353,7 @@ static struct err read_scope(struct parsing *p, const struct json *extensions, c
 static struct err read_extensions(struct parsing *p, const struct json *body,
                                   struct sliding_request *request)
 {
-    enum { TO_DEVICE_MAX = 100 };
+    enum { TO_DEVICE_MAX = 100, THREADS_MAX = 100 };
     const struct json *extensions = NULL;
     const struct json *object = NULL;
     int64_t limit = 0;
@@ -367,6 +367,11 @@ static struct err read_extensions(struct parsing *p, const struct json *body,
                                                        : TO_DEVICE_MAX;
     TRY(read_member(p, extensions, "e2ee", JSON_OBJECT, &object));
     TRY(read_bool(p, object, "enabled", &request->e2ee));
+    TRY(read_member(p, extensions, "io.element.msc4308.thread_subscriptions", JSON_OBJECT,
+                    &object));
+    TRY(read_bool(p, object, "enabled", &request->thread_subs.enabled));
+    TRY(read_count(p, object, "limit", THREADS_MAX, &limit));
+    request->thread_subs.limit = limit == 0 ? 1 : limit < THREADS_MAX ? (size_t)limit : THREADS_MAX;
     TRY(read_scope(p, extensions, "account_data", &request->account_data));
     TRY(read_scope(p, extensions, "receipts", &request->receipts));
     return read_scope(p, extensions, "typing", &request->typing);

@@ -80,6 +80,10 @@ struct sliding_request {
     } to_device;
     bool e2ee;
     struct sliding_scope account_data, receipts, typing;
+    struct {
+        bool enabled;
+        size_t limit;
+    } thread_subs;        /* MSC4308 */
     uint64_t fingerprint; /* of all that decides which rooms are told of, and how */
 };
 

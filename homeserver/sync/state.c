@@ -80,7 +80,7 @@ static struct sync_lazy_key lazy_key(const struct picking *p, int64_t number)
 static struct err offer(struct picking *p, struct stored_event *event)
 {
     const struct sync_event_filter *filter = &p->job->filter->room_state;
-    if (filter->url != SYNC_URL_ANY) {
+    if (filter->needs_content) {
         TRY(hs_event_parse_content(p->job->room_ctx, event));
     }
     if (!sync_filter_takes_event(filter, event->event.type, event->event.sender.s,

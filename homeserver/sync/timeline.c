@@ -62,7 +62,7 @@ static struct err is_shown(struct scan *scan, struct stored_event *event, bool *
     const struct sync_event_filter *filter = &scan->job->filter->room_timeline;
     bool ignored = false;
     *shown_out = false;
-    if (filter->url != SYNC_URL_ANY) {
+    if (filter->needs_content) {
         TRY(hs_event_parse_content(scan->job->room_ctx, event));
     }
     if (!sync_filter_takes_room(filter, scan->room->info.room_id) ||

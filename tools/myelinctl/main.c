@@ -155,7 +155,8 @@ static const struct command commands[] = {
      "notices/send",
      NULL,
      {{"[USER]", "user", PARAM_WORD}, {"[TEXT]", "text", PARAM_WORD}, {"--all", "all", PARAM_FLAG}},
-     "USER TEXT, or --all TEXT. Each user has a room for such notices. server_notices.enabled must be set.\n"},
+     "USER TEXT, or --all TEXT. Each user has a room for such notices.\n"
+     "server_notices.enabled must be set.\n"},
     {"purge-room",
      "remove a room with all its events",
      "rooms/purge",

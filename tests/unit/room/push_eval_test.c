@@ -370,8 +370,8 @@ static void the_document_lists_all_default_rules(void **state)
     struct fixture *f = *state;
     struct json merged = push_rules_merge(f->arena, f->target.user, NULL);
     const struct json *global = json_get(&merged, LIT("global"));
-    assert_int_equal(json_get(global, LIT("override"))->count, 12);
-    assert_int_equal(json_get(global, LIT("underride"))->count, 5);
+    assert_int_equal(json_get(global, LIT("override"))->count, 13);
+    assert_int_equal(json_get(global, LIT("underride"))->count, 9);
     assert_int_equal(json_get(global, LIT("content"))->count, 1);
     assert_int_equal(json_get(global, LIT("room"))->count, 0);
     assert_int_equal(json_get(global, LIT("sender"))->count, 0);

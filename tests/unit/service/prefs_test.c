@@ -98,6 +98,27 @@ static void the_first_listing_has_the_push_rules(void **state)
     assert_true(slice_contains(data.items[0].content, LIT(".m.rule.master")));
 }
 
+/* MSC3391: an empty object removes; who follows the stream learns of it. */
+static void an_empty_object_removes(void **state)
+{
+    struct slice content;
+    bool found = true;
+    (void)state;
+    must_put(0, "one", "{\"a\":1}");
+    uint64_t before = positions_newest(h.hs.positions);
+    must_put(0, "one", "{}");
+    assert_int_equal(
+        hs_account_data_get(&h.hs, &h.ctx, ann.actor.user, 0, LIT("one"), &content, &found).code,
+        0);
+    assert_false(found);
+    assert_int_equal(since(before).count, 1);
+    assert_slice(since(before).items[0].content, "{}");
+    struct account_data all = since(0);
+    for (size_t i = 0; i < all.count; i++) {
+        assert_false(slice_eq(all.items[i].type, LIT("one")));
+    }
+}
+
 static void types_have_1_to_255_bytes(void **state)
 {
     char type[257] = {0};
@@ -106,8 +127,8 @@ static void types_have_1_to_255_bytes(void **state)
     assert_int_equal(put(0, type, "{}").code, ERR_M_INVALID_PARAM);
     assert_int_equal(put(0, "", "{}").code, ERR_M_INVALID_PARAM);
     type[255] = 0;
-    must_put(0, type, "{}");
-    assert_slice(get(0, type), "{}");
+    must_put(0, type, "{\"a\":1}");
+    assert_slice(get(0, type), "{\"a\":1}");
 }
 
 static struct err leave_alone(void *arg, struct ctx *ctx, struct slice old,
@@ -262,6 +283,7 @@ int main(void)
         IN_HOUSE(a_datum_is_replaced_as_a_whole),
         IN_HOUSE(a_change_is_listed_once_at_its_newest_position),
         IN_HOUSE(the_first_listing_has_the_push_rules),
+        IN_HOUSE(an_empty_object_removes),
         IN_HOUSE(types_have_1_to_255_bytes),
         IN_HOUSE(an_edit_that_makes_nothing_changes_nothing),
         IN_HOUSE(a_failed_write_holds_nothing_up),

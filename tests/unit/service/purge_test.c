@@ -35,9 +35,10 @@ static int open_house(void **state)
     struct receipt receipt = {.user = bob.actor.user, .event_id = said, .number = 9};
     assert_int_equal(hs_receipt_set(&h.hs, &h.ctx, room, &receipt).code, 0);
     for (uint64_t of = number - 1; of <= number; of++) {
-        assert_int_equal(
-            hs_account_data_put(&h.hs, &h.ctx, bob.actor.user, of, LIT("m.tag"), LIT("{}")).code,
-            0);
+        assert_int_equal(hs_account_data_put(&h.hs, &h.ctx, bob.actor.user, of, LIT("m.tag"),
+                                             LIT("{\"tags\":{}}"))
+                             .code,
+                         0);
     }
     house_settle(&h);
     return 0;
