@@ -357,7 +357,6 @@ bool sync_sliding_acknowledge(struct sliding_conn *conn, uint64_t seq)
         return false;
     }
     conn->lazy += lost ? 1 : 0; /* members sent with a lost answer were not received */
-    drop_all_given(conn);
     return true;
 }
 
@@ -385,8 +384,8 @@ uint64_t sync_sliding_answer(struct sliding_conn *conn, const struct sliding_mar
                              struct slice lists, const struct sliding_sent *changes, size_t count)
 {
     struct sliding_given *given = &conn->given[0];
-    drop_given(&conn->given[1]);
-    conn->given[1] = *given;
+    drop_given(&conn->given[SLIDING_GIVEN_MAX - 1]);
+    memmove(given + 1, given, (SLIDING_GIVEN_MAX - 1) * sizeof *given);
     *given = (struct sliding_given){.mark = *mark};
     given->mark.seq = ++conn->seq;
     given->mark.lists_owned = mem_alloc_raw(lists.len + 1);

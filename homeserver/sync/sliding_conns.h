@@ -1,7 +1,6 @@
 /* Connections of sliding sync: what each has been told, in memory, bounded. One is known by its
  * user, device and conn_id. It holds the state that the client is known to have (`had`) and the
- * answer given since, which becomes it when the client comes back with its pos, and is
- * forgotten when the client repeats the pos of before.
+ * answers given since. One of those becomes it when the client comes back with its pos.
  *
  * One request at a time works on a connection: it is taken and put back. One mutex protects the
  * table; it is held for lookups only (rank: leaf). Spec: MSC4186, "Connections". */
@@ -13,6 +12,7 @@ enum {
     SLIDING_CONNS_PER_DEVICE_MAX = 8,
     SLIDING_CONNS_BYTES_MAX = 48 << 20,
     SLIDING_CONFIGS_MAX = 200, /* different required_state of one connection's rooms */
+    SLIDING_GIVEN_MAX = 6,     /* answers that may be on their way */
     SLIDING_ALL_EVENTS = UINT16_MAX,
 };
 
@@ -52,9 +52,11 @@ struct sliding_conn {
     uint64_t lazy;   /* names its sent members in the cache of lazy.h */
     uint64_t serial; /* counts requests: one that is not the newest has nothing to say */
     struct sliding_mark had;
-    /* The newest answers since: a request that waits may be woken and run out of time at once, and
-     * which of the two answers leaves is not known here. */
-    struct sliding_given given[2];
+    /* The newest answers since, newest first. Which of them the client has is not known: it may
+     * have taken a request back and sent another, or one that waited ran out of time while it was
+     * woken.
+     */
+    struct sliding_given given[SLIDING_GIVEN_MAX];
     uint64_t seq;                    /* last one given out */
     struct sliding_sent *sent_owned; /* by room number */
     size_t sent_count, sent_cap;

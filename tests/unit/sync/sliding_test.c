@@ -207,11 +207,26 @@ static void a_repeated_pos_gives_the_lost_answer_again(void **state)
     struct asked again = then(f, &f->alice, ALL, &asked);
     assert_string_equal(types_of(f, room_of(&lost, garden), "timeline"), "two");
     assert_string_equal(types_of(f, room_of(&again, garden), "timeline"), "two");
-    struct asked stale = {0};
-    assert_int_equal(ask(f, &f->alice, ALL, lost.pos, &stale).code, ERR_M_UNKNOWN_POS);
     struct asked after = then(f, &f->alice, ALL, &again);
     assert_int_equal(room_count(&after), 0);
+    struct asked stale = {0};
     assert_int_equal(ask(f, &f->alice, ALL, asked.pos, &stale).code, ERR_M_UNKNOWN_POS);
+    assert_int_equal(ask(f, &f->alice, ALL, lost.pos, &stale).code, ERR_M_UNKNOWN_POS);
+}
+
+/* A client that takes a request back and sends another may have had the first one's answer. */
+static void either_answer_to_a_pos_can_be_gone_on_from(void **state)
+{
+    struct fixture *f = *state;
+    struct room *garden = house_room(&f->house, &f->alice, NAMED);
+    struct asked asked = first(f, &f->alice, ALL);
+    house_say(&f->house, garden, &f->alice, "two");
+    struct asked one = then(f, &f->alice, ALL, &asked);
+    house_say(&f->house, garden, &f->alice, "three");
+    struct asked other = then(f, &f->alice, ALL, &asked);
+    assert_string_equal(types_of(f, room_of(&other, garden), "timeline"), "two three");
+    struct asked next = then(f, &f->alice, ALL, &one);
+    assert_string_equal(types_of(f, room_of(&next, garden), "timeline"), "three");
 }
 
 static void a_pos_is_of_one_user_device_and_connection(void **state)
@@ -705,6 +720,7 @@ int main(void)
         TEST(the_first_answer_has_the_rooms_of_the_window),
         TEST(the_next_answer_has_only_what_is_new),
         TEST(a_repeated_pos_gives_the_lost_answer_again),
+        TEST(either_answer_to_a_pos_can_be_gone_on_from),
         TEST(a_pos_is_of_one_user_device_and_connection),
         TEST(a_growing_window_brings_the_rooms_not_told_of_yet),
         TEST(a_room_out_of_the_window_waits_with_its_news),
