@@ -15,6 +15,7 @@ import { messages } from "./steps/messages.js";
 import { relations } from "./steps/relations.js";
 import { rooms } from "./steps/rooms.js";
 import { search } from "./steps/search.js";
+import { sliding } from "./steps/sliding.js";
 
 /** The SDK and its crypto write to the console; the checks alone belong on standard output. */
 function divertConsole(file) {
@@ -52,6 +53,7 @@ async function run(world, checks) {
         await rooms(world, checks);
         await daily(world, checks);
         await search(world, checks);
+        await sliding(world, checks);
         await logOut(world, checks);
         await deactivation(world, checks);
         if (world.stream) {

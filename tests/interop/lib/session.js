@@ -58,13 +58,14 @@ export class Session {
     /** The user's recovery key (private part and id of secret storage), once there is one. */
     recovery;
 
-    constructor(world, account, { timelineLimit = 50, lazyMembers = false } = {}) {
+    constructor(world, account, { timelineLimit = 50, lazyMembers = false, sliding } = {}) {
         this.world = world;
         this.account = account;
         this.userId = account.user_id;
         this.deviceId = account.device_id;
         this.timelineLimit = timelineLimit;
         this.lazyMembers = lazyMembers;
+        this.sliding = sliding; // makes a SlidingSync for the client
         this.cable = new Cable({ stream: world.stream });
         world.sessions.push(this);
     }
@@ -93,6 +94,7 @@ export class Session {
             initialSyncLimit: this.timelineLimit,
             lazyLoadMembers: this.lazyMembers,
             threadSupport: true,
+            slidingSync: this.sliding?.(this.client),
             // The timeline holds what the server sent, in its order, without local echoes.
             pendingEventOrdering: PendingEventOrdering.Detached,
         });
