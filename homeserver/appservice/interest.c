@@ -297,21 +297,27 @@ struct err as_interest_of_room(struct as_interest *interest, struct ctx *ctx, st
     return OK;
 }
 
-struct err as_interest_of_sharing(struct as_interest *interest, struct ctx *ctx, uint64_t user,
-                                  uint64_t pos, as_set *set_out)
+struct err as_interest_of_sharing(struct as_interest *interest, struct ctx *ctx,
+                                  const struct as_sharing *sharing, as_set *set_out)
 {
     struct user_rooms rooms;
-    TRY(as_interest_of_user(interest, ctx, user, set_out));
-    TRY(hs_user_rooms(interest->hs, ctx, user, &rooms));
-    for (size_t i = 0; i < rooms.count; i++) {
+    as_set wanted = sharing->wanted;
+    TRY(as_interest_of_user(interest, ctx, sharing->user, set_out));
+    TRY(hs_user_rooms(interest->hs, ctx, sharing->user, &rooms));
+    for (size_t i = 0; i < rooms.count && (*set_out & wanted) != wanted; i++) {
         struct room *room = NULL;
         as_set set = 0;
         if (rooms.items[i].membership != MEMBERSHIP_JOIN) {
             continue;
         }
-        TRY(hs_room_get(interest->hs, ctx, rooms.items[i].room, &room));
-        TRY(as_interest_of_room(interest, ctx, room, pos, &set));
+        struct err err = hs_room_get(interest->hs, ctx, rooms.items[i].room, &room);
+        if (err.code == ERR_M_NOT_FOUND) { /* it is being purged */
+            continue;
+        }
+        TRY(err);
+        TRY(as_interest_of_room(interest, ctx, room, sharing->pos, &set));
         *set_out |= set;
     }
+    *set_out &= wanted;
     return OK;
 }

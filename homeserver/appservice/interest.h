@@ -33,9 +33,14 @@ struct as_event_interest {
 struct err as_interest_of_event(struct as_interest *interest, struct ctx *ctx, struct room *room,
                                 const struct stored_event *event,
                                 struct as_event_interest *out) MUST_USE;
+struct as_sharing {
+    uint64_t user, pos; /* of the change */
+    as_set wanted;
+};
 /* Of a room, for a change at `pos` that is no event (typing, receipts). */
 struct err as_interest_of_room(struct as_interest *interest, struct ctx *ctx, struct room *room,
                                uint64_t pos, as_set *set_out) MUST_USE;
-/* Services whose users share a room with this one, and those whose user it is. */
-struct err as_interest_of_sharing(struct as_interest *interest, struct ctx *ctx, uint64_t user,
-                                  uint64_t pos, as_set *set_out) MUST_USE;
+/* Of `wanted`: services whose users share a room with the user of this change, and those whose user
+ * it is. */
+struct err as_interest_of_sharing(struct as_interest *interest, struct ctx *ctx,
+                                  const struct as_sharing *sharing, as_set *set_out) MUST_USE;

@@ -101,10 +101,11 @@ static struct err list_changed(struct as *as, struct ctx *ctx, uint64_t user, ui
 {
     as_set set = 0;
     struct look_at at = {user, AS_LOOK_LIST, pos};
-    if (!services_that_want(as, AS_LOOK_LIST)) {
+    const struct as_sharing sharing = {user, pos, services_that_want(as, AS_LOOK_LIST)};
+    if (!sharing.wanted) {
         return OK;
     }
-    TRY(as_interest_of_sharing(as->interest, ctx, user, pos, &set));
+    TRY(as_interest_of_sharing(as->interest, ctx, &sharing, &set));
     return put_look(as, ctx, set, &at);
 }
 
@@ -112,10 +113,11 @@ static struct err list_changed(struct as *as, struct ctx *ctx, uint64_t user, ui
 static struct err left_behind(struct as *as, struct ctx *ctx, as_set set, uint64_t user,
                               uint64_t pos)
 {
-    as_set sharing = 0;
+    as_set still = 0;
+    const struct as_sharing sharing = {user, pos, set};
     struct look_at at = {user, AS_LOOK_LEFT, pos};
-    TRY(as_interest_of_sharing(as->interest, ctx, user, pos, &sharing));
-    return put_look(as, ctx, set & ~sharing, &at);
+    TRY(as_interest_of_sharing(as->interest, ctx, &sharing, &still));
+    return put_look(as, ctx, set & ~still, &at);
 }
 
 /* The service's first user came, or its last one went: it begins or ceases to share the room with
@@ -371,19 +373,19 @@ static struct err take_presence(struct as *as, struct ctx *ctx, const struct cha
     struct presence_state state;
     struct buf text;
     as_set set = 0;
-    as_set wants = services_with_ephemeral(as);
-    if (!wants || !hs_presence_get(as->hs, ctx, change->user, &state)) {
+    const struct as_sharing sharing = {change->user, change->pos, services_with_ephemeral(as)};
+    if (!sharing.wanted || !hs_presence_get(as->hs, ctx, change->user, &state)) {
         return OK;
     }
-    TRY(as_interest_of_sharing(as->interest, ctx, change->user, change->pos, &set));
-    if (!(set & wants)) {
+    TRY(as_interest_of_sharing(as->interest, ctx, &sharing, &set));
+    if (!set) {
         return OK;
     }
     buf_init_arena(&text, ctx->arena, SMALL_JSON_BYTES_MAX);
     struct json_out out = json_out_to(&text);
     write_presence(&out, &state);
-    pass(as, set & wants,
-         arena_printf(ctx->arena, "presence %llu", (unsigned long long)change->user), &text);
+    pass(as, set, arena_printf(ctx->arena, "presence %llu", (unsigned long long)change->user),
+         &text);
     return OK;
 }
 

@@ -6,6 +6,7 @@
 #include "homeserver/service/devices.h"
 #include "homeserver/service/directory.h"
 #include "homeserver/service/ephemeral.h"
+#include "homeserver/service/intake.h"
 #include "homeserver/service/to_device.h"
 #include "tests/support/bridge.h"
 
@@ -175,6 +176,50 @@ static void a_room_is_heard_by_its_alias(void **state)
     said = 1;
     bridge_settle(&fax);
     expect_all();
+}
+
+/* As the federation hands it over: a room that this server is not in. */
+static void invite_from_afar(const char *room_id)
+{
+    struct event event;
+    struct json state;
+    struct slice json = arena_printf(
+        h.ctx.arena,
+        "{\"type\":\"m.room.member\",\"room_id\":\"%s\",\"sender\":\"@zoe:away\","
+        "\"state_key\":\"@fax_one:test\",\"content\":{\"membership\":\"invite\"},\"depth\":5,"
+        "\"origin_server_ts\":1,\"prev_events\":[\"$a\"],\"auth_events\":[\"$b\"],"
+        "\"hashes\":{\"sha256\":\"aaaa\"},\"signatures\":{}}",
+        room_id);
+    const char *stripped = "[{\"type\":\"m.room.name\",\"state_key\":\"\",\"sender\":\"@zoe:away\","
+                           "\"content\":{\"name\":\"Afar\"}}]";
+    assert_int_equal(event_parse(h.ctx.arena, room_rules_get(LIT("11")), json, &event).code, 0);
+    assert_int_equal(json_parse(h.ctx.arena, slice_of(stripped), &state).code, 0);
+    struct intake_invite invite = {
+        .room_id = event.room_id.s, .version = LIT("11"), .event = &event, .room_state = &state};
+    assert_int_equal(hs_intake_invite(&h.hs, &h.ctx, &invite).code, 0);
+}
+
+static void an_invite_from_another_server_comes_with_the_room(void **state)
+{
+    (void)state;
+    invite_from_afar("!one:away");
+    bridge_settle(&fax);
+    bridge_crash(&fax);
+    invite_from_afar("!two:away");
+    bridge_start(&fax, "");
+    bridge_settle(&fax);
+    struct json events = bridge_items(&fax, "events");
+    assert_true(events.count >= 3);
+    for (uint32_t i = 0; i < 2; i++) {
+        const struct json *event = &events.items[events.count - 2 + i];
+        const struct json *rooms_state =
+            json_get_array(json_get_object(event, LIT("unsigned")), LIT("invite_room_state"));
+        assert_true(json_is_string(json_get(event, LIT("room_id")),
+                                   i ? LIT("!two:away") : LIT("!one:away")));
+        assert_true(json_is_string(json_get(event, LIT("state_key")), ghost.actor.user_id));
+        assert_non_null(rooms_state);
+        assert_int_equal(rooms_state->count, 2); /* the name, and the invite itself */
+    }
 }
 
 static void typing_and_receipts_pass_and_the_newest_counts(void **state)
@@ -352,6 +397,7 @@ int main(void)
         PLAIN(a_crash_loses_and_doubles_nothing),
         PLAIN(a_service_hears_of_what_its_user_was_there_for),
         PLAIN(a_room_is_heard_by_its_alias),
+        PLAIN(an_invite_from_another_server_comes_with_the_room),
         FULL(typing_and_receipts_pass_and_the_newest_counts),
         FULL(messages_to_devices_survive_a_crash_and_leave_the_inbox),
         FULL(device_lists_follow_who_shares_a_room),
