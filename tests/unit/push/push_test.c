@@ -407,6 +407,49 @@ static void an_invite_is_pushed_to_whom_it_concerns(void **state)
     assert_true(json_get_bool(said, LIT("user_is_target"), false));
 }
 
+static void an_invite_during_a_crash_is_pushed(void **state)
+{
+    (void)state;
+    set_pusher(&cat, "key", PLAIN);
+    struct room *den = house_room(&h, &ann, "{}");
+    settle();
+    end(push_abandon);
+    house_member(&h, den, &ann, &cat, MEMBERSHIP_INVITE);
+    begin();
+    settle();
+    assert_int_equal(wire.count, 1);
+    expect_text(notification(0), "type", "m.room.member");
+}
+
+static void reading_during_a_crash_pushes_the_count(void **state)
+{
+    (void)state;
+    set_pusher(&ben, "key", PLAIN);
+    struct slice event_id = arena_copy(h.conf_arena, house_say(&h, room, &ann, "one"));
+    settle();
+    end(push_abandon);
+    read_up_to(&ben, event_id);
+    begin();
+    later(2000);
+    assert_int_equal(wire.count, 2);
+    assert_int_equal(unread_of(1), 0);
+}
+
+static void an_orderly_end_is_no_crash(void **state)
+{
+    (void)state;
+    set_pusher(&ben, "key", PLAIN);
+    wire.dead = GATEWAY;
+    house_say(&h, room, &ann, "one");
+    settle();
+    end(push_stop);
+    wire.dead = NULL;
+    wire.count = 0;
+    begin();
+    later(5000);
+    assert_int_equal(wire.count, 1);
+}
+
 static void an_invite_that_was_answered_is_no_news(void **state)
 {
     (void)state;
@@ -484,6 +527,11 @@ int main(void)
                                         close_house),
         cmocka_unit_test_setup_teardown(an_invite_is_pushed_to_whom_it_concerns, open_house,
                                         close_house),
+        cmocka_unit_test_setup_teardown(an_invite_during_a_crash_is_pushed, open_house,
+                                        close_house),
+        cmocka_unit_test_setup_teardown(reading_during_a_crash_pushes_the_count, open_house,
+                                        close_house),
+        cmocka_unit_test_setup_teardown(an_orderly_end_is_no_crash, open_house, close_house),
         cmocka_unit_test_setup_teardown(an_invite_that_was_answered_is_no_news, open_house,
                                         close_house),
         cmocka_unit_test_setup_teardown(who_is_ignored_pushes_nothing, open_house, close_house),
