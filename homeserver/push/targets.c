@@ -3,6 +3,7 @@
 #include "homeserver/base/mem.h"
 #include "homeserver/base/stats.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -13,6 +14,7 @@ enum {
     STORE_PAUSE_MS = 1000,
     BUSY_PAUSE_MS = 1000,
     WELL_MS = 10000,
+    NAME_SHOWN_MAX = 200,
     GATEWAYS_KEPT_MAX = 1000, /* without targets */
 };
 
@@ -325,10 +327,7 @@ static enum push_end note_gateway(struct push *push, struct push_dest *target,
     if (is_well(gateway, outcome, now)) {
         return PUSH_PUSHER_FAILED;
     }
-    if (gateway->failures++ == 0) {
-        log_warn(push->hs->log, "push_gateway_down",
-                 .dest = (struct slice){gateway->name, gateway->name_len});
-    }
+    gateway->failures++;
     int64_t pause = push_pause_ms(gateway->failures);
     gateway->retry_ms = now + (outcome->retry_after > pause ? outcome->retry_after : pause);
     return PUSH_GATEWAY_FAILED;
@@ -369,12 +368,19 @@ static void settle_target(struct push *push, struct push_dest *target,
 void push_job_ended(struct push_dest *target, const struct push_outcome *outcome)
 {
     struct push *push = target->push;
+    char name[NAME_SHOWN_MAX + 1] = {0};
     pthread_mutex_lock(&push->lock);
     enum push_end end = note_gateway(push, target, outcome);
+    if (end == PUSH_GATEWAY_FAILED && target->gateway->failures == 1) {
+        snprintf(name, sizeof name, "%s", target->gateway->name);
+    }
     target->gateway->sending--;
     push->doubtful -= target->is_doubtful ? 1 : 0;
     settle_target(push, target, outcome, end);
     pthread_mutex_unlock(&push->lock);
+    if (name[0]) {
+        log_warn(push->hs->log, "push_gateway_down", .dest = slice_of(name));
+    }
     bool waits = push_pump(push) != 0;
     pthread_mutex_lock(&push->lock);
     if (--push->sending == 0) {
