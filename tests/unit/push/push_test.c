@@ -320,6 +320,7 @@ static void a_crash_loses_nothing_and_repeats_nothing_that_was_taken(void **stat
     wire.dead = NULL;
     wire.count = 0;
     begin();
+    settle();
     later(5000);
     assert_int_equal(wire.count, 2);
     expect_text(json_get(notification(0), LIT("content")), "body", "waits");
@@ -430,6 +431,7 @@ static void reading_during_a_crash_pushes_the_count(void **state)
     end(push_abandon);
     read_up_to(&ben, event_id);
     begin();
+    settle();
     later(2000);
     assert_int_equal(wire.count, 2);
     assert_int_equal(unread_of(1), 0);
@@ -446,6 +448,7 @@ static void an_orderly_end_is_no_crash(void **state)
     wire.dead = NULL;
     wire.count = 0;
     begin();
+    settle();
     later(5000);
     assert_int_equal(wire.count, 1);
 }
