@@ -312,11 +312,16 @@ struct err search_feed_event(const struct search_feed *feed, struct ctx *ctx, st
         *room_changed_out = true;
         return OK;
     }
+    bool encrypts = event_is(&event->event, LIT("m.room.encryption"), LIT(""));
+    bool redacts = slice_eq(event->event.type, LIT("m.room.redaction"));
+    if (!encrypts && !redacts && !may_have_text(&event->event)) {
+        return OK;
+    }
     TRY(search_feed_takes_room(feed, ctx, room, &takes));
-    if (event_is(&event->event, LIT("m.room.encryption"), LIT(""))) {
+    if (encrypts) {
         return takes ? OK : search_index_drop_room(feed->index, hs_room_info(room).number);
     }
-    if (takes && slice_eq(event->event.type, LIT("m.room.redaction"))) {
+    if (takes && redacts) {
         return take_redaction(feed, ctx, room, event);
     }
     return takes ? search_feed_text(feed, ctx, room, &own, SEARCH_WITH_EDITS) : OK;
