@@ -37,7 +37,7 @@ static struct err get_versions(void *app, struct ctx *ctx, const struct http_req
                                struct http_reply *reply)
 {
     struct json_out out = json_out_to(&reply->body);
-    (void)app;
+    const struct conf *conf = ((struct hs *)app)->conf;
     (void)ctx;
     (void)request;
     json_out_object(&out);
@@ -50,6 +50,9 @@ static struct err get_versions(void *app, struct ctx *ctx, const struct http_req
     for (size_t i = 0; i < COUNT_OF(features); i++) {
         json_out_key_bool(&out, slice_of(features[i]), true);
     }
+    /* spec/rendezvous.md */
+    json_out_key_bool(&out, LIT("org.matrix.msc4108"), conf->rendezvous_enabled);
+    json_out_key_bool(&out, LIT("io.element.msc4388"), conf->rendezvous_enabled);
     json_out_object_end(&out);
     json_out_object_end(&out);
     return OK;

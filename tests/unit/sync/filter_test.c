@@ -50,6 +50,35 @@ static struct sync_event_filter events(struct arena *arena, const char *text)
     return filter;
 }
 
+static void relations_are_matched_by_their_kind(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *filter, *content;
+        bool takes;
+    } cases[] = {
+        {"{\"org.matrix.msc3874.rel_types\":[\"m.thread\"]}",
+         "{\"m.relates_to\":{\"rel_type\":\"m.thread\",\"event_id\":\"$a\"}}", true},
+        {"{\"org.matrix.msc3874.rel_types\":[\"m.thread\"]}",
+         "{\"m.relates_to\":{\"rel_type\":\"m.reference\",\"event_id\":\"$a\"}}", false},
+        {"{\"org.matrix.msc3874.rel_types\":[\"m.thread\"]}", "{}", false},
+        {"{\"org.matrix.msc3874.rel_types\":[]}", "{}", false},
+        {"{\"org.matrix.msc3874.not_rel_types\":[\"m.thread\"]}",
+         "{\"m.relates_to\":{\"rel_type\":\"m.thread\",\"event_id\":\"$a\"}}", false},
+        {"{\"org.matrix.msc3874.not_rel_types\":[\"m.thread\"]}", "{}", true},
+    };
+    struct arena *arena = arena_new();
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct json content;
+        struct sync_event_filter filter = events(arena, cases[i].filter);
+        assert_int_equal(json_parse(arena, slice_of(cases[i].content), &content).code, 0);
+        assert_int_equal(
+            sync_filter_takes_event(&filter, LIT("m.room.message"), LIT("@a:b"), &content),
+            cases[i].takes);
+    }
+    arena_free(&arena);
+}
+
 static void types_match_with_wildcards_and_exclusion_wins(void **state)
 {
     (void)state;
@@ -121,6 +150,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(filters_of_wrong_form_are_refused),
+        cmocka_unit_test(relations_are_matched_by_their_kind),
         cmocka_unit_test(types_match_with_wildcards_and_exclusion_wins),
         cmocka_unit_test(senders_urls_and_rooms_are_judged),
         cmocka_unit_test(limits_are_bounded_and_flags_kept),
