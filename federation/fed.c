@@ -162,6 +162,9 @@ void fed_stop(struct fed *fed)
         outbox_stop(fed->outbox);
         workers_join(fed->senders);
     }
+    if (fed->outbox && fed->hs->fetcher) { /* whose thread hands jobs to them */
+        http_fetcher_await(fed->hs->fetcher);
+    }
 }
 
 void fed_free(struct fed **pointer)

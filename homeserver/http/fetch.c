@@ -107,6 +107,37 @@ void http_fetcher_stop(struct http_fetcher *fetcher)
     }
 }
 
+struct passing {
+    struct loop_task task;
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    bool has_passed;
+};
+
+static void on_pass(void *arg)
+{
+    struct passing *passing = arg;
+    pthread_mutex_lock(&passing->mutex);
+    passing->has_passed = true;
+    pthread_cond_signal(&passing->changed);
+    pthread_mutex_unlock(&passing->mutex);
+}
+
+void http_fetcher_await(struct http_fetcher *fetcher)
+{
+    struct passing passing = {.task = {.fn = on_pass, .arg = &passing}};
+    pthread_mutex_init(&passing.mutex, NULL);
+    pthread_cond_init(&passing.changed, NULL);
+    loop_post(fetcher->loop, &passing.task);
+    pthread_mutex_lock(&passing.mutex);
+    while (!passing.has_passed) {
+        pthread_cond_wait(&passing.changed, &passing.mutex);
+    }
+    pthread_mutex_unlock(&passing.mutex);
+    pthread_cond_destroy(&passing.changed);
+    pthread_mutex_destroy(&passing.mutex);
+}
+
 void http_fetcher_free(struct http_fetcher **pointer)
 {
     struct http_fetcher *fetcher = *pointer;

@@ -74,6 +74,8 @@ struct err http_fetcher_new(const struct http_fetch_config *config,
                             struct http_fetcher **fetcher_out) MUST_USE;
 /* Cancels what runs; later calls answer ERR_CANCELLED. */
 void http_fetcher_stop(struct http_fetcher *fetcher);
+/* Returns when no callback runs that had begun before: what those use may go. */
+void http_fetcher_await(struct http_fetcher *fetcher);
 /* After the last caller has returned. */
 void http_fetcher_free(struct http_fetcher **fetcher);
 

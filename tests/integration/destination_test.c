@@ -186,6 +186,7 @@ static void close_fed(void)
 {
     http_fetcher_stop(fetcher);
     workers_join(fw.fed->senders);
+    http_fetcher_await(fetcher);
     fed_world_close(&fw);
     http_fetcher_free(&fetcher);
 }
