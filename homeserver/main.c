@@ -1,5 +1,6 @@
 /* The server program: flags, configuration, start, signals, stop. */
 #include "homeserver/app.h"
+#include "homeserver/appservice/registrations.h"
 #include "homeserver/base/mem.h"
 
 #include <errno.h>
@@ -78,7 +79,12 @@ static bool load_config(struct arena *arena, const char *path, struct conf *conf
 {
     struct buf problems;
     buf_init_arena(&problems, arena, REPORT_BYTES_MAX);
+    struct appservice_table *services = NULL;
     struct err err = conf_load(arena, slice_of(path), conf, &problems);
+    if (err.code == 0) {
+        err = as_registrations_load(conf, &problems, &services);
+        hs_appservice_table_free(&services);
+    }
     if (err.code != 0) {
         print_slice(stderr, buf_slice(&problems));
         fprintf(stderr, "myelin: %s: %s\n", path, err.text);
