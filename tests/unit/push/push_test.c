@@ -205,6 +205,29 @@ static void who_wants_ids_alone_gets_no_more(void **state)
     assert_int_equal(unread_of(0), 1);
 }
 
+static void the_operator_may_keep_content_here(void **state)
+{
+    (void)state;
+    h.conf.push_include_content = false;
+    set_pusher(&ben, "key", PLAIN);
+    house_say(&h, room, &ann, "secret");
+    settle();
+    assert_int_equal(wire.count, 1);
+    assert_null(strstr(wire.bodies[0], "secret"));
+    expect_text(notification(0), "sender", "@ann:test");
+}
+
+static void a_room_without_a_name_is_named_by_its_members(void **state)
+{
+    (void)state;
+    set_pusher(&ben, "key", PLAIN);
+    room = house_room(&h, &ann, "{\"preset\":\"public_chat\"}");
+    house_member(&h, room, &ben, &ben, MEMBERSHIP_JOIN);
+    house_say(&h, room, &ann, "hello");
+    settle();
+    expect_text(notification(0), "room_name", "@ann:test");
+}
+
 static void only_those_with_pushers_and_others_events_count(void **state)
 {
     (void)state;
@@ -508,6 +531,10 @@ int main(void)
                                         close_house),
         cmocka_unit_test_setup_teardown(a_message_to_few_has_a_sound, open_house, close_house),
         cmocka_unit_test_setup_teardown(who_wants_ids_alone_gets_no_more, open_house, close_house),
+        cmocka_unit_test_setup_teardown(the_operator_may_keep_content_here, open_house,
+                                        close_house),
+        cmocka_unit_test_setup_teardown(a_room_without_a_name_is_named_by_its_members, open_house,
+                                        close_house),
         cmocka_unit_test_setup_teardown(only_those_with_pushers_and_others_events_count, open_house,
                                         close_house),
         cmocka_unit_test_setup_teardown(a_rejected_key_removes_the_pusher, open_house, close_house),
