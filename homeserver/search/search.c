@@ -394,10 +394,19 @@ void search_rebuild(struct search *search)
     hs_tail_poke(search->tail);
 }
 
+/* With what is not written back to it yet. */
 static int64_t bytes_of(struct slice path)
 {
-    struct stat file;
-    return stat(path.ptr, &file) == 0 ? (int64_t)file.st_size : 0;
+    static const char *const suffixes[] = {"", "-wal"};
+    struct arena *arena = arena_new();
+    int64_t bytes = 0;
+    for (size_t i = 0; i < COUNT_OF(suffixes); i++) {
+        struct stat file;
+        struct slice name = arena_printf(arena, "%.*s%s", (int)path.len, path.ptr, suffixes[i]);
+        bytes += stat(name.ptr, &file) == 0 ? (int64_t)file.st_size : 0;
+    }
+    arena_free(&arena);
+    return bytes;
 }
 
 int64_t search_file_bytes(struct slice folder)

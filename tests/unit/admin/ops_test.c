@@ -159,6 +159,19 @@ static void registration_tokens_come_and_go(void **state)
     assert_int_equal(run("registration_tokens/delete", "{\"token\":\"abc\"}"), ERR_M_NOT_FOUND);
 }
 
+static void the_search_index_is_shown_and_removed(void **state)
+{
+    int64_t bytes = -1;
+    (void)state;
+    h.conf.data_dir = LIT("/tmp/myelin-test-there-is-none");
+    assert_int_equal(run("search/show", "{}"), 0);
+    assert_true(json_get_bool(&answer, LIT("enabled"), false));
+    assert_true(json_get_int(&answer, LIT("file_bytes"), &bytes));
+    assert_int_equal(bytes, 0);
+    assert_int_equal(run("search/rebuild", "{}"), 0);
+    assert_true(slice_eq(json_get_string(&answer, LIT("begun")), LIT("with the next start")));
+}
+
 static void what_is_missing_or_unknown_is_said(void **state)
 {
     (void)state;
@@ -243,6 +256,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(devices_are_deleted_one_by_one, open_house, close_house),
         cmocka_unit_test_setup_teardown(rooms_are_shown_and_purged, open_house, close_house),
         cmocka_unit_test_setup_teardown(registration_tokens_come_and_go, open_house, close_house),
+        cmocka_unit_test_setup_teardown(the_search_index_is_shown_and_removed, open_house,
+                                        close_house),
         cmocka_unit_test_setup_teardown(what_is_missing_or_unknown_is_said, open_house,
                                         close_house),
         cmocka_unit_test_setup_teardown(a_file_in_quarantine_is_served_to_nobody, open_house,
