@@ -7,7 +7,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -62,18 +62,36 @@ static void measure(struct run *run, const char *title, int jobs)
            atomic_load(&run->bytes));
 }
 
+static int64_t number(int argc, char **argv, int at, int64_t fallback)
+{
+    int64_t value = fallback;
+    if (at < argc && !slice_parse_i64(slice_of(argv[at]), &value)) {
+        value = fallback;
+    }
+    return value;
+}
+
+/* Of the helpers, which have ended. */
+static void tell_cost(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_CHILDREN, &usage);
+    printf("helpers: %ld MB at most, %ld s of the processor\n", usage.ru_maxrss / 1024,
+           (long)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec));
+}
+
 int main(int argc, char **argv)
 {
     struct world world;
     pthread_t threads[THREADS];
-    int jobs = argc > 3 ? atoi(argv[3]) : 200;
+    int jobs = (int)number(argc, argv, 3, 200);
     if (argc < 3) {
         fputs("usage: bench_thumbnails HELPER PICTURE [JOBS [HELPERS]]\n", stderr);
         return 2;
     }
     world_open(&world, 0);
     world.conf.media_helper = slice_of(argv[1]);
-    world.conf.media_helpers = argc > 4 ? atoi(argv[4]) : world.conf.media_helpers;
+    world.conf.media_helpers = number(argc, argv, 4, world.conf.media_helpers);
     struct run run = {.world = &world,
                       .sandbox = media_sandbox_new(&world.hs),
                       .job = {.kind = MEDIA_JOB_THUMBNAIL,
@@ -95,16 +113,13 @@ int main(int argc, char **argv)
     measure(&run, "800x600 scale", jobs);
     run.job.kind = MEDIA_JOB_PROBE;
     measure(&run, "look only", jobs);
-    fflush(stdout);
-    if (system("ps -C myelin-media -o rss=,cputime= | sort -rn | head -2")) {
-        puts("no figures of memory");
-    }
     run.is_over = true;
     pthread_barrier_wait(&run.barrier);
     for (size_t i = 0; i < THREADS; i++) {
         pthread_join(threads[i], NULL);
     }
     media_sandbox_free(&run.sandbox);
+    tell_cost();
     close(run.fd);
     world_close(&world);
     return 0;
