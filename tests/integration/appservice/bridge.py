@@ -58,6 +58,9 @@ class Listener(http.server.ThreadingHTTPServer):
         self.open.discard(request)
         super().shutdown_request(request)
 
+    def handle_error(self, *_):
+        """A server that is killed resets its connections."""
+
     def hang_up(self):
         for request in list(self.open):
             try:
