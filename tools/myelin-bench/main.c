@@ -25,6 +25,7 @@ static const struct row ROWS[] = {
     {"fanout", row_fanout, IN_ALL, "one message into a room of 200 and 1,000 parked clients"},
     {"initial-sync", row_initial_sync, IN_ALL, "first syncs of many users at once"},
     {"sync-idle", row_sync_idle, IN_ALL, "sync with nothing new, 50 and 2,000 rooms"},
+    {"sliding", row_sliding, IN_ALL, "sliding sync of an account with 2,000 rooms"},
     {"costs", row_costs, IN_ALL, "server CPU of registration, room creation, join"},
     {"loaded", row_loaded, IN_ALL, "memory after the load, start with its data"},
     {"idle-poll", row_idle_poll, IN_ALL, "memory of an idle long-poll client"},

@@ -42,6 +42,7 @@ struct err row_idle_poll(struct row_run *run);       /* memory of parked polls *
 struct err row_idle_stream(struct row_run *run);     /* memory of idle streams */
 struct err row_initial_sync(struct row_run *run);    /* first syncs at once */
 struct err row_sync_idle(struct row_run *run);       /* sync with nothing new */
+struct err row_sliding(struct row_run *run);         /* sliding sync of 2,000 rooms */
 struct err row_costs(struct row_run *run);           /* CPU of registration, creation, join */
 struct err row_loaded(struct row_run *run);       /* memory after the load; start with that data */
 struct err row_million(struct row_run *run);      /* start with 1,000,000 events */
