@@ -62,7 +62,7 @@ static void send_frame(gnutls_session_t session, struct frame_out frame)
     gnutls_record_send(session, bytes, FRAME_HEAD + len);
 }
 
-/* Answers each request with 200 and "{}". */
+/* Answers each request, once it is whole, with 200 and "{}". */
 static void speak_http2(gnutls_session_t session)
 {
     uint8_t head[PREFACE];
@@ -78,7 +78,8 @@ static void speak_http2(gnutls_session_t session)
         if (head[3] == FRAME_SETTINGS && !(head[4] & ACK)) {
             send_frame(session, (struct frame_out){FRAME_SETTINGS, ACK, 0, ""});
         }
-        if (head[3] == FRAME_HEADERS) { /* 0x88 stands for ":status: 200" */
+        bool carries = head[3] == FRAME_HEADERS || head[3] == FRAME_DATA;
+        if (carries && (head[4] & END_STREAM)) { /* 0x88 stands for ":status: 200" */
             peer.requests++;
             send_frame(session, (struct frame_out){FRAME_HEADERS, END_HEADERS, head[8], "\x88"});
             send_frame(session, (struct frame_out){FRAME_DATA, END_STREAM, head[8], "{}"});
