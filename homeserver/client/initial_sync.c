@@ -1,6 +1,7 @@
 /* Snapshots of one room or of all: what clients asked for before /sync, and what those who peek ask
  * for still. Spec: client-server, "Syncing", "Room previews". */
 #include "homeserver/client/rooms_priv.h"
+#include "homeserver/client/sync_priv.h"
 #include "homeserver/service/directory.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/prefs.h"
@@ -29,6 +30,7 @@ struct room_snapshot {
 static struct err begin_snapshot(struct cs_room_call *call, struct snapshot *snapshot)
 {
     int64_t limit = 0;
+    cs_sync_catch_up(call->hs, call->actor.user);
     *snapshot = (struct snapshot){.call = call, .pos = positions_published(call->hs->positions)};
     TRY(http_query_int(call->ctx, call->request, LIT("limit"), MESSAGES_DEFAULT, &limit));
     snapshot->limit = limit > MESSAGES_MAX ? MESSAGES_MAX : (size_t)limit;

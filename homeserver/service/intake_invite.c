@@ -12,11 +12,13 @@ static void write_member(struct json_out *out, const struct json *event, struct 
     }
 }
 
-/* Spec: client-server, "Stripped state": four members of each event. */
+/* Spec: client-server, "Stripped state": four members of each event. What lacks one, or has it in
+ * another form, is kept from clients. */
 static void write_stripped(struct json_out *out, const struct json *event)
 {
     if (event->type != JSON_OBJECT || !json_get_string(event, LIT("type")).ptr ||
-        !json_get_string(event, LIT("state_key")).ptr) {
+        !json_get_string(event, LIT("state_key")).ptr || !json_get_object(event, LIT("content")) ||
+        !ids_is_user(json_get_string(event, LIT("sender")))) {
         return;
     }
     json_out_object(out);
