@@ -151,14 +151,17 @@ void http_router_free(struct http_router **router)
     }
 }
 
-/* Whether four or more segments spell a path of v3 as it was before: client and media had r0, and
- * media a v1, of which `create` alone is of today. */
+/* Whether four or more segments spell a path of v3 as it was before: client and media had r0, media
+ * a v1, of which `create` alone is of today, and keys were unstable. */
 static bool is_old_spelling(const struct slice *segments)
 {
     bool media = slice_eq(segments[1], LIT("media"));
     if (!slice_eq(segments[0], LIT("_matrix")) ||
         (!media && !slice_eq(segments[1], LIT("client")))) {
         return false;
+    }
+    if (!media && slice_eq(segments[2], LIT("unstable"))) {
+        return slice_eq(segments[3], LIT("keys")) || slice_eq(segments[3], LIT("room_keys"));
     }
     return slice_eq(segments[2], LIT("r0")) ||
            (media && slice_eq(segments[2], LIT("v1")) && !slice_eq(segments[3], LIT("create")));

@@ -2,8 +2,9 @@
  * percent-decoding each by itself, so an encoded slash stays inside its segment. A fixed segment
  * goes before a parameter. An empty segment (`//` or a slash at the end) matches only where a route
  * spells it.
- * `/_matrix/client/r0/`, `/_matrix/media/r0/` and `/_matrix/media/v1/` (but for `create`) are read
- * as `v3`. */
+ * `/_matrix/client/r0/`, `/_matrix/media/r0/`, `/_matrix/media/v1/` (but for `create`) and
+ * `/_matrix/client/unstable/` before `keys/` and `room_keys/` (older clients of cross-signing) are
+ * read as `v3`. */
 #pragma once
 #include "homeserver/http/http.h"
 
