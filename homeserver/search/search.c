@@ -15,9 +15,9 @@
 enum {
     READERS_MAX = 4,
     WAITING_MAX = 8,
-    LINGER_MS = 500,
+    LINGER_MS = 200,
     LOG_EVERY_MS = 30000,
-    FLUSH_EVERY_MS = 2000,
+    FLUSH_EVERY_MS = 500,
     CATCH_UP_S = 2
 };
 static const char tail_name[] = "search";
