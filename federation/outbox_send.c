@@ -1,10 +1,10 @@
 /* One destination's transactions, one after the other, each until it is acknowledged: a job makes
  * it and sends it off, another takes the answer. Spec: server-server, "Transactions". */
 #include "federation/outbox_priv.h"
+#include "homeserver/base/pause.h"
 #include "homeserver/base/stats.h"
 
 #include <string.h>
-#include <sys/random.h>
 
 enum {
     ROUNDS_MAX = 16, /* then others have their turn */
@@ -319,21 +319,6 @@ static struct err acknowledge(struct round *round, struct store_update *update)
     return OK;
 }
 
-/* Longer with each failure, give or take a fifth. */
-static int64_t pause_of(uint32_t failures)
-{
-    uint32_t random = 0;
-    int64_t pause = PAUSE_MS_MIN;
-    for (uint32_t i = 1; i < failures && pause < PAUSE_MS_MAX; i++) {
-        pause *= 2;
-    }
-    pause = pause > PAUSE_MS_MAX ? PAUSE_MS_MAX : pause;
-    if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random) {
-        random = failures;
-    }
-    return pause - pause / 5 + (int64_t)(random % (uint32_t)(pause / 5 * 2 + 1));
-}
-
 static struct err fail(struct round *round, struct slice reason)
 {
     struct outbox *outbox = round->outbox;
@@ -349,7 +334,7 @@ static struct err fail(struct round *round, struct slice reason)
                                       .failures = dest->failures,
                                       .failure = reason};
     pthread_mutex_unlock(&outbox->lock);
-    state.next_try_ms = now + pause_of(state.failures);
+    state.next_try_ms = now + pause_after_failures(state.failures, PAUSE_MS_MIN, PAUSE_MS_MAX);
     if (outbox->port.is_down(outbox->port.arg, dest_name(dest), &down_until)) {
         state.next_try_ms = down_until;
     }

@@ -1,8 +1,7 @@
 /* The thread that tails the stream of changes. */
 #include "federation/outbox_priv.h"
 #include "homeserver/base/mem.h"
-
-#include <time.h>
+#include "homeserver/base/pause.h"
 
 enum { CHANGES_MAX = 200000, MARK_EVENTS = 512, MARK_MS = 1000 };
 
@@ -69,21 +68,12 @@ static void complain(struct outbox *outbox, const char *step, struct err err)
 
 static void sleep_until(struct outbox *outbox, int64_t wall_ms)
 {
-    struct timespec until;
     int64_t wait_ms = wall_ms - now_wall_ms(outbox->hs->now);
     if (wall_ms == 0) {
         pthread_cond_wait(&outbox->wake, &outbox->lock);
         return;
     }
-    wait_ms = wait_ms < 1 ? 1 : wait_ms;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += wait_ms / 1000;
-    until.tv_nsec += wait_ms % 1000 * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
-    pthread_cond_timedwait(&outbox->wake, &outbox->lock, &until);
+    pause_on(&outbox->wake, &outbox->lock, wait_ms < 1 ? 1 : wait_ms);
 }
 
 static struct err handle_event(struct turn *turn, const struct change *change)

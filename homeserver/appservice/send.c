@@ -1,9 +1,8 @@
 /* One service's transactions, one after the other. Spec: application-service, "Pushing events". */
 #include "homeserver/appservice/as_priv.h"
+#include "homeserver/base/pause.h"
 #include "homeserver/service/to_device.h"
 #include "homeserver/service/users.h"
-
-#include <sys/random.h>
 
 enum { TIMEOUT_MS = 60000, ROUNDS_MAX = 200 };
 
@@ -28,21 +27,6 @@ static bool is_stopping(struct as_queue *queue, const struct appservice **servic
     *service_out = queue->service;
     pthread_mutex_unlock(&queue->as->lock);
     return stopping;
-}
-
-/* Longer with each failure, give or take a fifth. */
-static int64_t pause_of(uint32_t failures)
-{
-    uint32_t random = 0;
-    int64_t pause = AS_PAUSE_MS_MIN;
-    for (uint32_t i = 1; i < failures && pause < AS_PAUSE_MS_MAX; i++) {
-        pause *= 2;
-    }
-    pause = pause > AS_PAUSE_MS_MAX ? AS_PAUSE_MS_MAX : pause;
-    if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random) {
-        random = failures;
-    }
-    return pause - pause / 5 + (int64_t)(random % (uint32_t)(pause / 5 * 2 + 1));
 }
 
 /* Written before it is sent, so that a retry after a crash sends the same bytes under the same id,
@@ -198,7 +182,8 @@ static void finish(struct as_queue *queue, enum round_end end)
     queue->state = end == ROUND_FAILED ? AS_WAITING : AS_IDLE;
     queue->failures = end == ROUND_FAILED ? queue->failures + 1 : 0;
     queue->has_work = queue->has_work || end != ROUND_NOTHING;
-    queue->next_try_ms = now_wall_ms(as->hs->now) + pause_of(queue->failures);
+    queue->next_try_ms = now_wall_ms(as->hs->now) +
+                         pause_after_failures(queue->failures, AS_PAUSE_MS_MIN, AS_PAUSE_MS_MAX);
     pthread_mutex_unlock(&as->lock);
     hs_tail_poke(as->tail);
     pthread_mutex_lock(&as->lock);

@@ -1,11 +1,11 @@
 #include "homeserver/push/push_priv.h"
 
 #include "homeserver/base/mem.h"
+#include "homeserver/base/pause.h"
 #include "homeserver/base/stats.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 
 enum {
     PAUSE_MS_MIN = 1000,
@@ -20,16 +20,7 @@ enum {
 
 int64_t push_pause_ms(uint32_t failures)
 {
-    uint32_t random = 0;
-    int64_t pause = PAUSE_MS_MIN;
-    for (uint32_t i = 1; i < failures && pause < PAUSE_MS_MAX; i++) {
-        pause *= 2;
-    }
-    pause = pause > PAUSE_MS_MAX ? PAUSE_MS_MAX : pause;
-    if (getrandom(&random, sizeof random, 0) != (ssize_t)sizeof random) {
-        random = failures;
-    }
-    return pause - pause / 5 + (int64_t)(random % (uint32_t)(pause / 5 * 2 + 1));
+    return pause_after_failures(failures, PAUSE_MS_MIN, PAUSE_MS_MAX);
 }
 
 struct slice push_dest_name(const struct push_dest *target)

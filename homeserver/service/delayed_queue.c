@@ -2,6 +2,7 @@
 
 #include "homeserver/base/map.h"
 #include "homeserver/base/mem.h"
+#include "homeserver/base/pause.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -277,15 +278,7 @@ static bool hand_out(struct hs_delayed *q)
 
 static void wait_for(struct hs_delayed *q, int64_t wait_ms)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += wait_ms / 1000;
-    until.tv_nsec += wait_ms % 1000 * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
-    pthread_cond_timedwait(&q->changed, &q->mutex, &until);
+    pause_on(&q->changed, &q->mutex, wait_ms);
 }
 
 static void *watch(void *arg)

@@ -1,12 +1,12 @@
 #include "homeserver/service/tail.h"
 
 #include "homeserver/base/mem.h"
+#include "homeserver/base/pause.h"
 #include "homeserver/service/stream_events.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 enum {
     CHANGES_MAX = 200000,
@@ -163,21 +163,12 @@ static void next_job(struct hs_tail *tail)
 
 static void sleep_until(struct hs_tail *tail, int64_t wall_ms)
 {
-    struct timespec until;
     if (wall_ms == 0) {
         pthread_cond_wait(&tail->wake, &tail->lock);
         return;
     }
     int64_t wait_ms = wall_ms - now_wall_ms(tail->hs->now);
-    wait_ms = wait_ms < 1 ? 1 : wait_ms;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += wait_ms / 1000;
-    until.tv_nsec += wait_ms % 1000 * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
-    pthread_cond_timedwait(&tail->wake, &tail->lock, &until);
+    pause_on(&tail->wake, &tail->lock, wait_ms < 1 ? 1 : wait_ms);
 }
 
 static bool is_stopping(struct hs_tail *tail)
