@@ -391,8 +391,6 @@ void app_free(struct app **app)
     workers_join(a->hs.waiters);
     workers_join(a->hs.workers);
     search_stop(a->hs.search);
-    workers_free(&a->hs.waiters);
-    workers_free(&a->hs.workers);
     as_free(&a->as);
     push_free(&a->hs.push);
     fed_free(&a->fed);
@@ -408,7 +406,9 @@ void app_free(struct app **app)
     }
     free_services(a);
     signing_key_free(&a->hs.signing_key);
-    positions_close(&a->hs.positions);
+    positions_close(&a->hs.positions); /* it gives the workers jobs to the end */
+    workers_free(&a->hs.waiters);
+    workers_free(&a->hs.workers);
     sync_free(&a->hs.sync);
     media_waits_free(&a->hs.media_waits);
     state_store_free(&a->hs.states);

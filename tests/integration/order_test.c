@@ -79,7 +79,7 @@ static int stop(void **state)
 {
     (void)state;
     http_server_stop(front.server, 1000);
-    workers_free(&house.hs.workers);
+    workers_join(house.hs.workers);
     http_server_free(&front.server);
     house_close(&house);
     return 0;

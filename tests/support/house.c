@@ -88,7 +88,7 @@ void house_close(struct house *house)
 {
     struct hs *hs = &house->hs;
     ctx_finish(&house->ctx);
-    workers_free(&hs->workers);
+    workers_join(hs->workers);
     hs_delayed_free(&hs->delayed);
     hs_appservices_free(&hs->appservices);
     hs_pushers_free(&hs->pushers);
@@ -101,7 +101,8 @@ void house_close(struct house *house)
     hs_tokens_free(&hs->tokens);
     hs_users_free(&hs->users);
     signing_key_free(&hs->signing_key);
-    positions_close(&hs->positions);
+    positions_close(&hs->positions); /* it gives the workers jobs to the end */
+    workers_free(&hs->workers);
     sync_free(&hs->sync);
     state_store_free(&hs->states);
     store_close(&hs->store);
