@@ -3,6 +3,7 @@
  * Spec: server-server, "Typing Notifications", "Presence", "Receipts", "Device Management". */
 #include "federation/outbox_priv.h"
 #include "homeserver/base/mem.h"
+#include "homeserver/base/pause.h"
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/remote_devices.h"
 #include "homeserver/service/users.h"
@@ -459,12 +460,7 @@ struct err edus_out_member(struct edus_out *edus, struct ctx *ctx, struct room *
 
 int64_t edus_out_next(const struct edus_out *edus)
 {
-    int64_t a = edus->typing_again_ms;
-    int64_t b = edus->presence_again_ms;
-    if (a == 0 || b == 0) {
-        return a + b;
-    }
-    return a < b ? a : b;
+    return pause_earlier(edus->typing_again_ms, edus->presence_again_ms);
 }
 
 struct err edus_out_refresh(struct edus_out *edus, struct ctx *ctx)

@@ -134,7 +134,7 @@ void outbox_chore(struct outbox *outbox, struct dest *dest)
         dest->has_chore = true;
         dest_list_add(&outbox->chores, dest);
     }
-    pthread_cond_signal(&outbox->wake);
+    hs_tail_poke(outbox->tail);
 }
 
 static void end_waiting(struct outbox *outbox, struct dest *dest)
@@ -437,12 +437,17 @@ void outbox_look(struct outbox *outbox, struct slice server, struct destination_
     pthread_mutex_unlock(&outbox->lock);
 }
 
+static bool is_calm(const struct outbox *outbox)
+{
+    return !outbox->is_busy && outbox->chores.count == 0 && outbox->ready == 0 &&
+           outbox->sending == 0;
+}
+
 void outbox_settle(struct outbox *outbox)
 {
-    positions_wait(outbox->hs->positions, positions_newest(outbox->hs->positions));
+    hs_tail_settle(outbox->tail);
     pthread_mutex_lock(&outbox->lock);
-    while (outbox->change_count > 0 || outbox->is_busy || outbox->chores.count > 0 ||
-           outbox->ready > 0 || outbox->sending > 0) {
+    while (!is_calm(outbox)) {
         pthread_cond_wait(&outbox->calm, &outbox->lock);
     }
     pthread_mutex_unlock(&outbox->lock);
@@ -452,62 +457,48 @@ void outbox_settle(struct outbox *outbox)
 
 struct err outbox_new(struct hs *hs, const struct outbox_port *port, struct outbox **outbox_out)
 {
-    pthread_condattr_t attr;
     struct outbox *outbox = mem_alloc(sizeof *outbox);
     outbox->hs = hs;
     outbox->port = *port;
     outbox->dests = map_new();
     outbox->servers = room_servers_new(hs, port->acl);
     outbox->servers_now = room_servers_new(hs, port->acl);
-    outbox->start_pos = positions_newest(hs->positions);
-    outbox->given = outbox->start_pos;
     outbox->edus = edus_out_new(outbox);
     pthread_mutex_init(&outbox->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&outbox->wake, &attr);
-    pthread_cond_init(&outbox->calm, &attr);
-    pthread_condattr_destroy(&attr);
-    positions_listen(hs->positions, outbox_on_change, outbox);
-    positions_on_published(hs->positions, outbox_on_published, outbox);
+    pthread_cond_init(&outbox->calm, NULL);
+    outbox->tail = outbox_tail_new(outbox);
     *outbox_out = outbox;
     return OK;
 }
 
 struct err outbox_start(struct outbox *outbox)
 {
-    outbox->is_busy = true;
     outbox->is_running = true;
-    int failed = pthread_create(&outbox->thread, NULL, outbox_tail, outbox);
-    ASSERT(failed == 0);
-    pthread_setname_np(outbox->thread, "outbox");
+    TRY(hs_tail_start(outbox->tail));
+    hs_tail_poke(outbox->tail); /* what waits since the last run goes out in any case */
     return OK;
 }
 
-static void stop(struct outbox *outbox, bool is_abandoned)
+static void end_sending(struct outbox *outbox)
 {
     pthread_mutex_lock(&outbox->lock);
     outbox->stopping = true;
-    outbox->is_abandoned = is_abandoned;
-    pthread_cond_signal(&outbox->wake);
     while (outbox->sending > 0 || outbox->leaving > 0) {
         pthread_cond_wait(&outbox->calm, &outbox->lock);
     }
     pthread_mutex_unlock(&outbox->lock);
-    if (outbox->is_running) {
-        pthread_join(outbox->thread, NULL);
-        outbox->is_running = false;
-    }
 }
 
 void outbox_stop(struct outbox *outbox)
 {
-    stop(outbox, false);
+    end_sending(outbox);
+    hs_tail_stop(outbox->tail);
 }
 
 void outbox_abandon(struct outbox *outbox)
 {
-    stop(outbox, true);
+    end_sending(outbox);
+    hs_tail_abandon(outbox->tail);
 }
 
 void outbox_free(struct outbox **pointer)
@@ -519,7 +510,7 @@ void outbox_free(struct outbox **pointer)
     if (!outbox) {
         return;
     }
-    positions_unlisten(outbox->hs->positions, outbox);
+    hs_tail_free(&outbox->tail);
     while (map_next(outbox->dests, &cursor, &key, &value)) {
         dest_free((struct dest *)(uintptr_t)value);
     }
@@ -530,8 +521,6 @@ void outbox_free(struct outbox **pointer)
     mem_free(outbox->timers.items);
     mem_free(outbox->chores.items);
     mem_free(outbox->dirty.items);
-    mem_free(outbox->changes);
-    pthread_cond_destroy(&outbox->wake);
     pthread_cond_destroy(&outbox->calm);
     pthread_mutex_destroy(&outbox->lock);
     mem_free(outbox);

@@ -2,8 +2,6 @@
  * say so after a crash. All on the tail thread. */
 #include "federation/outbox_priv.h"
 #include "homeserver/base/mem.h"
-#include "homeserver/service/device_keys.h"
-#include "homeserver/service/stream_events.h"
 #include "homeserver/service/users.h"
 
 #include <stdlib.h>
@@ -22,8 +20,9 @@ static int by_pos(const void *a, const void *b)
 
 /* Events of this server's users, and those that it took in for others to hear of. A join through
  * another server is told by that one. */
-static bool is_ours(const struct hs *hs, const struct stored_event *event)
+bool outbox_tells(const struct outbox *outbox, const struct stored_event *event)
 {
+    const struct hs *hs = outbox->hs;
     uint32_t kept_back = EVENT_HIDDEN | EVENT_RESTART | EVENT_HISTORY;
     bool ours = hs_user_is_local(hs, event->event.sender.s) || (event->flags & EVENT_FORWARD);
     return ours && event->pos != 0 && !(event->flags & kept_back);
@@ -152,8 +151,7 @@ struct err outbox_give_event(struct outbox *outbox, struct ctx *ctx, const struc
     struct destination_event event = {change->room, change->number, change->pos};
     TRY(hs_room_get(outbox->hs, ctx, change->room, &room));
     TRY(hs_event_scan(outbox->hs, ctx, room, change->number, event_out, found_out));
-    outbox->events_since_mark++;
-    if (!*found_out || !is_ours(outbox->hs, event_out)) {
+    if (!*found_out || !outbox_tells(outbox, event_out)) {
         return OK;
     }
     TRY(hearers(outbox, ctx, room, event_out, &names));
@@ -212,10 +210,8 @@ static struct err write_marks(struct outbox *outbox, struct ctx *ctx, struct des
     return store_write(outbox->hs->store, ctx, &update, 1);
 }
 
-struct err outbox_mark(struct outbox *outbox, struct ctx *ctx, enum outbox_end end)
+struct err outbox_flush(struct outbox *outbox, struct ctx *ctx)
 {
-    struct outbound_mark mark = {.pos = outbox->given,
-                                 .is_clean = end == OUTBOX_ENDS && !outbox->has_gap};
     for (size_t i = 0; i < outbox->dirty.count; i++) {
         TRY(write_marks(outbox, ctx, outbox->dirty.items[i]));
     }
@@ -223,9 +219,6 @@ struct err outbox_mark(struct outbox *outbox, struct ctx *ctx, enum outbox_end e
         outbox->dirty.items[i]->is_dirty = false;
     }
     outbox->dirty.count = 0;
-    TRY(hs_outbound_put_mark(outbox->hs, ctx, mark));
-    outbox->marked = mark;
-    outbox->events_since_mark = 0;
     return OK;
 }
 
@@ -275,7 +268,7 @@ static void reload_add(struct reload *r, const struct destination_event *event)
 static struct err reload_event(struct reload *r, struct room *room, struct stored_event *event)
 {
     struct server_names names;
-    if (!is_ours(r->outbox->hs, event)) {
+    if (!outbox_tells(r->outbox, event)) {
         return OK;
     }
     TRY(hearers(r->outbox, r->ctx, room, event, &names));
@@ -365,47 +358,7 @@ struct err outbox_reload(struct outbox *outbox, struct ctx *ctx, struct dest *de
     return OK;
 }
 
-/* --- after a crash --- */
-
-static bool wants_event(void *outbox, const struct stored_event *event)
-{
-    return is_ours(((struct outbox *)outbox)->hs, event);
-}
-
-static struct err replay_device_lists(struct outbox *outbox, struct ctx *ctx, uint64_t since)
-{
-    uint64_t *users = NULL;
-    size_t count = 0;
-    uint64_t upto = positions_newest(outbox->hs->positions);
-    TRY(hs_device_changes(outbox->hs, ctx, since, upto, &users, &count));
-    for (size_t i = 0; i < count; i++) {
-        TRY(device_lists_publish(outbox, ctx, users[i]));
-    }
-    return OK;
-}
-
-static struct err replay_events(struct outbox *outbox, struct ctx *ctx,
-                                const struct stream_events *events)
-{
-    for (size_t i = 0; i < events->count; i++) {
-        const struct stream_event *event = &events->items_owned[i];
-        struct change change = {.room = event->room, .number = event->number, .pos = event->pos};
-        struct stored_event stored;
-        bool found = false;
-        TRY(outbox_give_event(outbox, ctx, &change, &stored, &found));
-    }
-    return OK;
-}
-
-struct err outbox_replay(struct outbox *outbox, struct ctx *ctx, uint64_t since)
-{
-    struct stream_events events;
-    TRY(hs_stream_events_since(outbox->hs, ctx, since, wants_event, outbox, &events));
-    struct err err = replay_events(outbox, ctx, &events);
-    mem_free(events.items_owned);
-    TRY(err);
-    return replay_device_lists(outbox, ctx, since);
-}
+/* --- after a start --- */
 
 static struct err resume_dest(void *arg, struct slice id)
 {

@@ -1,9 +1,11 @@
-/* Inside of the outbox. `lock` guards all destinations; what the tail thread and the sending jobs
- * read from the store or write there, they do without it. */
+/* Inside of the outbox, a consumer of the stream of changes. `lock` guards all destinations; what
+ * the tail's thread and the sending jobs read from the store or write there, they do without it.
+ * hs_tail_poke is all that is called under it. */
 #pragma once
 #include "federation/outbox.h"
 #include "homeserver/base/map.h"
 #include "homeserver/service/destinations.h"
+#include "homeserver/service/tail.h"
 
 #include <pthread.h>
 
@@ -69,13 +71,12 @@ struct ready_list {
 struct outbox {
     struct hs *hs;
     struct outbox_port port;
-    pthread_t thread;
+    struct hs_tail *tail;
     bool is_running;
     pthread_mutex_t lock; /* everything below but what is said to be the tail's */
-    pthread_cond_t wake;  /* for the tail thread */
     pthread_cond_t calm;  /* for outbox_settle and outbox_stop */
-    bool stopping, is_abandoned;
-    bool is_busy; /* the tail works */
+    bool stopping;
+    bool is_busy; /* chores are being done */
     struct map *dests;
     struct ready_list proven, doubtful;
     size_t sending, doubtful_sending, ready;
@@ -83,17 +84,9 @@ struct outbox {
     size_t leaving;          /* jobs that have sent and still use the outbox */
     struct dest_list timers; /* heap by next_try_ms */
     struct dest_list chores;
-    struct change *changes; /* not yet given out */
-    size_t change_count, change_cap;
-    bool overrun; /* changes were dropped: read the logs again */
 
     /* the tail's */
-    uint64_t start_pos; /* newest position before this run */
-    uint64_t given;     /* changes up to here are given out */
-    struct outbound_mark marked;
-    int64_t marked_ms;
-    size_t events_since_mark;
-    bool has_gap; /* a change could not be given out, and nothing was after it */
+    bool is_resumed; /* what waits since the last run is on its way */
     struct dest_list dirty;
     struct room_servers *servers, *servers_now;
     struct edus_out *edus;
@@ -126,22 +119,19 @@ bool outbox_note_start(struct outbox *outbox, struct dest *dest);
 void outbox_end_attempt(struct outbox *outbox, struct dest *dest);
 
 /* --- outbox_tail.c --- */
-void *outbox_tail(void *outbox);
-void outbox_on_change(void *outbox, const struct change *change);
-void outbox_on_published(void *outbox, uint64_t pos);
+struct hs_tail *outbox_tail_new(struct outbox *outbox);
 
 /* --- outbox_give.c: events to destinations, marks --- */
 struct err outbox_give_event(struct outbox *outbox, struct ctx *ctx, const struct change *change,
                              struct stored_event *event_out, bool *found_out) MUST_USE;
-/* Writes down how far the stream is given out and what waits above it. */
-enum outbox_end { OUTBOX_RUNS, OUTBOX_ENDS };
-struct err outbox_mark(struct outbox *outbox, struct ctx *ctx, enum outbox_end end) MUST_USE;
+/* Whether its destinations hear of it (scanned is enough). */
+bool outbox_tells(const struct outbox *outbox, const struct stored_event *event);
+/* Writes down what waits, for destinations where that has changed. */
+struct err outbox_flush(struct outbox *outbox, struct ctx *ctx) MUST_USE;
 /* Writes down what waits in memory and forgets it there. */
 struct err outbox_spill(struct outbox *outbox, struct ctx *ctx, struct dest *dest) MUST_USE;
 /* Reads what waits from the marks and the logs. */
 struct err outbox_reload(struct outbox *outbox, struct ctx *ctx, struct dest *dest) MUST_USE;
-/* Events of rooms above a position, given out again. */
-struct err outbox_replay(struct outbox *outbox, struct ctx *ctx, uint64_t since) MUST_USE;
 /* Wakes destinations for which something waits since the last run. */
 struct err outbox_resume(struct outbox *outbox, struct ctx *ctx) MUST_USE;
 

@@ -29,3 +29,11 @@ void pause_on(pthread_cond_t *cond, pthread_mutex_t *lock, int64_t wait_ms)
     }
     pthread_cond_timedwait(cond, lock, &until);
 }
+
+int64_t pause_earlier(int64_t a, int64_t b)
+{
+    if (a == 0 || b == 0) {
+        return a + b;
+    }
+    return a < b ? a : b;
+}

@@ -15,11 +15,6 @@ static struct store_object object_of(struct slice server)
     return (struct store_object){.kind = STORE_DESTINATION, .id = server};
 }
 
-static struct store_object outbound_object(void)
-{
-    return (struct store_object){.kind = STORE_SERVER, .id = LIT("outbound")};
-}
-
 static struct slice row_key(struct ctx *ctx, char row, uint64_t number)
 {
     struct buf key;
@@ -259,34 +254,6 @@ struct err hs_destination_put_refused(struct hs *hs, struct ctx *ctx, struct sli
 }
 
 /* --- the whole --- */
-
-struct err hs_outbound_mark(struct hs *hs, struct ctx *ctx, struct outbound_mark *mark_out)
-{
-    struct slice row;
-    bool found = false;
-    *mark_out = (struct outbound_mark){0};
-    TRY(store_get(hs->store, ctx, outbound_object(), LIT("w"), &row, &found));
-    if (!found) { /* nothing was ever sent: nothing has been missed */
-        mark_out->pos = positions_newest(hs->positions);
-        mark_out->is_clean = true;
-        return OK;
-    }
-    struct unpack in = unpack_of(row);
-    mark_out->pos = unpack_u64(&in);
-    mark_out->is_clean = unpack_u64(&in) != 0;
-    return unpack_check(&in);
-}
-
-struct err hs_outbound_put_mark(struct hs *hs, struct ctx *ctx, struct outbound_mark mark)
-{
-    struct buf row;
-    struct store_update *update = store_update_new(ctx, outbound_object());
-    buf_init_arena(&row, ctx->arena, 32);
-    pack_u64(&row, mark.pos);
-    pack_u64(&row, mark.is_clean ? 1 : 0);
-    store_put(update, LIT("w"), buf_slice(&row));
-    return store_write(hs->store, ctx, &update, 1);
-}
 
 uint64_t hs_outbound_order(struct hs *hs)
 {

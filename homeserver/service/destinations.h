@@ -91,15 +91,6 @@ struct err hs_destination_put_refused(struct hs *hs, struct ctx *ctx, struct sli
                                       const struct destination_refused *refused) MUST_USE;
 
 /* --- the whole --- */
-/* Everything up to a position has been given to the destinations; `is_clean` also says that the
- * last run ended in order, so that nothing has to be looked for. */
-struct outbound_mark {
-    uint64_t pos;
-    bool is_clean;
-};
-struct err hs_outbound_mark(struct hs *hs, struct ctx *ctx,
-                            struct outbound_mark *mark_out) MUST_USE;
-struct err hs_outbound_put_mark(struct hs *hs, struct ctx *ctx, struct outbound_mark mark) MUST_USE;
 /* A number that is used once and grows, across restarts. */
 uint64_t hs_outbound_order(struct hs *hs);
 

@@ -94,12 +94,22 @@ static struct store_object marks_object(void)
     return (struct store_object){STORE_SERVER, LIT("tails")};
 }
 
+static struct store_object object_of(const struct hs_tail *tail)
+{
+    const struct hs_tail_place *place = tail->port.place;
+    return place ? (struct store_object){STORE_SERVER, slice_of(place->object)} : marks_object();
+}
+
+static struct slice key_of(const struct hs_tail *tail)
+{
+    return slice_of(tail->port.place ? tail->port.place->key : tail->port.name);
+}
+
 static struct err read_mark(struct hs_tail *tail, struct mark *mark_out)
 {
     struct slice row;
     bool found = false;
-    TRY(store_get(tail->hs->store, &tail->ctx, marks_object(), slice_of(tail->port.name), &row,
-                  &found));
+    TRY(store_get(tail->hs->store, &tail->ctx, object_of(tail), key_of(tail), &row, &found));
     if (!found) {
         bool from_now = tail->port.start == TAIL_FROM_NOW;
         *mark_out = (struct mark){from_now ? tail->start_pos : 0, from_now};
@@ -132,11 +142,11 @@ static struct err write_mark(struct hs_tail *tail, bool ends)
     if (tail->port.flush) {
         TRY(tail->port.flush(tail->port.arg, ctx));
     }
-    struct store_update *update = store_update_new(ctx, marks_object());
+    struct store_update *update = store_update_new(ctx, object_of(tail));
     buf_init_arena(&row, ctx->arena, 32);
     pack_u64(&row, tail->position);
     pack_u64(&row, ends && !tail->has_gap ? 1 : 0);
-    store_put(update, slice_of(tail->port.name), buf_slice(&row));
+    store_put(update, key_of(tail), buf_slice(&row));
     TRY(store_write(tail->hs->store, ctx, &update, 1));
     tail->since_mark = 0;
     tail->marked_ms = now_mono_ms(tail->hs->now);
@@ -272,7 +282,8 @@ static struct err replay(struct hs_tail *tail, uint64_t since)
 {
     struct stream_events events = {0};
     if (tail->port.kinds & TAIL_KIND(CHANGE_EVENT)) {
-        TRY(hs_stream_events_since(tail->hs, &tail->ctx, since, NULL, NULL, &events));
+        TRY(hs_stream_events_since(tail->hs, &tail->ctx, since, tail->port.wants, tail->port.arg,
+                                   &events));
     }
     for (size_t i = 0; i < events.count && !tail->has_gap; i++) {
         const struct stream_event *event = &events.items_owned[i];
@@ -311,14 +322,6 @@ static void rest(struct hs_tail *tail)
     }
 }
 
-static int64_t earlier(int64_t a, int64_t b)
-{
-    if (a == 0 || b == 0) {
-        return a + b;
-    }
-    return a < b ? a : b;
-}
-
 /* Lock held; when the thread has to look again (wall; 0 = when it is told). */
 static int64_t next_look(const struct hs_tail *tail)
 {
@@ -326,7 +329,7 @@ static int64_t next_look(const struct hs_tail *tail)
     int64_t ripe_in = tail->ripe_ms - now_mono_ms(tail->hs->now);
     int64_t ripe_at = tail->is_roused ? now + ripe_in : 0;
     int64_t mark_at = tail->since_mark > 0 ? now + MARK_MS : 0;
-    return earlier(tail->rest_at_ms, earlier(mark_at, ripe_at));
+    return pause_earlier(tail->rest_at_ms, pause_earlier(mark_at, ripe_at));
 }
 
 /* Lock held: changes are there, and have waited for others. */

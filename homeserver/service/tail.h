@@ -1,4 +1,5 @@
-/* Consumers of the stream of changes that survive restarts: search, pushers, application services.
+/* Consumers of the stream of changes that survive restarts: search, pushers, application services,
+ * what goes to other servers.
  * Each has one thread, which hands it the changes it asked for in order of position and writes
  * down how far it got, so that nothing is lost by a crash. Events above the last mark are handed
  * over again after one: `handle` writes rows whose keys come from the event or its position, and a
@@ -11,6 +12,12 @@
 #include "homeserver/service/hs.h"
 
 struct hs_tail;
+struct stored_event;
+
+/* A row of (STORE_SERVER, object). */
+struct hs_tail_place {
+    const char *object, *key;
+};
 
 /* The position of a consumer's last mark, for one that keeps its rows elsewhere; found false: it
  * has none. */
@@ -18,8 +25,10 @@ struct err hs_tail_mark(struct hs *hs, struct ctx *ctx, const char *name, uint64
                         bool *found_out) MUST_USE;
 
 struct hs_tail_port {
-    const char *name; /* of the mark; never changes */
-    uint32_t kinds;   /* bits TAIL_KIND(CHANGE_...) */
+    const char *name; /* of the mark, which never changes; and of the thread */
+    /* Where the mark stands, of a consumer older than the common place; NULL = there. */
+    const struct hs_tail_place *place;
+    uint32_t kinds; /* bits TAIL_KIND(CHANGE_...) */
     enum {
         TAIL_FROM_NOW,  /* a consumer without a mark starts with what comes next */
         TAIL_FROM_START /* it is handed all events of all rooms first */
@@ -33,14 +42,16 @@ struct hs_tail_port {
      * after any other error the same change comes again in a second, and nothing after it before.
      * The ctx's memory ends with the call. */
     struct err (*handle)(void *arg, struct ctx *ctx, const struct change *change);
+    /* Which events matter to it, asked when the logs are read again; scanned events. NULL = all. */
+    bool (*wants)(void *arg, const struct stored_event *event);
     /* Housekeeping after a run of changes, after hs_tail_poke and when it is due: sets
      * *next_wall_ms to when it wants to be called at the latest (0 = no need). May be NULL. */
     struct err (*rest)(void *arg, struct ctx *ctx, int64_t *next_wall_ms);
     /* Before the mark is written: what was handled must be in the store, or wherever the consumer
      * keeps it, when this returns. May be NULL. */
     struct err (*flush)(void *arg, struct ctx *ctx);
-    /* Changes that are no events may have been missed. Before anything else is handed over. May be
-     * NULL. */
+    /* Changes that are no events may have been missed, of those above hs_tail_position. Before
+     * anything else is handed over. May be NULL. */
     struct err (*lost)(void *arg, struct ctx *ctx);
 };
 #define TAIL_KIND(kind) (1u << (unsigned)(kind))
@@ -49,7 +60,7 @@ struct hs_tail_port {
 struct hs_tail *hs_tail_new(struct hs *hs, const struct hs_tail_port *port);
 /* Starts the thread, which first hands over what came after the mark. */
 struct err hs_tail_start(struct hs_tail *tail) MUST_USE;
-/* Any thread: `rest` is called soon. */
+/* Any thread, also one that holds a lock of its own: `rest` is called soon. */
 void hs_tail_poke(struct hs_tail *tail);
 /* Blocks until everything published by now was handled and `rest` has run once more (tests). */
 void hs_tail_settle(struct hs_tail *tail);

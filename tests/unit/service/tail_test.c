@@ -63,22 +63,27 @@ static struct err lost(void *arg, struct ctx *ctx)
     return OK;
 }
 
-static struct hs_tail *begin(const char *name, bool from_start)
+static struct hs_tail *begin_as(const struct hs_tail_port *port)
 {
-    struct hs_tail_port port = {.name = name,
-                                .kinds = TAIL_KIND(CHANGE_EVENT),
-                                .start = from_start ? TAIL_FROM_START : TAIL_FROM_NOW,
-                                .handle = handle,
-                                .rest = on_rest,
-                                .flush = flush,
-                                .lost = lost};
     house_settle(&h); /* what was published before is no news */
-    struct hs_tail *tail = hs_tail_new(&h.hs, &port);
+    struct hs_tail *tail = hs_tail_new(&h.hs, port);
     seen.count = 0;
     seen.lost = 0;
     assert_int_equal(hs_tail_start(tail).code, 0);
     hs_tail_settle(tail);
     return tail;
+}
+
+static struct hs_tail *begin(const char *name, bool from_start)
+{
+    const struct hs_tail_port port = {.name = name,
+                                      .kinds = TAIL_KIND(CHANGE_EVENT),
+                                      .start = from_start ? TAIL_FROM_START : TAIL_FROM_NOW,
+                                      .handle = handle,
+                                      .rest = on_rest,
+                                      .flush = flush,
+                                      .lost = lost};
+    return begin_as(&port);
 }
 
 static void say(int times)
@@ -207,6 +212,44 @@ static void a_poke_has_it_rest(void **state)
     hs_tail_free(&tail);
 }
 
+static bool is_message(void *arg, const struct stored_event *event)
+{
+    (void)arg;
+    return slice_eq(event->event.type, LIT("m.room.message"));
+}
+
+static void a_mark_may_stand_elsewhere_and_history_be_sifted(void **state)
+{
+    (void)state;
+    static const struct hs_tail_place place = {.object = "elsewhere", .key = "k"};
+    const struct hs_tail_port port = {.name = "sifted",
+                                      .place = &place,
+                                      .kinds = TAIL_KIND(CHANGE_EVENT),
+                                      .start = TAIL_FROM_START,
+                                      .handle = handle,
+                                      .wants = is_message};
+    struct ctx ctx = {.arena = arena_new(), .now = h.hs.now, .log = h.hs.log};
+    uint64_t pos = 0;
+    bool found = true;
+    say(1);
+    struct hs_tail *tail = begin("unsifted", true);
+    size_t all = seen.count;
+    hs_tail_stop(tail);
+    hs_tail_free(&tail);
+    tail = begin_as(&port);
+    assert_true(seen.count > 0 && seen.count < all); /* no creation, no members */
+    hs_tail_stop(tail);
+    hs_tail_free(&tail);
+    assert_int_equal(hs_tail_mark(&h.hs, &ctx, "sifted", &pos, &found).code, 0);
+    assert_false(found);
+    arena_free(&ctx.arena);
+    tail = begin_as(&port);
+    assert_int_equal(seen.count, 0); /* nor lost: it ended in order */
+    assert_int_equal(seen.lost, 0);
+    hs_tail_stop(tail);
+    hs_tail_free(&tail);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -216,6 +259,7 @@ int main(void)
         cmocka_unit_test(a_failed_change_comes_again_and_a_broken_one_is_passed_over),
         cmocka_unit_test(one_that_ends_on_a_failure_goes_on_there),
         cmocka_unit_test(a_poke_has_it_rest),
+        cmocka_unit_test(a_mark_may_stand_elsewhere_and_history_be_sifted),
     };
     return cmocka_run_group_tests(tests, open_house, close_house);
 }
