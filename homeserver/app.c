@@ -19,6 +19,7 @@
 #include "homeserver/service/device_keys.h"
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/intake.h"
+#include "homeserver/service/media_usage.h"
 #include "homeserver/service/memberships.h"
 #include "homeserver/service/memory.h"
 #include "homeserver/service/prefs.h"
@@ -339,6 +340,7 @@ struct err app_start(struct app *app)
     struct ctx ctx = {.arena = arena_new(), .now = &app->now, .log = app->options.log};
     struct err err = hs_purges_finish(&app->hs, &ctx);
     err = err.code ? err : hs_deactivations_finish(&app->hs, &ctx);
+    err = err.code ? err : hs_media_usage_start(&app->hs, &ctx);
     err = err.code ? err : hs_delayed_start(&app->hs, &ctx);
     ctx_finish(&ctx);
     arena_free(&ctx.arena);

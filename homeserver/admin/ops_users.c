@@ -2,6 +2,7 @@
 #include "crypto/token.h"
 #include "homeserver/admin/ops_priv.h"
 #include "homeserver/service/devices.h"
+#include "homeserver/service/media_usage.h"
 #include "homeserver/service/profiles.h"
 #include "homeserver/service/registration_tokens.h"
 
@@ -85,9 +86,11 @@ struct err admin_users_show(struct admin_call *call)
 {
     struct account account;
     struct devices devices;
+    struct media_usage usage;
     struct slice name;
     struct slice avatar;
     TRY(admin_account(call, &account));
+    TRY(hs_media_usage_get(call->hs, call->ctx, account.user, &usage));
     TRY(hs_devices_list(call->hs, call->ctx, account.user, &devices));
     TRY(hs_profile_names(call->hs, call->ctx, account.user, &name, &avatar));
     json_out_object(call->out);
@@ -96,6 +99,9 @@ struct err admin_users_show(struct admin_call *call)
     json_out_key_bool(call->out, LIT("has_password"), account.password_hash.len > 0);
     json_out_key_string(call->out, LIT("appservice"), account.appservice);
     json_out_key_int(call->out, LIT("devices"), (int64_t)devices.count);
+    json_out_key_int(call->out, LIT("files"), usage.files);
+    json_out_key_int(call->out, LIT("file_bytes"), usage.bytes);
+    json_out_key_int(call->out, LIT("file_bytes_max"), call->hs->conf->media_quota_per_user);
     json_out_object_end(call->out);
     return OK;
 }

@@ -1,6 +1,7 @@
 /* Uploads and downloads, with authentication and on the old paths without.
  * Spec: client-server, "Content repository". */
 #include "homeserver/base/mem.h"
+#include "homeserver/client/account_priv.h"
 #include "homeserver/client/rooms_priv.h"
 #include "homeserver/media/media.h"
 #include "homeserver/service/remote.h"
@@ -24,10 +25,34 @@ static struct err check_mxc(struct hs *hs, const struct http_request *request)
     return good ? OK : err_public(ERR_M_NOT_FOUND, "This media id was not announced here.");
 }
 
+/* Spec: client-server, "Common error codes": with M_USER_LIMIT_EXCEEDED goes an `info_uri`. */
+static struct err explain_limit(struct hs *hs, struct ctx *ctx, struct http_reply *reply,
+                                struct err err)
+{
+    struct slice uri = hs->conf->media_quota_info_uri;
+    struct buf extra;
+    if (err.code != ERR_M_USER_LIMIT_EXCEEDED) {
+        return err;
+    }
+    buf_init_arena(&extra, ctx->arena, 4096);
+    buf_add(&extra, LIT("\"info_uri\":"));
+    struct json_out out = json_out_to(&extra);
+    json_out_string(&out, uri.len ? uri : cs_base_url(hs, ctx));
+    http_reply_error(reply, err, buf_slice(&extra));
+    return err;
+}
+
+/* The files of bridges are those of many people; they count, and are let in. */
+static bool has_quota(const struct http_request *request)
+{
+    return !request->requester->is_appservice;
+}
+
 static struct err begin_upload(void *app, struct ctx *ctx, struct http_request *request,
-                               void **stream_out)
+                               struct http_reply *reply)
 {
     struct hs *hs = app;
+    int64_t bytes = request->content_length > 0 ? request->content_length : 1;
     if (request->content_length > hs->conf->limits_upload_bytes) {
         return err_make(ERR_M_TOO_LARGE, "upload");
     }
@@ -35,13 +60,18 @@ static struct err begin_upload(void *app, struct ctx *ctx, struct http_request *
         TRY(check_mxc(hs, request));
         TRY(media_check_fill(hs, ctx, request->requester->user, request->params[1]));
     }
+    if (has_quota(request)) {
+        TRY(explain_limit(hs, ctx, reply,
+                          media_quota_check(hs, ctx, request->requester->user, bytes)));
+    }
     struct upload *upload = mem_alloc(sizeof *upload);
     struct err err = media_upload_begin(hs, &upload->media);
     if (err.code != 0) {
         mem_free(upload);
         return err;
     }
-    *stream_out = upload;
+    upload->media.quota = has_quota(request) ? MEDIA_QUOTA_HOLDS : MEDIA_QUOTA_WAIVED;
+    request->stream = upload;
     return OK;
 }
 
@@ -95,7 +125,7 @@ static struct err post_upload(void *app, struct ctx *ctx, const struct http_requ
     struct cs_room_call call;
     struct media media;
     cs_call_begin(&call, app, ctx, request, reply);
-    TRY(finish(app, ctx, request, &media));
+    TRY(explain_limit(app, ctx, reply, finish(app, ctx, request, &media)));
     reply_uri(&call, &media);
     return OK;
 }
@@ -104,7 +134,7 @@ static struct err put_upload(void *app, struct ctx *ctx, const struct http_reque
                              struct http_reply *reply)
 {
     struct media media;
-    TRY(finish(app, ctx, request, &media));
+    TRY(explain_limit(app, ctx, reply, finish(app, ctx, request, &media)));
     http_reply_empty(reply);
     return OK;
 }
@@ -115,6 +145,9 @@ static struct err post_create(void *app, struct ctx *ctx, const struct http_requ
     struct cs_room_call call;
     struct media media;
     cs_call_begin(&call, app, ctx, request, reply);
+    if (has_quota(request)) {
+        TRY(explain_limit(app, ctx, reply, media_quota_check(app, ctx, call.actor.user, 1)));
+    }
     TRY(media_announce(call.hs, ctx, call.actor.user, &media));
     reply_uri(&call, &media);
     return OK;

@@ -461,7 +461,7 @@ static void run_begin(void *arg)
     }
     if (!err.code) {
         err = connection->route->stream->begin(config_of(connection)->app, &job->ctx, &job->request,
-                                               &job->request.stream);
+                                               &job->reply);
         connection->begun = !err.code;
     }
     if (err.code) {

@@ -120,11 +120,11 @@ typedef struct err (*http_handler_fn)(void *app, struct ctx *ctx,
                                       const struct http_request *request, struct http_reply *reply);
 
 /* Hooks of a route with HTTP_BODY_STREAM; called on worker threads, in order. begin runs after
- * authentication, before any byte; what it returns in stream_out is request->stream. abort is
- * called when the request dies before its handler. */
+ * authentication, before any byte; it sets request->stream, or refuses, if it likes with an error
+ * reply of its own. abort is called when the request dies before its handler. */
 struct http_stream_hooks {
     struct err (*begin)(void *app, struct ctx *ctx, struct http_request *request,
-                        void **stream_out);
+                        struct http_reply *reply);
     struct err (*piece)(void *stream, struct slice bytes);
     void (*abort)(void *stream);
 };

@@ -2,10 +2,11 @@
 
 #include "crypto/base64.h"
 #include "crypto/token.h"
+#include "homeserver/service/media_usage.h"
 
 #include <ctype.h>
 
-enum { ID_LETTERS = 24, LAPSED_MAX = 100 };
+enum { ID_LETTERS = 24, LAPSED_MAX = 100, TRIES_MAX = 100 };
 
 bool media_id_is_valid(struct slice media_id)
 {
@@ -145,6 +146,46 @@ struct err media_check_fill(struct hs *hs, struct ctx *ctx, uint64_t user, struc
     return media.is_ready ? err_make(ERR_M_CANNOT_OVERWRITE_MEDIA, "media is there") : OK;
 }
 
+/* --- the room of one user --- */
+
+static struct slice size_text(struct ctx *ctx, int64_t bytes)
+{
+    static const char *const units[] = {"bytes", "KB", "MB", "GB", "TB"};
+    double size = (double)bytes;
+    size_t unit = 0;
+    for (; size >= 1000 && unit + 1 < COUNT_OF(units); unit++) {
+        size /= 1000;
+    }
+    return arena_printf(ctx->arena, unit ? "%.1f %s" : "%.0f %s", size, units[unit]);
+}
+
+/* Whether what the user's files take with the last one, of so many bytes, is allowed. */
+static struct err quota_judge(struct hs *hs, struct ctx *ctx, const struct media_usage *usage,
+                              int64_t last_bytes)
+{
+    int64_t quota = hs->conf->media_quota_per_user;
+    if (quota == 0 || usage->bytes <= quota) {
+        return OK;
+    }
+    struct slice taken = size_text(ctx, usage->bytes - last_bytes);
+    struct slice allowed = size_text(ctx, quota);
+    return err_publicf(ctx->arena, ERR_M_USER_LIMIT_EXCEEDED,
+                       "Your files take %s of the %s that you may keep here: send a smaller file, "
+                       "or ask the administrators of this server to delete some of yours.",
+                       arena_cstr(ctx->arena, taken), arena_cstr(ctx->arena, allowed));
+}
+
+struct err media_quota_check(struct hs *hs, struct ctx *ctx, uint64_t user, int64_t bytes)
+{
+    struct media_usage usage;
+    if (hs->conf->media_quota_per_user == 0) {
+        return OK;
+    }
+    TRY(hs_media_usage_get(hs, ctx, user, &usage));
+    usage.bytes += bytes;
+    return quota_judge(hs, ctx, &usage, bytes);
+}
+
 /* --- uploading --- */
 
 struct err media_upload_begin(struct hs *hs, struct media_upload *upload)
@@ -170,16 +211,25 @@ void media_upload_abort(struct media_upload *upload)
     }
 }
 
-/* The record and the end of the announcement, after the bytes are on the disk. */
-static struct err write_record(struct hs *hs, struct ctx *ctx, const struct media *media)
+/* The record and the end of the announcement, after the bytes are on the disk; and the file counts
+ * from now on. Who uploads several at once is let in for each that there is room for. */
+static struct err write_record(struct hs *hs, struct ctx *ctx, const struct media *media,
+                               const struct media_upload *upload)
 {
     struct store_update *record = store_update_new(ctx, hs_media_object(media->media_id));
     struct store_update *pending =
         store_update_new(ctx, hs_media_pending_object(ctx, media->uploader));
-    struct store_update *updates[] = {record, pending};
+    struct store_update *updates[3] = {record, pending};
+    struct err err = err_make(ERR_CONFLICT, "not tried");
     store_put(record, hs_media_record_key(), hs_media_encode(ctx, media));
     store_delete(pending, media->media_id);
-    return store_write(hs->store, ctx, updates, COUNT_OF(updates));
+    for (int i = 0; i < TRIES_MAX && err.code == ERR_CONFLICT; i++) {
+        struct media_usage usage;
+        TRY(hs_media_usage_add(hs, ctx, media, &updates[2], &usage));
+        TRY(upload->quota == MEDIA_QUOTA_HOLDS ? quota_judge(hs, ctx, &usage, media->bytes) : OK);
+        err = store_write(hs->store, ctx, updates, COUNT_OF(updates));
+    }
+    return err;
 }
 
 /* Nobody knows the name of a file without a record. One under an announced name stays: whoever
@@ -205,12 +255,15 @@ struct err media_upload_finish(struct hs *hs, struct ctx *ctx, struct media_uplo
     } else {
         media_out->media_id = media_new_id(ctx);
     }
+    if (err.code == 0 && upload->quota == MEDIA_QUOTA_HOLDS) {
+        err = media_quota_check(hs, ctx, draft->uploader, upload->bytes);
+    }
     if (err.code != 0) {
         media_upload_abort(upload);
         return err;
     }
     TRY(store_blob_commit(&upload->writer, media_out->media_id));
-    err = write_record(hs, ctx, media_out);
+    err = write_record(hs, ctx, media_out, upload);
     if (err.code != 0 && draft->media_id.len == 0) {
         drop_file(hs, media_out->media_id);
     }
@@ -247,11 +300,37 @@ struct err media_set_type(struct hs *hs, struct ctx *ctx, struct slice media_id,
     return store_write(hs->store, ctx, &record, 1);
 }
 
+/* The record as it stands, announced or not. */
+static struct err load_record(struct hs *hs, struct ctx *ctx, struct slice media_id,
+                              struct media *media_out)
+{
+    struct slice row;
+    bool found = false;
+    *media_out = (struct media){.media_id = media_id};
+    TRY(store_get(hs->store, ctx, hs_media_object(media_id), hs_media_record_key(), &row, &found));
+    return found ? hs_media_decode(row, media_id, media_out) : OK;
+}
+
+static struct err delete_record(struct hs *hs, struct ctx *ctx, const struct media *media)
+{
+    struct store_update *updates[2] = {store_update_new(ctx, hs_media_object(media->media_id))};
+    struct err err = err_make(ERR_CONFLICT, "not tried");
+    store_delete_range(updates[0], (struct slice){0}, (struct slice){0});
+    if (!hs_media_counts(media)) {
+        return store_write(hs->store, ctx, updates, 1);
+    }
+    for (int i = 0; i < TRIES_MAX && err.code == ERR_CONFLICT; i++) {
+        TRY(hs_media_usage_remove(hs, ctx, media, &updates[1]));
+        err = store_write(hs->store, ctx, updates, COUNT_OF(updates));
+    }
+    return err;
+}
+
 struct err media_delete(struct hs *hs, struct ctx *ctx, struct slice media_id)
 {
-    struct store_update *object = store_update_new(ctx, hs_media_object(media_id));
+    struct media media;
     TRY(media_thumbnails_delete(hs, ctx, media_id));
-    store_delete_range(object, (struct slice){0}, (struct slice){0});
-    TRY(store_write(hs->store, ctx, &object, 1));
+    TRY(load_record(hs, ctx, media_id, &media));
+    TRY(delete_record(hs, ctx, &media));
     return store_blob_delete(hs->store, media_id);
 }

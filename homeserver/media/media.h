@@ -26,6 +26,9 @@ bool media_id_is_thumbnail(struct slice media_id);
 /* An announcement without content that is too old counts as not found. */
 struct err media_find(struct hs *hs, struct ctx *ctx, struct slice media_id,
                       struct media *media_out, bool *found_out) MUST_USE;
+/* Whether a user has room for so many bytes more. M_USER_LIMIT_EXCEEDED, with a text for the user.
+ */
+struct err media_quota_check(struct hs *hs, struct ctx *ctx, uint64_t user, int64_t bytes) MUST_USE;
 /* Announces a file: a new id that only this user may fill. M_LIMIT_EXCEEDED when the user has too
  * many announcements open. In the account's lane. */
 struct err media_announce(struct hs *hs, struct ctx *ctx, uint64_t user,
@@ -39,13 +42,18 @@ struct media_upload {
     struct store_blob_writer *writer;
     int64_t bytes;
     int64_t bytes_max;
+    enum {
+        MEDIA_QUOTA_HOLDS,
+        MEDIA_QUOTA_WAIVED
+    } quota; /* of the uploader; what is waived counts all the same */
 };
 struct err media_upload_begin(struct hs *hs, struct media_upload *upload) MUST_USE;
 /* M_TOO_LARGE past the limit. */
 struct err media_upload_append(struct media_upload *upload, struct slice bytes) MUST_USE;
 void media_upload_abort(struct media_upload *upload);
-/* Publishes the bytes: under draft->media_id when it is set (which must have been announced), under
- * a new id otherwise. Ends the upload in any case. In the account's lane. */
+/* Publishes the bytes: under draft->media_id when it is set (which must have been announced; in the
+ * account's lane), under a new id otherwise. Ends the upload in any case. M_USER_LIMIT_EXCEEDED
+ * when the user has no room for it. */
 struct err media_upload_finish(struct hs *hs, struct ctx *ctx, struct media_upload *upload,
                                const struct media *draft, struct media *media_out) MUST_USE;
 

@@ -67,12 +67,13 @@ static void on_expired(void *arg)
 }
 
 static struct err stream_begin(void *app, struct ctx *ctx, struct http_request *request,
-                               void **stream_out)
+                               struct http_reply *reply)
 {
     struct harness *harness = app;
     (void)ctx;
+    (void)reply;
     harness->streamed = 0;
-    *stream_out = harness;
+    request->stream = harness;
     if (slice_eq(request->query, LIT("refuse"))) {
         return err_make(ERR_M_FORBIDDEN, "refused by test");
     }

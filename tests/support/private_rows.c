@@ -3,7 +3,7 @@
 #include "homeserver/service/devices.h"
 #include "homeserver/service/key_backup.h"
 #include "homeserver/service/keys_priv.h"
-#include "homeserver/service/media_rows.h"
+#include "homeserver/service/media_usage.h"
 #include "homeserver/service/pushers.h"
 #include "homeserver/service/to_device.h"
 
@@ -89,14 +89,18 @@ static void put_media(struct house *house, const struct guest *guest)
     struct media announced = {.media_id = house_announced,
                               .uploader = guest->actor.user,
                               .expires_ms = house->wall_ms + 1000};
-    struct media uploaded = {.media_id = house_uploaded, .bytes = 2, .is_ready = true};
+    struct media uploaded = {
+        .media_id = house_uploaded, .uploader = guest->actor.user, .bytes = 2, .is_ready = true};
+    struct media_usage usage;
+    struct store_update *counted = NULL;
+    must(hs_media_usage_add(&house->hs, ctx, &uploaded, &counted, &usage));
     struct store_update *updates[] = {
-        store_update_new(ctx, hs_media_object(house_announced)),
+        counted, store_update_new(ctx, hs_media_object(house_announced)),
         store_update_new(ctx, hs_media_object(house_uploaded)),
         store_update_new(ctx, hs_media_pending_object(ctx, guest->actor.user))};
-    store_put(updates[0], hs_media_record_key(), hs_media_encode(ctx, &announced));
-    store_put(updates[1], hs_media_record_key(), hs_media_encode(ctx, &uploaded));
-    store_put(updates[2], house_announced, hs_media_encode_pending(ctx, announced.expires_ms));
+    store_put(updates[1], hs_media_record_key(), hs_media_encode(ctx, &announced));
+    store_put(updates[2], hs_media_record_key(), hs_media_encode(ctx, &uploaded));
+    store_put(updates[3], house_announced, hs_media_encode_pending(ctx, announced.expires_ms));
     must(store_write(house->hs.store, ctx, updates, COUNT_OF(updates)));
     must(store_blob_begin(house->hs.store, &writer));
     must(store_blob_append(writer, LIT("hi")));

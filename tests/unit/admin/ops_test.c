@@ -74,6 +74,7 @@ static void accounts_are_made_with_a_password_that_works(void **state)
     assert_int_equal(run("users/create", "{\"user\":\"@bob:elsewhere\"}"), ERR_M_INVALID_USERNAME);
     assert_int_equal(run("users/show", "{\"user\":\"bob\"}"), 0);
     assert_true(has_flag("admin"));
+    assert_non_null(json_get(&answer, LIT("file_bytes")));
     assert_int_equal(run("users/list", "{}"), 0);
     assert_int_equal(json_get_array(&answer, LIT("users"))->count, 2);
 }

@@ -1,5 +1,6 @@
 #include "homeserver/media/media.h"
 
+#include "homeserver/service/media_usage.h"
 #include "spec/errcodes.h"
 #include "tests/support/world.h"
 
@@ -140,6 +141,90 @@ static void a_failed_write_leaves_no_half_file(void **state)
     }
 }
 
+static int64_t taken_by(uint64_t user)
+{
+    struct media_usage usage;
+    assert_int_equal(hs_media_usage_get(&w.hs, &w.ctx, user, &usage).code, 0);
+    assert_int_equal(usage.bytes, usage.files * 5);
+    return usage.bytes;
+}
+
+static struct slice upload(uint64_t user, enum err_code expected)
+{
+    struct media_upload bytes;
+    struct media draft = {.uploader = user, .content_type = LIT("text/plain")};
+    struct media media = {0};
+    assert_int_equal(media_upload_begin(&w.hs, &bytes).code, 0);
+    assert_int_equal(media_upload_append(&bytes, LIT("hello")).code, 0);
+    uint32_t code = media_upload_finish(&w.hs, &w.ctx, &bytes, &draft, &media).code;
+    assert_int_equal(code, expected);
+    return media.media_id;
+}
+
+static void files_count_for_their_user_until_they_are_deleted(void **state)
+{
+    struct media announced;
+    (void)state;
+    struct slice first = upload(ann, ERR_OK);
+    assert_int_equal(media_announce(&w.hs, &w.ctx, ann, &announced).code, 0);
+    assert_int_equal(taken_by(ann), 5);
+    assert_int_equal(fill(ann, announced.media_id), 0);
+    assert_int_equal(taken_by(ann), 10);
+    assert_int_equal(taken_by(bob), 0);
+    assert_int_equal(media_delete(&w.hs, &w.ctx, first).code, 0);
+    assert_int_equal(media_delete(&w.hs, &w.ctx, first).code, 0);
+    assert_int_equal(taken_by(ann), 5);
+    assert_int_equal(media_delete(&w.hs, &w.ctx, announced.media_id).code, 0);
+    assert_int_equal(taken_by(ann), 0);
+}
+
+static void who_has_no_room_left_uploads_nothing(void **state)
+{
+    struct media announced;
+    (void)state;
+    w.conf.media_quota_per_user = 12;
+    assert_int_equal(media_announce(&w.hs, &w.ctx, ann, &announced).code, 0);
+    struct slice first = upload(ann, ERR_OK);
+    upload(ann, ERR_OK);
+    upload(ann, (enum err_code)ERR_M_USER_LIMIT_EXCEEDED);
+    assert_int_equal(fill(ann, announced.media_id), ERR_M_USER_LIMIT_EXCEEDED);
+    upload(bob, ERR_OK);
+    assert_int_equal(media_delete(&w.hs, &w.ctx, first).code, 0);
+    assert_int_equal(fill(ann, announced.media_id), 0);
+    assert_int_equal(taken_by(ann), 10);
+}
+
+/* With the store failing at call 1..n, what counts is what is there. */
+static void a_failed_deletion_counts_what_is_left(void **state)
+{
+    uint32_t code = ERR_IO;
+    (void)state;
+    struct slice media_id = upload(ann, ERR_OK);
+    for (int32_t at = 1; code != 0; at++) {
+        store_fail_after(w.hs.store, at);
+        code = media_delete(&w.hs, &w.ctx, media_id).code;
+        store_fail_after(w.hs.store, 0);
+        assert_int_equal(taken_by(ann), is_ready(media_id) ? 5 : 0);
+        assert_true(at < 20);
+    }
+}
+
+static void what_was_uploaded_before_is_counted_at_the_first_start(void **state)
+{
+    (void)state;
+    upload(ann, ERR_OK);
+    struct slice second = upload(ann, ERR_OK);
+    struct store_update *usage = store_update_new(&w.ctx, hs_media_usage_object(&w.ctx, ann));
+    store_delete_range(usage, (struct slice){0}, (struct slice){0});
+    assert_int_equal(store_write(w.hs.store, &w.ctx, &usage, 1).code, 0);
+    assert_int_equal(taken_by(ann), 0);
+    assert_int_equal(hs_media_usage_start(&w.hs, &w.ctx).code, 0);
+    assert_int_equal(taken_by(ann), 10);
+    assert_int_equal(media_delete(&w.hs, &w.ctx, second).code, 0);
+    assert_int_equal(hs_media_usage_start(&w.hs, &w.ctx).code, 0);
+    assert_int_equal(taken_by(ann), 5);
+}
+
 static struct err count_blob(void *arg, const struct store_blob *blob)
 {
     (void)blob;
@@ -198,6 +283,10 @@ int main(void)
         TEST(an_upload_over_the_limit_is_refused),
         TEST(ids_are_no_paths),
         TEST(a_failed_write_leaves_no_half_file),
+        TEST(files_count_for_their_user_until_they_are_deleted),
+        TEST(who_has_no_room_left_uploads_nothing),
+        TEST(a_failed_deletion_counts_what_is_left),
+        TEST(what_was_uploaded_before_is_counted_at_the_first_start),
         TEST(a_failed_upload_leaves_no_file),
         TEST(a_failed_announcement_leaves_nothing),
     };

@@ -4,7 +4,7 @@
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/inbox_rows.h"
 #include "homeserver/service/keys_priv.h"
-#include "homeserver/service/media_rows.h"
+#include "homeserver/service/media_usage.h"
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/room_priv.h"
 #include "homeserver/service/users.h"
@@ -233,6 +233,11 @@ static const struct corruption corruptions[] = {
     {CHECK_MEDIA, STORE_MEDIA, "@", 0, LOSE},
     {CHECK_MEDIA, STORE_MEDIA, "@", 0, CHANGE},
     {CHECK_MEDIA, STORE_MEDIA, "@", 0, INVENT},
+    {CHECK_MEDIA_USAGE, STORE_MEDIA, "~", '=', LOSE},
+    {CHECK_MEDIA_USAGE, STORE_MEDIA, "~", '=', CHANGE},
+    {CHECK_MEDIA_USAGE, STORE_MEDIA, "~", 'u', LOSE},
+    {CHECK_MEDIA_USAGE, STORE_MEDIA, "~", 'u', CHANGE},
+    {CHECK_MEDIA_USAGE, STORE_MEDIA, "~", 'u', INVENT},
 };
 
 static struct err note_token(void *arg, struct slice id)
@@ -270,6 +275,8 @@ static struct store_object object_of(const struct corruption *corruption)
         return lists_object(&h.ctx);
     case 'b':
         return inbox_object(&h.ctx, ann.actor.user, ann.device_id);
+    case '~':
+        return hs_media_usage_object(&h.ctx, ann.actor.user);
     default:
         return hs_media_pending_object(&h.ctx, ann.actor.user);
     }
