@@ -27,6 +27,8 @@ struct waiter {
  * wakes wants the mutex at once. */
 struct sleeper {
     struct sleeper *next;
+    struct workers *workers;
+    pthread_t thread;
     pthread_cond_t woken;
     bool wake;
 };
@@ -58,10 +60,9 @@ struct workers {
     bool stopping;
     bool ended;                /* no thread is left */
     struct sleeper *to_signal; /* by whoever has the mutex, after giving it back */
-    size_t thread_count;
-    pthread_t *threads;
-    struct sleeper *sleeping; /* of each thread */
-    size_t started;
+    const char *name;
+    struct sleeper *threads; /* the first `started` run: one is started when none is at hand */
+    size_t started, thread_max;
 };
 
 /* The lane this thread holds: lanes belong to threads, so this is state of the thread. */
@@ -115,10 +116,29 @@ static void lane_drop_if_unused(struct workers *workers, struct lane *lane)
     mem_free(lane);
 }
 
+static void *run_thread(void *arg);
+
+/* Without the means for one more thread, those that run do the work. */
+static void start_one(struct workers *workers)
+{
+    struct sleeper *self = &workers->threads[workers->started];
+    int failed = pthread_create(&self->thread, NULL, run_thread, self);
+    ASSERT(failed == 0 || workers->started > 0);
+    if (failed == 0) {
+        workers->started++;
+        workers->awake++;
+    }
+}
+
 static void wake_one(struct workers *workers)
 {
     struct sleeper *sleeper = workers->sleepers;
-    if (sleeper && workers->awake < workers->awake_max) {
+    if (workers->awake >= workers->awake_max) {
+        return;
+    }
+    if (!sleeper && workers->started < workers->thread_max) {
+        start_one(workers);
+    } else if (sleeper) {
         workers->sleepers = sleeper->next;
         workers->awake++;
         sleeper->wake = true;
@@ -283,10 +303,14 @@ static void run_job(struct workers *workers, struct job *job)
 
 static void *run_thread(void *arg)
 {
-    struct workers *workers = arg;
+    struct sleeper *self = arg;
+    struct workers *workers = self->workers;
+    char title[16];
+    snprintf(title, sizeof title, "%.10s-%zu", workers->name,
+             (size_t)(self - workers->threads) % 1000);
+    pthread_setname_np(pthread_self(), title);
     held.own = workers;
     pthread_mutex_lock(&workers->mutex);
-    struct sleeper *self = &workers->sleeping[workers->started++];
     for (;;) {
         struct job *job = workers->awake > workers->awake_max ? NULL : take_job(workers);
         if (job) {
@@ -302,26 +326,19 @@ static void *run_thread(void *arg)
     return NULL;
 }
 
-struct workers *workers_new(const char *name, size_t thread_count, size_t queue_max)
+struct workers *workers_new(const char *name, size_t thread_max, size_t queue_max)
 {
     struct workers *workers = mem_alloc(sizeof *workers);
-    ASSERT(thread_count > 0);
+    ASSERT(thread_max > 0);
     pthread_mutex_init(&workers->mutex, NULL);
-    workers->awake = thread_count;
+    workers->name = name;
     workers->awake_max = SIZE_MAX;
     workers->queue_max = queue_max;
-    workers->thread_count = thread_count;
-    workers->threads = mem_alloc(thread_count * sizeof *workers->threads);
-    workers->sleeping = mem_alloc(thread_count * sizeof *workers->sleeping);
-    for (size_t i = 0; i < thread_count; i++) {
-        pthread_cond_init(&workers->sleeping[i].woken, NULL);
-    }
-    for (size_t i = 0; i < thread_count; i++) {
-        char title[16];
-        int failed = pthread_create(&workers->threads[i], NULL, run_thread, workers);
-        ASSERT(failed == 0);
-        snprintf(title, sizeof title, "%.10s-%zu", name, i % 1000);
-        pthread_setname_np(workers->threads[i], title);
+    workers->thread_max = thread_max;
+    workers->threads = mem_alloc(thread_max * sizeof *workers->threads);
+    for (size_t i = 0; i < thread_max; i++) {
+        workers->threads[i].workers = workers;
+        pthread_cond_init(&workers->threads[i].woken, NULL);
     }
     return workers;
 }
@@ -334,13 +351,13 @@ void workers_join(struct workers *workers)
     pthread_mutex_lock(&workers->mutex);
     workers->stopping = true;
     wake_all(workers);
-    unlock(workers);
-    for (size_t i = 0; i < workers->thread_count; i++) {
-        pthread_join(workers->threads[i], NULL);
+    for (size_t i = 0; i < workers->started; i++) { /* the last jobs may start threads yet */
+        unlock(workers);
+        pthread_join(workers->threads[i].thread, NULL);
+        pthread_mutex_lock(&workers->mutex);
     }
-    pthread_mutex_lock(&workers->mutex);
     workers->ended = true;
-    pthread_mutex_unlock(&workers->mutex);
+    unlock(workers);
 }
 
 void workers_free(struct workers **pool)
@@ -355,11 +372,10 @@ void workers_free(struct workers **pool)
         mem_free(workers->spare);
         workers->spare = next;
     }
-    for (size_t i = 0; i < workers->thread_count; i++) {
-        pthread_cond_destroy(&workers->sleeping[i].woken);
+    for (size_t i = 0; i < workers->thread_max; i++) {
+        pthread_cond_destroy(&workers->threads[i].woken);
     }
     pthread_mutex_destroy(&workers->mutex);
-    mem_free(workers->sleeping);
     mem_free(workers->threads);
     mem_free(workers);
     *pool = NULL;

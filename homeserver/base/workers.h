@@ -8,7 +8,9 @@ struct workers;
 
 typedef void (*job_fn)(void *arg);
 
-struct workers *workers_new(const char *name, size_t thread_count, size_t queue_max);
+/* A thread is started when there is a job and no thread sleeps, up to `thread_max`. `name` stays
+ * the caller's. */
+struct workers *workers_new(const char *name, size_t thread_max, size_t queue_max);
 /* Runs what is queued, then ends the threads; nothing can be queued afterwards. Pools whose jobs
  * queue jobs in each other are all joined before any is freed. */
 void workers_join(struct workers *workers);
