@@ -85,6 +85,7 @@ static void set_options(struct kv_rocksdb *rocks, size_t cache_bytes)
     rocksdb_options_set_level_compaction_dynamic_level_bytes(options, 1);
     rocksdb_options_set_max_background_jobs(options, 2);
     rocksdb_options_set_max_open_files(options, 256);
+    rocksdb_options_set_max_file_opening_threads(options, 1);
     rocksdb_options_set_manual_wal_flush(options, 1);
     rocksdb_options_set_wal_recovery_mode(options, RECOVER_POINT_IN_TIME);
     rocksdb_options_set_info_log_level(options, LOG_LEVEL_WARN_ROCKSDB);
