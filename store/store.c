@@ -163,10 +163,17 @@ void store_close(struct store **store)
 
 /* --- reading --- */
 
+/* A loop serves many: it never waits for the disk. */
+static struct err check_thread(const struct ctx *ctx)
+{
+    return ctx->on_loop ? err_make(ERR_WAITS, "the store is not used on a loop") : OK;
+}
+
 struct err store_get(struct store *store, struct ctx *ctx, struct store_object object,
                      struct slice key, struct slice *value_out, bool *found_out)
 {
     *found_out = false;
+    TRY(check_thread(ctx));
     if (key.len > STORE_KEY_BYTES_MAX) {
         return OK;
     }
@@ -203,6 +210,7 @@ static enum kv_step read_row(struct kv_visitor *self, struct slice key, struct s
 struct err store_read_range(struct store *store, struct ctx *ctx, struct store_object object,
                             struct store_range range, struct store_rows *rows_out)
 {
+    TRY(check_thread(ctx));
     struct slice prefix = prefix_of(ctx->arena, object);
     struct kv_range stored = {
         .from = stored_key(ctx->arena, prefix, range.from),
@@ -247,6 +255,7 @@ static enum kv_step read_object(struct kv_visitor *self, struct slice key, struc
 struct err store_each_object(struct store *store, struct ctx *ctx, enum store_kind kind,
                              struct err (*visit)(void *arg, struct slice id), void *arg)
 {
+    TRY(check_thread(ctx));
     const char first = (char)kind;
     struct kv_range range = {.from = arena_copy(ctx->arena, (struct slice){&first, 1})};
     range.to = prefix_end(ctx->arena, range.from);
@@ -412,6 +421,7 @@ struct err store_write(struct store *store, struct ctx *ctx, struct store_update
     if (store->read_only) {
         return err_make(ERR_IO, "the store is open for reading only");
     }
+    TRY(check_thread(ctx));
     TRY(commit_check(store->commit));
     if (count == 0) {
         return OK;

@@ -63,6 +63,7 @@ void store_close(struct store **store);
 struct slice store_id_u64(struct arena *arena, uint64_t number);
 
 /* --- reading --- */
+/* Reading and writing answer ERR_WAITS on a loop (ctx->on_loop). */
 struct err store_get(struct store *store, struct ctx *ctx, struct store_object object,
                      struct slice key, struct slice *value_out, bool *found_out) MUST_USE;
 

@@ -21,6 +21,9 @@ struct ctx {
      * wait answers ERR_WAITS before it has any effect; the HTTP dispatcher then runs the handler
      * once more, from its start and in no lane, on that pool. */
     bool may_wait;
+    /* The job runs on an event loop, which neither waits nor uses the store. What would, answers
+     * ERR_WAITS before it has any effect but on memory that doing it again leaves as it is. */
+    bool on_loop;
     struct ctx_deferred *deferred; /* what ctx_finish gives back */
 };
 

@@ -17,7 +17,7 @@ enum err_code {
     ERR_TIMEOUT,     /* a deadline passed */
     ERR_UNAVAILABLE, /* overloaded or a remote is down: 503 */
     ERR_INTERNAL,
-    ERR_WAITS, /* the call would wait for the network on a thread that may not: see ctx.may_wait */
+    ERR_WAITS, /* the call would wait on a thread that may not: see ctx.may_wait, ctx.on_loop */
     ERR_MATRIX_FIRST = 64,
 };
 

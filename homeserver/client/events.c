@@ -51,7 +51,7 @@ static struct err get_events(void *app, struct ctx *ctx, const struct http_reque
         struct sync_waiting_start start = {
             .upto = upto, .timeout_ms = timeout_ms > TIMEOUT_MS_MAX ? TIMEOUT_MS_MAX : timeout_ms};
         buf_clear(&reply->body);
-        sync_peek_park(call.hs->sync, ctx, &peek, &start, request, reply);
+        return sync_peek_park(call.hs->sync, ctx, &peek, &start, request, reply);
     }
     return OK;
 }

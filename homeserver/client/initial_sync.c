@@ -30,7 +30,7 @@ struct room_snapshot {
 static struct err begin_snapshot(struct cs_room_call *call, struct snapshot *snapshot)
 {
     int64_t limit = 0;
-    cs_sync_catch_up(call->hs, call->actor.user);
+    TRY(cs_sync_catch_up(call->hs, call->ctx, call->actor.user));
     *snapshot = (struct snapshot){.call = call, .pos = positions_published(call->hs->positions)};
     TRY(http_query_int(call->ctx, call->request, LIT("limit"), MESSAGES_DEFAULT, &limit));
     snapshot->limit = limit > MESSAGES_MAX ? MESSAGES_MAX : (size_t)limit;

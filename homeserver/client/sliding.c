@@ -38,7 +38,7 @@ static struct err post_sync(void *app, struct ctx *ctx, const struct http_reques
                                     .pos = request.pos};
     hs_presence_touch(hs, asking.user, asking.device_id, presence);
     if (request.timeout_ms <= 0 || request.pos.ptr == NULL) {
-        cs_sync_catch_up(hs, asking.user);
+        TRY(cs_sync_catch_up(hs, ctx, asking.user));
     }
     TRY(sync_sliding_respond(hs->sync, ctx, &asking, &reply->body, &answer));
     if (!answer.news && request.timeout_ms > 0) {
@@ -49,7 +49,7 @@ static struct err post_sync(void *app, struct ctx *ctx, const struct http_reques
             .timeout_ms = request.timeout_ms > TIMEOUT_MS_MAX ? TIMEOUT_MS_MAX : request.timeout_ms,
         };
         buf_clear(&reply->body);
-        sync_sliding_park(hs->sync, ctx, &wait, http, reply);
+        return sync_sliding_park(hs->sync, ctx, &wait, http, reply);
     }
     return OK;
 }
@@ -57,6 +57,6 @@ static struct err post_sync(void *app, struct ctx *ctx, const struct http_reques
 static const struct http_route routes[] = {
     {HTTP_POST, "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync", HTTP_AUTH_USER,
      HTTP_RATE_NONE, HTTP_BODY_OPTIONAL_JSON, HTTP_LANE_NONE, BODY_BYTES_MAX, post_sync, "Syncing",
-     NULL, HTTP_ALLOW_GUEST | HTTP_ALLOW_SUSPENDED},
+     NULL, HTTP_ALLOW_GUEST | HTTP_ALLOW_SUSPENDED | HTTP_LOOP_FIRST},
 };
 const struct http_route_table cs_sliding_routes = {routes, COUNT_OF(routes)};

@@ -45,15 +45,23 @@ static bool may_wait(const struct sync_request *request, const struct sync_answe
     return !answer->news && timeout_ms > 0 && !request->full_state && !request->initial;
 }
 
-void cs_sync_catch_up(struct hs *hs, uint64_t user)
+struct err cs_sync_catch_up(struct hs *hs, const struct ctx *ctx, uint64_t user)
 {
+    struct sync_sessions *sessions = sync_get_sessions(hs->sync);
     uint64_t newest = positions_newest(hs->positions);
-    if (positions_published(hs->positions) < newest) {
+    bool published = positions_published(hs->positions) >= newest;
+    if (ctx->on_loop) {
+        return published && sync_sessions_settled(sessions, user)
+                   ? OK
+                   : err_make(ERR_WAITS, "changes are under way");
+    }
+    if (!published) {
         workers_pause();
         positions_wait(hs->positions, newest);
         workers_resume();
     }
-    sync_sessions_settle(sync_get_sessions(hs->sync), user);
+    sync_sessions_settle(sessions, user);
+    return OK;
 }
 
 static struct err get_sync(void *app, struct ctx *ctx, const struct http_request *http,
@@ -73,7 +81,7 @@ static struct err get_sync(void *app, struct ctx *ctx, const struct http_request
     hs_presence_touch(hs, request.user, request.device_id, presence);
     TRY(sync_acknowledge(hs->sync, ctx, &request));
     if (timeout_ms <= 0 || request.initial || request.full_state) {
-        cs_sync_catch_up(hs, request.user);
+        TRY(cs_sync_catch_up(hs, ctx, request.user));
     }
     TRY(sync_respond(hs->sync, ctx, &request, &reply->body, &answer));
     if (may_wait(&request, &answer, timeout_ms)) {
@@ -84,13 +92,14 @@ static struct err get_sync(void *app, struct ctx *ctx, const struct http_request
             .timeout_ms = timeout_ms > TIMEOUT_MS_MAX ? TIMEOUT_MS_MAX : timeout_ms,
         };
         buf_clear(&reply->body);
-        sync_poll_park(hs->sync, ctx, &start, http, reply);
+        return sync_poll_park(hs->sync, ctx, &start, http, reply);
     }
     return OK;
 }
 
 static const struct http_route routes[] = {
     {HTTP_GET, "/_matrix/client/v3/sync", HTTP_AUTH_USER, HTTP_RATE_NONE, HTTP_BODY_NONE,
-     HTTP_LANE_NONE, 0, get_sync, "Syncing", NULL, HTTP_ALLOW_GUEST | HTTP_ALLOW_SUSPENDED},
+     HTTP_LANE_NONE, 0, get_sync, "Syncing", NULL,
+     HTTP_ALLOW_GUEST | HTTP_ALLOW_SUSPENDED | HTTP_LOOP_FIRST},
 };
 const struct http_route_table cs_sync_routes = {routes, COUNT_OF(routes)};

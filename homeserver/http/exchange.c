@@ -8,7 +8,11 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { BODY_BYTES_DEFAULT = 1 << 20, BODY_RESERVE_MAX = 1 << 16 };
+enum {
+    BODY_BYTES_DEFAULT = 1 << 20,
+    BODY_RESERVE_MAX = 1 << 16,
+    LOOP_BODY_BYTES_MAX = 1 << 14, /* more takes too long to parse on a loop */
+};
 
 static const struct http_server_config *config_of(const struct http_connection *connection)
 {
@@ -37,6 +41,13 @@ static void spare_arena(struct http_loop *home, struct arena **arena)
     *arena = NULL;
 }
 
+static void new_reply(struct http_connection *connection)
+{
+    struct http_reply *reply = &connection->job->reply;
+    *reply = (struct http_reply){.file_fd = -1};
+    buf_init_arena(&reply->body, connection->arena, HTTP_REPLY_BYTES_MAX);
+}
+
 void http_exchange_new_job(struct http_connection *connection)
 {
     const struct http_server_config *config = config_of(connection);
@@ -47,8 +58,7 @@ void http_exchange_new_job(struct http_connection *connection)
     job->request.content_length = -1;
     job->request.connection = connection;
     job->request.route = connection->route;
-    job->reply.file_fd = -1;
-    buf_init_arena(&job->reply.body, connection->arena, HTTP_REPLY_BYTES_MAX);
+    new_reply(connection);
     job->ctx = (struct ctx){
         .arena = connection->arena,
         .now = config->now,
@@ -228,6 +238,12 @@ static enum http_step suspend_for(struct http_connection *connection, job_fn fn)
     return HTTP_STEP_SUSPEND;
 }
 
+static enum http_step suspend_or_reply(struct http_connection *connection, job_fn fn)
+{
+    enum http_step step = suspend_for(connection, fn);
+    return step == HTTP_STEP_SUSPEND ? step : HTTP_STEP_REPLY;
+}
+
 /* --- on workers --- */
 
 static void post_back(struct http_connection *connection, void (*fn)(void *arg))
@@ -299,8 +315,7 @@ bool http_exchange_wait(struct http_connection *connection, struct err err, job_
     }
     ctx_finish(&job->ctx);
     job->ctx.may_wait = true;
-    job->reply = (struct http_reply){.file_fd = -1};
-    buf_init_arena(&job->reply.body, connection->arena, HTTP_REPLY_BYTES_MAX);
+    new_reply(connection);
     return workers_submit(config->waiters, 0, fn, connection);
 }
 
@@ -406,17 +421,23 @@ static void on_durable(void *arg, struct err err)
     post_back(connection, on_ready);
 }
 
+/* Whether the request waits for http_unpark. One that failed does not, unless somebody else answers
+ * it already. */
+static bool is_parked(struct http_connection *connection, struct err err)
+{
+    struct http_reply *reply = &connection->job->reply;
+    if (reply->parked && err.code && !atomic_exchange(&connection->parked.taken, true)) {
+        reply->parked = false; /* nobody else can answer any more */
+    }
+    return reply->parked;
+}
+
 void http_exchange_finish(struct http_connection *connection, struct err err)
 {
     const struct http_server_config *config = config_of(connection);
     struct http_job *job = connection->job;
-    bool parked = job->reply.parked;
     ctx_finish(&job->ctx); /* the handler is over: rooms and the like go back */
-    if (parked && err.code && !atomic_exchange(&connection->parked.taken, true)) {
-        parked = false; /* nobody else can answer any more */
-        job->reply.parked = false;
-    }
-    if (parked) {
+    if (is_parked(connection, err)) {
         connection->parked.write_ticket = job->ctx.write_ticket;
         post_back(connection, on_parked);
         return;
@@ -599,14 +620,49 @@ enum http_step http_exchange_body(struct http_connection *connection, struct sli
     return HTTP_STEP_GO_ON;
 }
 
+/* Two hand-overs between threads cost several times what an answer from memory does. Admission is
+ * not repeated on the worker once it is through: it counts. */
+static enum http_step try_on_loop(struct http_connection *connection)
+{
+    struct http_job *job = connection->job;
+    job_fn on_worker = run_request;
+    job->ctx.on_loop = true;
+    struct err err = admit(connection);
+    if (!err.code) {
+        on_worker = run_handler;
+        err = connection->route->handler(config_of(connection)->app, &job->ctx, &job->request,
+                                         &job->reply);
+    }
+    job->ctx.on_loop = false;
+    ctx_finish(&job->ctx);
+    if (err.code == ERR_WAITS) {
+        new_reply(connection);
+        return suspend_or_reply(connection, on_worker);
+    }
+    if (is_parked(connection, err)) {
+        http_park_start(connection);
+        return HTTP_STEP_SUSPEND;
+    }
+    settle_reply(connection, err);
+    return HTTP_STEP_REPLY;
+}
+
+static bool goes_to_loop(const struct http_connection *connection)
+{
+    return (connection->route->flags & HTTP_LOOP_FIRST) &&
+           connection->body_bytes <= LOOP_BODY_BYTES_MAX;
+}
+
 enum http_step http_exchange_complete(struct http_connection *connection)
 {
     if (connection->refused || connection->phase == HTTP_PHASE_READY) {
         return HTTP_STEP_REPLY;
     }
+    if (goes_to_loop(connection)) {
+        return try_on_loop(connection);
+    }
     bool stream = connection->route->body == HTTP_BODY_STREAM;
-    enum http_step step = suspend_for(connection, stream ? run_stream_end : run_request);
-    return step == HTTP_STEP_SUSPEND ? step : HTTP_STEP_REPLY;
+    return suspend_or_reply(connection, stream ? run_stream_end : run_request);
 }
 
 static void note_access(struct http_connection *connection)

@@ -115,7 +115,8 @@ void http_reply_error(struct http_reply *reply, struct err err, struct slice ext
 void http_reply_empty(struct http_reply *reply);
 
 /* A returned error becomes the JSON error reply of its code. After ERR_WAITS the handler runs once
- * more, from its start, on the pool that may wait for the network (ctx->may_wait). */
+ * more, from its start, on the pool that may wait for the network (ctx->may_wait); after one on the
+ * loop (HTTP_LOOP_FIRST), on a worker. */
 typedef struct err (*http_handler_fn)(void *app, struct ctx *ctx,
                                       const struct http_request *request, struct http_reply *reply);
 
@@ -148,6 +149,9 @@ enum http_route_flag {
     HTTP_ALLOW_SUSPENDED = 4, /* set on all routes that a suspended account may call */
     HTTP_WEBSOCKET = 8,       /* the handler may call http_ws_accept */
     HTTP_NO_FORMAT = 16,      /* body and reply are not JSON (HTML pages, media) */
+    /* Mostly answered from memory in microseconds: the handler runs on the loop first
+     * (ctx->on_loop), and after ERR_WAITS once more on a worker. Not for routes with a lane. */
+    HTTP_LOOP_FIRST = 32,
 };
 
 struct http_route_table {

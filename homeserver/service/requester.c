@@ -149,7 +149,10 @@ static struct err authenticate_token(struct hs *hs, struct ctx *ctx, struct http
     TRY(check_account(request, reply, requester));
     request->requester = requester;
     ctx->author = requester->user;
-    if (tokens_seen_is_due(hs, requester, now_wall_ms(ctx->now))) {
+    if (tokens_seen_is_due(hs, ctx, requester)) {
+        if (ctx->on_loop) {
+            return err_make(ERR_WAITS, "when the device was seen is written down");
+        }
         struct seen seen = {request->remote_address, request->user_agent};
         TRY(hs_device_seen(hs, ctx, requester->user, requester->device_id, &seen));
     }

@@ -308,6 +308,9 @@ struct err hs_token_find(struct hs *hs, struct ctx *ctx, struct slice token,
         return OK;
     }
     if (found.ends_older) {
+        if (ctx->on_loop) {
+            return err_make(ERR_WAITS, "older tokens are ended");
+        }
         TRY(end_older(hs, ctx, &found, &hash));
     }
     *state_out = TOKEN_VALID;
@@ -324,16 +327,19 @@ struct err hs_token_find(struct hs *hs, struct ctx *ctx, struct slice token,
     return OK;
 }
 
-bool tokens_seen_is_due(struct hs *hs, const struct requester *requester, int64_t now_ms)
+bool tokens_seen_is_due(struct hs *hs, const struct ctx *ctx, const struct requester *requester)
 {
     bool due = false;
+    int64_t now_ms = now_wall_ms(ctx->now);
     struct hs_tokens *tokens = hs->tokens;
     pthread_rwlock_rdlock(&tokens->lock);
     struct known_token *known = map_get_ptr(tokens->known, sha256_slice(&requester->token_hash));
     if (known) {
         int64_t seen_ms = atomic_load(&known->seen_ms);
-        due = now_ms - seen_ms >= SEEN_EVERY_MS &&
-              atomic_compare_exchange_strong(&known->seen_ms, &seen_ms, now_ms);
+        due = now_ms - seen_ms >= SEEN_EVERY_MS;
+        if (due && !ctx->on_loop) {
+            due = atomic_compare_exchange_strong(&known->seen_ms, &seen_ms, now_ms);
+        }
     }
     pthread_rwlock_unlock(&tokens->lock);
     return due;

@@ -66,6 +66,6 @@ size_t tokens_end(struct hs *hs, struct ctx *ctx, const struct device_token *tok
 struct requester;
 /* Whether the last use of the caller's token should be written down; then says so to nobody else
  * for some minutes. */
-bool tokens_seen_is_due(struct hs *hs, const struct requester *requester, int64_t now_ms);
+bool tokens_seen_is_due(struct hs *hs, const struct ctx *ctx, const struct requester *requester);
 /* Whether a list of user names or ids holds this user. */
 bool users_is_named(const struct conf_texts *names, struct slice user_id);

@@ -7,6 +7,7 @@
 enum {
     USERS_MAX = 100000,
     LAZY_ENTRIES_MAX = 400000,
+    FILTER_IDS_MAX = 50000,
     ROOM_BYTES_GUESS = 9000,
     BODY_BYTES_GUESS_MAX = 2 << 20,
     TO_DEVICE_MAX = 100, /* Spec: client-server, "Send-to-Device messaging": at most 100 a sync */
@@ -52,6 +53,7 @@ struct sync *sync_new(struct hs *hs)
     struct sync *sync = mem_alloc(sizeof *sync);
     sync->hs = hs;
     sync->lazy = sync_lazy_new(LAZY_ENTRIES_MAX);
+    sync->filter_ids = sync_filter_ids_new(FILTER_IDS_MAX);
     sync->sessions = sync_sessions_new(&(struct sync_sessions_config){
         .positions = hs->positions,
         .workers = hs->workers,
@@ -75,6 +77,7 @@ void sync_free(struct sync **sync)
     sync_streams_free(&(*sync)->streams);
     sync_room_watch_free(&(*sync)->watch);
     sync_sessions_free(&(*sync)->sessions);
+    sync_filter_ids_free(&(*sync)->filter_ids);
     sync_lazy_free(&(*sync)->lazy);
     mem_free(*sync);
     *sync = NULL;
@@ -145,6 +148,12 @@ static struct err prepare(struct sync_job *job)
     return read_inbox(job);
 }
 
+/* A loop tells of nothing new at most: more takes too long there. */
+static struct err check_thread(const struct sync_job *job, bool nothing)
+{
+    return job->ctx->on_loop && !nothing ? err_make(ERR_WAITS, "there is news") : OK;
+}
+
 static bool has_nothing(const struct sync_job *job)
 {
     return job->look.nothing && !job->request->initial && !job->request->full_state &&
@@ -211,6 +220,7 @@ struct err sync_respond(struct sync *sync, struct ctx *ctx, const struct sync_re
     struct sync_job job;
     begin(&job, sync, ctx, request);
     TRY(prepare(&job));
+    TRY(check_thread(&job, has_nothing(&job)));
     struct json_out out = json_out_to(body);
     json_out_object(&out);
     json_out_key_string(&out, LIT("next_batch"), sync_token_encode(ctx->arena, job.next));
@@ -255,9 +265,13 @@ struct err sync_find_filter(struct sync *sync, struct ctx *ctx, uint64_t user, s
     if (filter.ptr[0] == '{') {
         return sync_filter_parse_text(ctx->arena, filter, filter_out);
     }
+    if (ctx->on_loop && sync_filter_ids_has(sync->filter_ids, user, filter)) {
+        return OK;
+    }
     TRY(hs_filter_get(sync->hs, ctx, user, filter, &json, &found));
     if (!found) {
         return err_public(ERR_M_INVALID_PARAM, "There is no filter of this id; upload it first.");
     }
+    sync_filter_ids_add(sync->filter_ids, user, filter);
     return sync_filter_parse_text(ctx->arena, json, filter_out);
 }

@@ -251,9 +251,9 @@ static void copy_peek(struct parked_peek *parked, const struct sync_peek *peek)
     parked->peek.device_id.ptr = parked->text_owned + id_len;
 }
 
-void sync_peek_park(struct sync *sync, struct ctx *ctx, const struct sync_peek *peek,
-                    const struct sync_waiting_start *start, const struct http_request *http,
-                    struct http_reply *reply)
+struct err sync_peek_park(struct sync *sync, struct ctx *ctx, const struct sync_peek *peek,
+                          const struct sync_waiting_start *start, const struct http_request *http,
+                          struct http_reply *reply)
 {
     struct parked_peek *parked = mem_alloc(sizeof *parked);
     struct sync_waiting *waiting = sync_waiting_new(sync->hs, &driver, parked);
@@ -262,5 +262,5 @@ void sync_peek_park(struct sync *sync, struct ctx *ctx, const struct sync_peek *
     parked->watcher =
         (struct sync_watcher){.wake = sync_waiting_wake, .arg = waiting, .room = parked->peek.room};
     sync_waiter_init(&parked->waiter, parked->peek.device_id, sync_waiting_wake, waiting);
-    sync_waiting_park(waiting, ctx, start, http, reply);
+    return sync_waiting_park(waiting, ctx, start, http, reply);
 }

@@ -17,7 +17,7 @@ struct sync_peek {
  * news_out: there are some. M_FORBIDDEN when the user may not look into the room. */
 struct err sync_peek_respond(struct sync *sync, struct ctx *ctx, const struct sync_peek *peek,
                              struct buf *body, bool *news_out, uint64_t *upto_out) MUST_USE;
-/* Parks a request that found nothing. */
-void sync_peek_park(struct sync *sync, struct ctx *ctx, const struct sync_peek *peek,
-                    const struct sync_waiting_start *start, const struct http_request *http,
-                    struct http_reply *reply);
+/* Parks a request that found nothing. ERR_WAITS as waiting.h has it. */
+struct err sync_peek_park(struct sync *sync, struct ctx *ctx, const struct sync_peek *peek,
+                          const struct sync_waiting_start *start, const struct http_request *http,
+                          struct http_reply *reply) MUST_USE;

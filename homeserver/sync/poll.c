@@ -42,15 +42,15 @@ static void poll_free(void *arg)
 
 static const struct sync_waiting_driver driver = {poll_respond, poll_wait, poll_cancel, poll_free};
 
-void sync_poll_park(struct sync *sync, struct ctx *ctx, const struct sync_poll_start *start,
-                    const struct http_request *http, struct http_reply *reply)
+struct err sync_poll_park(struct sync *sync, struct ctx *ctx, const struct sync_poll_start *start,
+                          const struct http_request *http, struct http_reply *reply)
 {
     struct poll *poll = mem_alloc(sizeof *poll);
     struct sync_waiting *waiting = sync_waiting_new(sync->hs, &driver, poll);
     poll->sync = sync;
     sync_params_copy(&poll->params, start->request, start->filter);
     sync_waiter_init(&poll->waiter, poll->params.device_id, sync_waiting_wake, waiting);
-    sync_waiting_park(
+    return sync_waiting_park(
         waiting, ctx,
         &(struct sync_waiting_start){.upto = start->upto, .timeout_ms = start->timeout_ms}, http,
         reply);

@@ -4,6 +4,7 @@
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/to_device.h"
+#include "homeserver/sync/filter_ids.h"
 #include "homeserver/sync/lazy.h"
 #include "homeserver/sync/room_watch.h"
 #include "homeserver/sync/sync.h"
@@ -15,6 +16,7 @@ struct sync {
     struct sync_sliding *sliding;
     struct sync_sessions *sessions;
     struct sync_lazy *lazy;
+    struct sync_filter_ids *filter_ids;
     struct sync_streams *streams;
     struct sync_room_watch *watch;
 };

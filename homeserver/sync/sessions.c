@@ -562,6 +562,10 @@ static struct err open_user(struct sync_sessions *sessions, struct ctx *ctx, uin
     pthread_mutex_lock(&sessions->lock);
     struct sync_user *user = find_user(sessions, number);
     if (user == NULL || user->loading) {
+        if (ctx->on_loop) {
+            pthread_mutex_unlock(&sessions->lock);
+            return err_make(ERR_WAITS, "the user's rooms are read");
+        }
         if (user == NULL) {
             add_user(sessions, number);
         }
@@ -685,6 +689,11 @@ bool sync_sessions_cancel(struct sync_sessions *sessions, struct sync_waiter *wa
     waiter->state = SYNC_WAITER_IDLE;
     pthread_mutex_unlock(&sessions->lock);
     return waits;
+}
+
+bool sync_sessions_settled(struct sync_sessions *sessions, uint64_t user)
+{
+    return !is_held(sessions, user);
 }
 
 void sync_sessions_settle(struct sync_sessions *sessions, uint64_t user)

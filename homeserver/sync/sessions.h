@@ -55,7 +55,8 @@ struct sync_look {
     uint64_t device_pos; /* to-device messages, key counts */
     uint64_t shared_pos; /* presence and device lists of anyone */
 };
-/* Answers from memory, but for the first time. `upto` never decreases from call to call. */
+/* Answers from memory, but for the first time (ERR_WAITS on a loop). `upto` never decreases from
+ * call to call. */
 struct err sync_sessions_look(struct sync_sessions *sessions, struct ctx *ctx, uint64_t user,
                               uint64_t since, struct sync_look *look_out) MUST_USE;
 /* The user is not in the room as of `upto`: its changes need no longer wake anyone. */
@@ -87,4 +88,6 @@ struct sync_sessions_stats {
 /* Blocks until the user's own sessions may see what the user's requests changed so far: the replies
  * to them have left, or SYNC_HOLD_MS_MAX has passed (holds.h). */
 void sync_sessions_settle(struct sync_sessions *sessions, uint64_t user);
+/* Whether that would return at once. */
+bool sync_sessions_settled(struct sync_sessions *sessions, uint64_t user);
 void sync_sessions_get_stats(struct sync_sessions *sessions, struct sync_sessions_stats *stats_out);

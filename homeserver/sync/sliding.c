@@ -48,6 +48,12 @@ static struct err unknown_pos(void)
                       "This pos is not known here any more; begin again without one.");
 }
 
+/* A loop tells of nothing new at most: more takes too long there. */
+static struct err check_thread(const struct sliding_job *job, bool nothing)
+{
+    return job->base.ctx->on_loop && !nothing ? err_make(ERR_WAITS, "there is news") : OK;
+}
+
 /* A request that asks for no rooms needs none of the memory of its connection: what the pos says is
  * enough, also after a restart. */
 static struct err resume(struct sliding_job *job, const struct sliding_pos *pos)
@@ -57,6 +63,7 @@ static struct err resume(struct sliding_job *job, const struct sliding_pos *pos)
         pos->seq == 0) {
         return unknown_pos();
     }
+    TRY(check_thread(job, false));
     job->conn = sync_sliding_begin(job->sliding->conns, &job->key);
     job->conn->had =
         (struct sliding_mark){.seq = pos->seq, .pos = pos->pos, .account_pos = pos->pos};
@@ -70,13 +77,14 @@ static struct err open_connection(struct sliding_job *job, const struct sliding_
     struct sliding_conns *conns = job->sliding->conns;
     struct sliding_pos pos;
     if (asking->pos.ptr == NULL) {
+        TRY(check_thread(job, false));
         job->conn = sync_sliding_begin(conns, &job->key);
         job->conn->serial++;
         job->initial = true;
         return OK;
     }
     TRY(sync_sliding_pos_parse(asking->pos, &job->key, &pos));
-    job->conn = sync_sliding_take(conns, &job->key);
+    TRY(sync_sliding_take(conns, job->base.ctx, &job->key, &job->conn));
     bool known = job->conn && job->conn->epoch == pos.epoch;
     bool waited = asking->serial != 0;
     if (waited && known && job->conn->serial == asking->serial && job->conn->had.seq == pos.seq) {
@@ -338,6 +346,7 @@ struct err sync_sliding_respond(struct sync *sync, struct ctx *ctx,
                                    .use_state_after = true};
     job->base.request = &request;
     struct err err = look_at_changes(job);
+    err = err.code != 0 ? err : check_thread(job, is_idle(job));
     err = err.code != 0 ? err : write_body(job, &out);
     answer_out->news = job->base.news || job->initial;
     answer_out->upto = job->base.upto;

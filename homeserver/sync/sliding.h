@@ -27,12 +27,12 @@ struct sliding_answer {
     uint64_t upto;   /* looked up to here; wait for what comes after it */
     uint64_t serial; /* for asking again */
 };
-/* Writes the body of the answer. M_UNKNOWN_POS. */
+/* Writes the body of the answer. M_UNKNOWN_POS. ERR_WAITS on a loop when there is news. */
 struct err sync_sliding_respond(struct sync *sync, struct ctx *ctx,
                                 const struct sliding_asking *asking, struct buf *body,
                                 struct sliding_answer *answer_out) MUST_USE;
 
-/* Parks the request, which found nothing new; `json` is its body. */
+/* Parks the request, which found nothing new; `json` is its body. ERR_WAITS as waiting.h has it. */
 struct sliding_wait {
     const struct sliding_asking *asking;
     struct slice json;
@@ -41,5 +41,5 @@ struct sliding_wait {
 };
 struct http_request;
 struct http_reply;
-void sync_sliding_park(struct sync *sync, struct ctx *ctx, const struct sliding_wait *wait,
-                       const struct http_request *http, struct http_reply *reply);
+struct err sync_sliding_park(struct sync *sync, struct ctx *ctx, const struct sliding_wait *wait,
+                             const struct http_request *http, struct http_reply *reply) MUST_USE;

@@ -208,18 +208,24 @@ static void take(struct sliding_conns *conns, struct sliding_conn *conn)
     link_newest(conns, conn);
 }
 
-struct sliding_conn *sync_sliding_take(struct sliding_conns *conns, const struct sliding_key *key)
+struct err sync_sliding_take(struct sliding_conns *conns, const struct ctx *ctx,
+                             const struct sliding_key *key, struct sliding_conn **conn_out)
 {
     char bytes[KEY_BYTES_MAX];
     size_t device_len = 0;
     struct slice packed = pack_key(bytes, key, &device_len);
+    *conn_out = NULL;
     pthread_mutex_lock(&conns->lock);
-    struct sliding_conn *conn = find_free(conns, packed);
-    if (conn) {
-        take(conns, conn);
+    const struct sliding_conn *there = map_get_ptr(conns->by_key, packed);
+    bool waits = ctx->on_loop && there && there->taken;
+    if (!waits) {
+        *conn_out = find_free(conns, packed);
+    }
+    if (*conn_out) {
+        take(conns, *conn_out);
     }
     pthread_mutex_unlock(&conns->lock);
-    return conn;
+    return waits ? err_make(ERR_WAITS, "another request has the connection") : OK;
 }
 
 static struct sliding_conn *add_conn(struct sliding_conns *conns, struct slice packed,

@@ -5,8 +5,7 @@
  * One request at a time works on a connection: it is taken and put back. One mutex protects the
  * table; it is held for lookups only (rank: leaf). Spec: MSC4186, "Connections". */
 #pragma once
-#include "homeserver/base/arena.h"
-#include "homeserver/base/err.h"
+#include "homeserver/base/ctx.h"
 
 enum {
     SLIDING_CONNS_PER_DEVICE_MAX = 8,
@@ -79,8 +78,10 @@ struct sliding_key {
     uint64_t user;
     struct slice device_id, conn_id;
 };
-/* Waits until nobody else has it. NULL: there is none. */
-struct sliding_conn *sync_sliding_take(struct sliding_conns *conns, const struct sliding_key *key);
+/* Waits until nobody else has it; on a loop ERR_WAITS instead. NULL: there is none. */
+struct err sync_sliding_take(struct sliding_conns *conns, const struct ctx *ctx,
+                             const struct sliding_key *key,
+                             struct sliding_conn **conn_out) MUST_USE;
 /* A new one, in place of the one that was there. */
 struct sliding_conn *sync_sliding_begin(struct sliding_conns *conns, const struct sliding_key *key);
 void sync_sliding_put_back(struct sliding_conns *conns, struct sliding_conn *conn);

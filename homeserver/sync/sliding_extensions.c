@@ -391,6 +391,9 @@ static struct err write_thread_subs(struct sliding_job *job, struct json_out *ou
 {
     struct sync_job *base = &job->base;
     struct thread_subs subs;
+    if (job->look.nothing && !job->initial) {
+        return OK;
+    }
     struct thread_sub_window window = {.since = job->initial ? 0 : job->conn->had.pos,
                                        .upto = base->upto,
                                        .limit = job->request->thread_subs.limit};

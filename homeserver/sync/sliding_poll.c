@@ -59,8 +59,8 @@ static struct slice put(char **at, struct slice s)
     return copy;
 }
 
-void sync_sliding_park(struct sync *sync, struct ctx *ctx, const struct sliding_wait *wait,
-                       const struct http_request *http, struct http_reply *reply)
+struct err sync_sliding_park(struct sync *sync, struct ctx *ctx, const struct sliding_wait *wait,
+                             const struct http_request *http, struct http_reply *reply)
 {
     const struct sliding_asking *asking = wait->asking;
     size_t text_len =
@@ -77,5 +77,5 @@ void sync_sliding_park(struct sync *sync, struct ctx *ctx, const struct sliding_
     poll->json = put(&at, wait->json);
     sync_waiter_init(&poll->waiter, poll->device_id, sync_waiting_wake, waiting);
     struct sync_waiting_start start = {.upto = wait->answer->upto, .timeout_ms = wait->timeout_ms};
-    sync_waiting_park(waiting, ctx, &start, http, reply);
+    return sync_waiting_park(waiting, ctx, &start, http, reply);
 }

@@ -34,7 +34,7 @@ struct sync_answer {
     uint64_t upto;          /* looked up to here; wait for what comes after it */
 };
 
-/* Writes the body of the answer. */
+/* Writes the body of the answer. ERR_WAITS on a loop when there is news. */
 struct err sync_respond(struct sync *sync, struct ctx *ctx, const struct sync_request *request,
                         struct buf *body, struct sync_answer *answer_out) MUST_USE;
 /* Deletes the to-device messages that a client with this `since` has. */
@@ -48,7 +48,8 @@ struct err sync_key_changes(struct sync *sync, struct ctx *ctx, const struct syn
 struct err sync_parse_since(struct sync *sync, struct slice since,
                             struct sync_request *request) MUST_USE;
 /* The filter named by the parameter: inline JSON when it begins with '{', an id otherwise; ptr NULL
- * is the filter that takes everything. M_INVALID_PARAM for an unknown id. */
+ * is the filter that takes everything. M_INVALID_PARAM for an unknown id. On a loop, where nothing
+ * is filtered, one that is known to exist is not read. */
 struct err sync_find_filter(struct sync *sync, struct ctx *ctx, uint64_t user, struct slice filter,
                             struct sync_filter *filter_out) MUST_USE;
 /* An array of the presence of everybody who shares a room with the user, as known now. */

@@ -136,12 +136,20 @@ struct sync_waiting *sync_waiting_new(struct hs *hs, const struct sync_waiting_d
     return waiting;
 }
 
-void sync_waiting_park(struct sync_waiting *waiting, struct ctx *ctx,
-                       const struct sync_waiting_start *start, const struct http_request *http,
-                       struct http_reply *reply)
+struct err sync_waiting_park(struct sync_waiting *waiting, struct ctx *ctx,
+                             const struct sync_waiting_start *start,
+                             const struct http_request *http, struct http_reply *reply)
 {
     waiting->parked = http_park(ctx, http, reply, start->timeout_ms, on_expired, waiting);
-    if (!wait_on(waiting, start->upto)) {
-        sync_waiting_wake(waiting);
+    if (wait_on(waiting, start->upto)) {
+        return OK;
     }
+    if (!ctx->on_loop) {
+        sync_waiting_wake(waiting);
+        return OK;
+    }
+    reply->parked = false; /* nobody knows of it yet: neither chain of calls has begun */
+    release(waiting);
+    release(waiting);
+    return err_make(ERR_WAITS, "there is news");
 }

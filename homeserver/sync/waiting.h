@@ -23,11 +23,12 @@ struct sync_waiting;
 struct sync_waiting *sync_waiting_new(struct hs *hs, const struct sync_waiting_driver *driver,
                                       void *arg);
 void sync_waiting_wake(void *waiting);
-/* Parks the request, which found nothing new up to `upto`. */
+/* Parks the request, which found nothing new up to `upto`. Takes `waiting`. On a loop, ERR_WAITS
+ * when there is news already, which takes time to tell. */
 struct sync_waiting_start {
     uint64_t upto;
     int64_t timeout_ms;
 };
-void sync_waiting_park(struct sync_waiting *waiting, struct ctx *ctx,
-                       const struct sync_waiting_start *start, const struct http_request *http,
-                       struct http_reply *reply);
+struct err sync_waiting_park(struct sync_waiting *waiting, struct ctx *ctx,
+                             const struct sync_waiting_start *start,
+                             const struct http_request *http, struct http_reply *reply) MUST_USE;

@@ -386,6 +386,50 @@ static void a_job_that_waits_for_the_network_runs_again(void **state)
     assert_int_equal(harness->handled, 2);
 }
 
+static void an_answer_from_memory_is_given_on_the_loop(void **state)
+{
+    struct harness *harness = *state;
+    assert_int_equal(harness_ask(harness, LIT("GET /loop HTTP/1.1\r\n" HEAD "\r\n"), &reply), 200);
+    assert_string_equal(reply.body, "{\"on\":\"loop\"}");
+    assert_int_equal(harness->handled, 1);
+    struct slice waits = LIT("GET /loop?as=waits HTTP/1.1\r\n" HEAD "\r\n");
+    assert_int_equal(harness_ask(harness, waits, &reply), 200);
+    assert_string_equal(reply.body, "{\"on\":\"worker\"}");
+    assert_int_equal(harness->handled, 3);
+    struct slice fails = LIT("GET /loop?as=fails HTTP/1.1\r\n" HEAD "\r\n");
+    assert_int_equal(harness_ask(harness, fails, &reply), 403);
+    int fd = harness_connect(harness, HARNESS_PLAIN);
+    harness_write(fd, LIT("GET /loop HTTP/1.1\r\n" HEAD "\r\n"
+                          "GET /loop?as=waits HTTP/1.1\r\n" HEAD "\r\n"
+                          "GET /loop HTTP/1.1\r\n" HEAD "\r\n"));
+    for (int i = 0; i < 3; i++) {
+        assert_true(harness_read(fd, &reply));
+        assert_string_equal(reply.body, i == 1 ? "{\"on\":\"worker\"}" : "{\"on\":\"loop\"}");
+    }
+    close(fd);
+}
+
+static void a_request_parks_on_the_loop(void **state)
+{
+    struct harness *harness = *state;
+    int fd = harness_connect(harness, HARNESS_PLAIN);
+    for (int i = 1; i <= 3; i++) {
+        harness_write(fd, LIT("GET /loop?as=parks HTTP/1.1\r\n" HEAD "\r\n"));
+        assert_true(harness_wait(&harness->parked, 2 * i - 1));
+        assert_true(http_unpark(harness->waiting, answer_woken, NULL));
+        assert_true(harness_read(fd, &reply));
+        assert_string_equal(reply.body, "{\"woken\":true}");
+        harness_write(fd, LIT("GET /loop?as=parks_woken HTTP/1.1\r\n" HEAD "\r\n"));
+        assert_true(harness_read(fd, &reply));
+        assert_string_equal(reply.body, "{}");
+    }
+    close(fd);
+    assert_int_equal(harness->expired, 0);
+    struct slice request = LIT("GET /loop?as=parks&timeout=100 HTTP/1.1\r\n" HEAD "\r\n");
+    assert_int_equal(harness_ask(harness, request, &reply), 200);
+    assert_int_equal(harness->expired, 1);
+}
+
 int main(void)
 {
 #define HTTP_TEST(name) cmocka_unit_test_setup_teardown(name, harness_start, harness_stop)
@@ -402,6 +446,8 @@ int main(void)
         HTTP_TEST(a_job_that_waits_for_the_network_runs_again),
         HTTP_TEST(a_parked_request_is_answered_once_by_unpark),
         HTTP_TEST(a_parked_request_ends_with_its_time_or_its_client),
+        HTTP_TEST(an_answer_from_memory_is_given_on_the_loop),
+        HTTP_TEST(a_request_parks_on_the_loop),
         HTTP_TEST(a_gate_opens_when_the_reply_is_on_its_way),
         HTTP_TEST(the_admin_listener_has_its_own_routes),
         HTTP_TEST(an_address_has_a_bounded_number_of_connections),

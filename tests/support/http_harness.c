@@ -59,6 +59,29 @@ static struct err do_park(void *app, struct ctx *ctx, const struct http_request 
     return OK;
 }
 
+/* Tried on the loop first: `as` says what it does there. */
+static struct err do_loop(void *app, struct ctx *ctx, const struct http_request *request,
+                          struct http_reply *reply)
+{
+    struct harness *harness = app;
+    struct slice as = http_query_get(ctx, request, LIT("as"));
+    harness->handled++;
+    if (ctx->on_loop && slice_eq(as, LIT("waits"))) {
+        reply->status = 202;
+        buf_add(&reply->body, LIT("half of an "));
+        return err_make(ERR_WAITS, "the store is needed");
+    }
+    if (slice_has_prefix(as, LIT("parks"))) {
+        TRY(do_park(app, ctx, request, reply));
+        if (slice_eq(as, LIT("parks_woken"))) {
+            http_unpark(harness->waiting, answer_empty, harness);
+        }
+        return OK;
+    }
+    buf_add(&reply->body, ctx->on_loop ? LIT("{\"on\":\"loop\"}") : LIT("{\"on\":\"worker\"}"));
+    return slice_eq(as, LIT("fails")) ? err_make(ERR_M_FORBIDDEN, "no") : OK;
+}
+
 static void on_expired(void *arg)
 {
     struct harness *harness = arg;
@@ -237,6 +260,7 @@ static const struct http_route routes[] = {
     {.method = HTTP_GET, .path = "/waits", .handler = do_waits},
     {.method = HTTP_GET, .path = "/big", .handler = do_big},
     {.method = HTTP_GET, .path = "/gated", .handler = do_gated},
+    {.method = HTTP_GET, .path = "/loop", .handler = do_loop, .flags = HTTP_LOOP_FIRST},
 };
 static const struct http_route admin_routes[] = {
     {.method = HTTP_GET, .path = "/admin", .handler = do_big},

@@ -539,6 +539,46 @@ static void device_lists_follow_changes_and_departures(void **state)
     assert_true(json_eq(&third, &again));
 }
 
+/* What a handler gets that runs on a loop. */
+static uint32_t code_on_loop(struct fixture *f, const struct guest *guest, const char *since)
+{
+    struct house *house = &f->house;
+    struct sync_filter filter = sync_filter_all();
+    struct sync_request request = {.user = guest->actor.user,
+                                   .user_id = guest->actor.user_id,
+                                   .device_id = guest->device_id,
+                                   .filter = &filter};
+    struct sync_answer answer;
+    struct buf body;
+    buf_init_arena(&body, house->ctx.arena, 1 << 26);
+    house_settle(house);
+    assert_int_equal(sync_parse_since(house->hs.sync, slice_of(since), &request).code, 0);
+    house->ctx.on_loop = true;
+    struct err err = sync_respond(house->hs.sync, &house->ctx, &request, &body, &answer);
+    house->ctx.on_loop = false;
+    return err.code;
+}
+
+static void a_loop_tells_of_nothing_new_and_leaves_the_rest(void **state)
+{
+    struct fixture *f = *state;
+    struct room *room = house_room(&f->house, &f->alice, PUBLIC);
+    house_settle(&f->house);
+    char since[64];
+    struct sync_token now = {positions_published(f->house.hs.positions),
+                             positions_published(f->house.hs.positions)};
+    struct slice text = sync_token_encode(f->house.ctx.arena, now);
+    snprintf(since, sizeof since, "%.*s", (int)text.len, text.ptr);
+    assert_int_equal(code_on_loop(f, &f->alice, since), ERR_WAITS); /* who is not known yet */
+    struct json first = sync_as(f, &f->alice, (struct asking){0});
+    assert_int_equal(code_on_loop(f, &f->alice, next_batch(f, &first)), 0);
+    house_say(&f->house, room, &f->alice, "news");
+    assert_int_equal(code_on_loop(f, &f->alice, next_batch(f, &first)), ERR_WAITS);
+    struct json second = sync_as(f, &f->alice, (struct asking){.since = next_batch(f, &first)});
+    assert_string_equal(types_of(f, events_of(room_of(&second, "join", room), "timeline")), "news");
+    assert_int_equal(code_on_loop(f, &f->alice, next_batch(f, &second)), 0);
+}
+
 #define ENGINE_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -563,6 +603,7 @@ int main(void)
         ENGINE_TEST(what_others_say_is_counted_until_it_is_read),
         ENGINE_TEST(ignored_users_are_not_heard_nor_their_invites),
         ENGINE_TEST(device_lists_follow_changes_and_departures),
+        ENGINE_TEST(a_loop_tells_of_nothing_new_and_leaves_the_rest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -713,6 +713,31 @@ static void a_connection_without_rooms_survives_a_restart(void **state)
     assert_int_equal(ask(f, &f->bob, ALL, rooms.pos, &bad).code, ERR_M_UNKNOWN_POS);
 }
 
+static uint32_t code_on_loop(struct fixture *f, const struct guest *guest, struct slice pos)
+{
+    struct asked asked = {0};
+    house_settle(&f->house);
+    f->house.ctx.on_loop = true;
+    struct err err = ask(f, guest, ALL, pos, &asked);
+    f->house.ctx.on_loop = false;
+    return err.code;
+}
+
+static void a_loop_tells_of_nothing_new_and_leaves_the_rest(void **state)
+{
+    struct fixture *f = *state;
+    struct room *room = house_room(&f->house, &f->alice, PUBLIC);
+    assert_int_equal(code_on_loop(f, &f->alice, (struct slice){0}), ERR_WAITS);
+    struct asked asked = first(f, &f->alice, ALL);
+    assert_int_equal(code_on_loop(f, &f->alice, asked.pos), 0);
+    house_say(&f->house, room, &f->alice, "news");
+    assert_int_equal(code_on_loop(f, &f->alice, asked.pos), ERR_WAITS);
+    struct asked next = then(f, &f->alice, ALL, &asked);
+    assert_non_null(room_of(&next, room));
+    sync_sliding_forget(f->house.hs.sync);
+    assert_int_equal(code_on_loop(f, &f->alice, next.pos), ERR_M_UNKNOWN_POS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -740,6 +765,7 @@ int main(void)
         TEST(to_device_messages_stay_until_their_token_returns),
         TEST(device_lists_tell_of_those_who_come_and_go),
         TEST(a_connection_without_rooms_survives_a_restart),
+        TEST(a_loop_tells_of_nothing_new_and_leaves_the_rest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
