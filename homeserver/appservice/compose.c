@@ -85,7 +85,8 @@ static struct err write_event(struct draft *d, const struct as_event_row *row)
     struct buf text;
     bool found = false;
     bool is_invite = false;
-    const struct viewer nobody = {0};
+    /* A service is told of what happens as if it had been in the room. */
+    const struct viewer nobody = {.joined_from = INT64_MIN, .joined_until = INT64_MAX};
     struct err err = hs_room_get(d->hs, d->ctx, row->room, &room);
     if (err.code == ERR_M_NOT_FOUND) {
         return OK;

@@ -202,6 +202,11 @@ static struct err look(struct search_page *page, struct search_result *result, b
     struct viewer viewer = page->call.viewer;
     viewer.memo = &result->visit->memo;
     TRY(hs_can_see(hs, ctx, result->visit->room, &viewer, event, shown_out));
+    if (*shown_out) { /* what is served redacted is not found by its words */
+        bool erased = false;
+        TRY(hs_is_erased_for(hs, ctx, result->visit->room, &viewer, event, &erased));
+        *shown_out = !erased;
+    }
     struct stored_events one = {event, *shown_out ? 1 : 0};
     TRY(hs_drop_ignored(hs, ctx, viewer.user, &one));
     *shown_out = one.count == 1;

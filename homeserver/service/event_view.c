@@ -20,11 +20,15 @@ static struct err write_previous(struct view *v, const struct stored_event *even
 {
     struct stored_event previous;
     bool found = false;
+    bool erased = false;
     if (!event->replaces) {
         return OK;
     }
     TRY(hs_event_scan(v->hs, v->ctx, v->room, event->replaces, &previous, &found));
     if (found) {
+        TRY(hs_is_erased_for(v->hs, v->ctx, v->room, v->viewer, &previous, &erased));
+    }
+    if (found && !erased) {
         json_out_key_raw(out, LIT("prev_content"), previous.event.content_json);
         json_out_key_string(out, LIT("prev_sender"), previous.event.sender.s);
         json_out_key_string(out, LIT("replaces_state"), previous.event.id.s);
@@ -133,22 +137,34 @@ static struct err write_unsigned(struct view *v, const struct stored_event *even
     return OK;
 }
 
-struct err hs_write_event(struct hs *hs, struct ctx *ctx, struct room *room,
-                          const struct viewer *viewer, const struct stored_event *event,
-                          uint32_t flags, struct json_out *out)
+/* What is left of an event for those who come after its sender was erased. */
+static struct err strip_erased(struct ctx *ctx, const struct stored_event *event,
+                               struct stored_event *stripped_out)
 {
-    struct view view = {hs, ctx, room, viewer};
+    struct stored_event whole = *event;
+    TRY(hs_event_parse_content(ctx, &whole));
+    *stripped_out = whole;
+    stripped_out->flags |= EVENT_REDACTED;
+    stripped_out->client_open = (struct slice){0};
+    return event_redacted(ctx->arena, &whole.event, &stripped_out->event);
+}
+
+static struct err write_event(struct view *v, const struct stored_event *event, uint32_t flags,
+                              struct json_out *out)
+{
+    const struct viewer *viewer = v->viewer;
+    struct ctx *ctx = v->ctx;
     if (event->client_open.len && !viewer->field_count && !(flags & VIEW_ROOM_ID)) {
         json_out_raw(out, event->client_open);
         json_out_key(out, LIT("unsigned"));
-        TRY(write_unsigned(&view, event, flags, out));
+        TRY(write_unsigned(v, event, flags, out));
         json_out_object_end(out);
         return OK;
     }
     struct buf more;
     buf_init_arena(&more, ctx->arena, SIZE_MAX / 2);
     struct json_out unsigned_out = json_out_to(&more);
-    TRY(write_unsigned(&view, event, flags, &unsigned_out));
+    TRY(write_unsigned(v, event, flags, &unsigned_out));
     struct client_event_options options = {
         .room_id = flags & VIEW_ROOM_ID ? CLIENT_EVENT_WITH_ROOM_ID : CLIENT_EVENT_WITHOUT_ROOM_ID,
         .unsigned_json = buf_slice(&more),
@@ -156,6 +172,20 @@ struct err hs_write_event(struct hs *hs, struct ctx *ctx, struct room *room,
         .field_count = viewer->field_count};
     client_event_write(ctx->arena, out, &event->event, &options);
     return OK;
+}
+
+struct err hs_write_event(struct hs *hs, struct ctx *ctx, struct room *room,
+                          const struct viewer *viewer, const struct stored_event *event,
+                          uint32_t flags, struct json_out *out)
+{
+    struct view view = {hs, ctx, room, viewer};
+    struct stored_event stripped;
+    bool erased = false;
+    TRY(hs_is_erased_for(hs, ctx, room, viewer, event, &erased));
+    if (erased) {
+        TRY(strip_erased(ctx, event, &stripped));
+    }
+    return write_event(&view, erased ? &stripped : event, flags, out);
 }
 
 void hs_write_stripped(struct json_out *out, const struct stored_event *event)

@@ -48,6 +48,36 @@ static struct err on_device_removed(struct hs *hs, struct ctx *ctx, uint64_t use
     return OK;
 }
 
+static struct err erase_rows(struct hs *hs, struct ctx *ctx, uint64_t user)
+{
+    static const char rows[] = {USER_ROW_DATA, USER_ROW_DATA_BY_POS, USER_ROW_FILTER,
+                                USER_ROW_THREAD, USER_ROW_THREAD_POS};
+    struct store_update *update = store_update_new(ctx, user_object(ctx, user));
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        char after = (char)(rows[i] + 1);
+        store_delete_range(update, (struct slice){&rows[i], 1},
+                           arena_copy(ctx->arena, (struct slice){&after, 1}));
+    }
+    hs_user_lane_enter(hs, user);
+    struct err err = store_write(hs->store, ctx, &update, 1);
+    prefs_forget(hs, user, LIT("m.ignored_user_list"));
+    prefs_forget(hs, user, LIT("m.push_rules"));
+    hs_user_lane_leave(hs, user);
+    return err;
+}
+
+/* Spec: client-server, POST /account/deactivate, `erase`: "any non-event data associated with the
+ * user, such as account data". */
+static struct err on_deactivated(struct hs *hs, struct ctx *ctx, uint64_t user,
+                                 struct slice user_id)
+{
+    uint32_t flags = 0;
+    bool found = false;
+    (void)user_id;
+    TRY(hs_account_flags(hs, ctx, user, &flags, &found));
+    return found && (flags & ACCOUNT_ERASED) ? erase_rows(hs, ctx, user) : OK;
+}
+
 struct hs_prefs *hs_prefs_new(struct hs *hs)
 {
     struct hs_prefs *prefs = mem_alloc(sizeof *prefs);
@@ -58,6 +88,7 @@ struct hs_prefs *hs_prefs_new(struct hs *hs)
     pthread_cond_init(&prefs->back, NULL);
     pthread_mutex_init(&prefs->lock, NULL);
     hs_on_device_removed(hs, on_device_removed);
+    hs_on_deactivated(hs, on_deactivated);
     return prefs;
 }
 

@@ -43,6 +43,14 @@ struct err hs_can_see(struct hs *hs, struct ctx *ctx, struct room *room,
 struct err hs_keep_visible(struct hs *hs, struct ctx *ctx, struct room *room,
                            const struct viewer *viewer, struct stored_events *events) MUST_USE;
 
+/* Whether the viewer gets the event in its redacted form alone: its sender asked to be erased, and
+ * the viewer was not in the room when it came. What is state of the room now stays whole: without
+ * it nobody could use the room. Of an event that the viewer may see.
+ * Spec: client-server, POST /account/deactivate, `erase`. */
+struct err hs_is_erased_for(struct hs *hs, struct ctx *ctx, struct room *room,
+                            const struct viewer *viewer, const struct stored_event *event,
+                            bool *erased_out) MUST_USE;
+
 enum event_view_flag {
     VIEW_ROOM_ID = 1, /* include room_id (everywhere but in /sync) */
     VIEW_BUNDLE = 2,  /* include m.relations */

@@ -1,5 +1,6 @@
 /* Who may see what, judged with the state at the event. */
 #include "homeserver/service/timeline.h"
+#include "homeserver/service/users.h"
 
 struct at_root {
     enum history_visibility visibility;
@@ -141,5 +142,56 @@ struct err hs_keep_visible(struct hs *hs, struct ctx *ctx, struct room *room,
         }
     }
     events->count = kept;
+    return OK;
+}
+
+/* --- senders who asked to be erased --- */
+
+static struct err has_erased_sender(struct hs *hs, struct ctx *ctx,
+                                    const struct stored_event *event, bool *erased_out)
+{
+    uint32_t flags = 0;
+    bool found = false;
+    *erased_out = false;
+    if (hs_user_is_local(hs, event->event.sender.s)) {
+        TRY(hs_account_flags(hs, ctx, event->sender, &flags, &found));
+        *erased_out = found && (flags & ACCOUNT_ERASED);
+    }
+    return OK;
+}
+
+static struct err is_current_state(struct hs *hs, struct ctx *ctx, struct room *room,
+                                   const struct stored_event *event, bool *current_out)
+{
+    struct stored_event current;
+    *current_out = false;
+    if (!event->event.has_state_key) {
+        return OK;
+    }
+    TRY(hs_state_event(hs, ctx, room, hs_room_head(room).root, event->event.type,
+                       event->event.state_key, &current, current_out));
+    *current_out = *current_out && current.number == event->number;
+    return OK;
+}
+
+struct err hs_is_erased_for(struct hs *hs, struct ctx *ctx, struct room *room,
+                            const struct viewer *viewer, const struct stored_event *event,
+                            bool *erased_out)
+{
+    enum membership membership = MEMBERSHIP_NONE;
+    bool current = false;
+    bool present = event->number >= viewer->joined_from && event->number < viewer->joined_until;
+    *erased_out = false;
+    if (present || (event->flags & EVENT_REDACTED)) {
+        return OK;
+    }
+    TRY(has_erased_sender(hs, ctx, event, erased_out));
+    if (!*erased_out) {
+        return OK;
+    }
+    bool own = viewer->user && event_is(&event->event, LIT("m.room.member"), viewer->user_id);
+    TRY(hs_viewer_membership(hs, ctx, room, viewer, event->state_before, &membership));
+    TRY(is_current_state(hs, ctx, room, event, &current));
+    *erased_out = !own && !current && membership != MEMBERSHIP_JOIN;
     return OK;
 }
