@@ -43,10 +43,30 @@ static struct err push_cited(struct chain *chain, struct ctx *page, struct event
     return OK;
 }
 
+/* Spec: room version 12, the create event is not selected for auth_events, because "the room_id
+ * implies this instead". So it is an auth event of all others, and servers that join look for it
+ * in the chain. */
+static void push_implied(struct chain *chain, const struct event_id *from, size_t count)
+{
+    struct slice room_id = hs_room_info(chain->room).room_id;
+    struct slice create =
+        arena_printf(chain->ctx->arena, "$%.*s", (int)room_id.len - 1, room_id.ptr + 1);
+    bool has_others = false;
+    for (size_t i = 0; i < count; i++) {
+        has_others = has_others || !slice_eq(from[i].s, create);
+    }
+    if (has_others) {
+        push(chain, ids_trust_event(create));
+    }
+}
+
 /* The events are read into memory of their own: only their ids stay. */
 static struct err walk(struct chain *chain, struct ctx *page, const struct event_id *from,
                        size_t count)
 {
+    if (chain->room->rules->hash_room_id) {
+        push_implied(chain, from, count);
+    }
     for (size_t i = 0; i < count; i++) {
         TRY(push_cited(chain, page, from[i]));
     }

@@ -156,7 +156,8 @@ struct err hs_intake_uninvite(struct hs *hs, struct ctx *ctx, struct slice room_
 
 /* Graph reading for other servers. */
 /* The state before an event as entries (key number -> event number) is stored_event.state_before;
- * its auth chain, without the events themselves, in the arena, each once: */
+ * its auth chain, without the events themselves, in the arena, each once (with the create event in
+ * room versions whose room ids imply it): */
 struct err hs_auth_chain(struct hs *hs, struct ctx *ctx, struct room *room,
                          const struct event_id *from, size_t count, struct event_id **chain_out,
                          size_t *chain_count_out) MUST_USE;

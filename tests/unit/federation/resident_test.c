@@ -221,6 +221,32 @@ static void a_good_join_is_answered_with_the_state_before_it(void **state)
     assert_false(json_get_bool(&body, LIT("members_omitted"), true));
 }
 
+/* Nothing cites the create event of a version 12 room, and yet all that is there rests on it. */
+static void the_create_event_is_in_every_auth_chain(void **state)
+{
+    static const char state_ids[] = "/_matrix/federation/v1/state_ids/%s?event_id=%s";
+    static const char event_auth[] = "/_matrix/federation/v1/event_auth/%s/%s";
+    struct slice create =
+        slice_of(arena_printf(arena(), "$%.*s", (int)room_id.len - 1, room_id.ptr + 1).ptr);
+    uint32_t found = 0;
+    (void)state;
+    struct event event = make_event(make_join, NULL, 0);
+    assert_answer(send_event(send_join, &event), 200, "");
+    const struct json *chain = json_get_array(&body, LIT("auth_chain"));
+    for (uint32_t i = 0; i < chain->count; i++) {
+        found += json_is_string(json_get(&chain->items[i], LIT("type")), LIT("m.room.create"));
+    }
+    assert_int_equal(found, 1);
+    assert_answer(ask("GET", state_ids, event.id.s, NULL), 200, "");
+    const struct json *ids = json_get_array(&body, LIT("auth_chain_ids"));
+    for (uint32_t i = 0; i < ids->count; i++) {
+        found += json_is_string(&ids->items[i], create);
+    }
+    assert_int_equal(found, 2);
+    assert_answer(ask("GET", event_auth, create, NULL), 200, "");
+    assert_int_equal(json_get_array(&body, LIT("auth_chain"))->count, 0);
+}
+
 static void the_old_form_is_a_pair(void **state)
 {
     (void)state;
@@ -367,6 +393,7 @@ int main(void)
         TEST(the_rules_of_the_room_hold_for_templates),
         TEST(servers_that_the_room_bars_get_nothing),
         TEST(a_good_join_is_answered_with_the_state_before_it),
+        TEST(the_create_event_is_in_every_auth_chain),
         TEST(the_old_form_is_a_pair),
         TEST(members_may_be_left_out),
         TEST(heroes_come_with_a_room_without_name),
