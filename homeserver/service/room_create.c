@@ -29,8 +29,8 @@ struct creating {
     const struct json *body;
     const struct preset *preset;
     const struct room_rules *rules;
-    bool is_public;
-    struct slice alias; /* ptr NULL = none */
+    bool is_public, is_version_ours; /* the request names no version */
+    struct slice alias;              /* ptr NULL = none */
     struct room *room;
 };
 
@@ -165,6 +165,7 @@ static struct err read_version(struct creating *c)
 {
     struct slice version;
     TRY(optional_string(c->body, LIT("room_version"), &version));
+    c->is_version_ours = !version.ptr;
     c->rules = room_rules_get(version.ptr ? version : c->hs->conf->default_room_version);
     return c->rules ? OK
                     : err_public(ERR_M_UNSUPPORTED_ROOM_VERSION, "This room version is not known.");
@@ -321,16 +322,66 @@ static struct json default_users(struct creating *c)
     return users;
 }
 
-static struct err send_power_levels(struct creating *c)
+/* The last event of this type without state key in `initial_state`, or NULL. */
+static const struct json *find_initial_state(const struct creating *c, struct slice type)
+{
+    const struct json *initial = json_get_array(c->body, LIT("initial_state"));
+    const struct json *last = NULL;
+    for (uint32_t i = 0; initial && i < initial->count; i++) {
+        if (slice_eq(json_get_string(&initial->items[i], LIT("type")), type) &&
+            json_get_string(&initial->items[i], LIT("state_key")).len == 0) {
+            last = &initial->items[i];
+        }
+    }
+    return last;
+}
+
+/* Who names no room version cannot know that this one keeps creators out of `users`, and asks for
+ * less than they have: many clients give their own user 100. */
+static struct json forgive_creators(struct creating *c, const struct event *create,
+                                    const struct json *content)
+{
+    struct arena *arena = c->ctx->arena;
+    const struct json *given = json_get_object(content, LIT("users"));
+    struct slice key = LIT("users");
+    struct json users = json_object();
+    if (!given || !c->is_version_ours || !c->rules->creator_infinite) {
+        return *content;
+    }
+    for (uint32_t i = 0; i < given->count; i++) {
+        struct slice user = given->members[i].key;
+        if (!ids_is_user(user) || !power_is_creator(create, ids_trust_user(user))) {
+            json_set(arena, &users, user, given->members[i].value);
+        }
+    }
+    struct json forgiven = json_without(arena, content, &key, 1);
+    json_set(arena, &forgiven, key, users);
+    return forgiven;
+}
+
+static struct json chosen_levels(struct creating *c)
 {
     const struct json *override = json_get_object(c->body, LIT("power_level_content_override"));
-    const struct event *create = NULL;
+    const struct json *initial = find_initial_state(c, LIT("m.room.power_levels"));
+    if (initial) {
+        return *json_get_object(initial, LIT("content"));
+    }
     struct json content = default_levels(c);
     json_set(c->ctx->arena, &content, LIT("users"), default_users(c));
     for (uint32_t i = 0; override && i < override->count; i++) {
         json_set(c->ctx->arena, &content, override->members[i].key, override->members[i].value);
     }
+    return content;
+}
+
+/* Levels in `initial_state` "take precedence": they come here, in place of the generated ones,
+ * which would forbid the creator to rise above 100. */
+static struct err send_power_levels(struct creating *c)
+{
+    const struct event *create = NULL;
+    struct json content = chosen_levels(c);
     TRY(room_state_current(c->hs, c->ctx, c->room, LIT("m.room.create"), LIT(""), &create));
+    content = forgive_creators(c, create, &content);
     TRY(power_check_content(c->ctx->arena, c->rules, create, &content));
     return put_state(c, LIT("m.room.power_levels"), LIT(""), content);
 }
@@ -348,18 +399,6 @@ static struct err send_alias(struct creating *c)
     return put_one(c, LIT("m.room.canonical_alias"), LIT("alias"), c->alias);
 }
 
-static bool is_in_initial_state(const struct creating *c, struct slice type)
-{
-    const struct json *initial = json_get_array(c->body, LIT("initial_state"));
-    for (uint32_t i = 0; initial && i < initial->count; i++) {
-        if (slice_eq(json_get_string(&initial->items[i], LIT("type")), type) &&
-            json_get_string(&initial->items[i], LIT("state_key")).len == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static struct err send_preset(struct creating *c)
 {
     const struct {
@@ -372,7 +411,7 @@ static struct err send_preset(struct creating *c)
         {LIT("m.room.guest_access"), LIT("guest_access"), c->preset->guest_access},
     };
     for (size_t i = 0; i < COUNT_OF(events); i++) {
-        if (events[i].value && !is_in_initial_state(c, events[i].type)) {
+        if (events[i].value && !find_initial_state(c, events[i].type)) {
             TRY(put_one(c, events[i].type, events[i].key, slice_of(events[i].value)));
         }
     }
@@ -384,9 +423,12 @@ static struct err send_initial_state(struct creating *c)
     const struct json *initial = json_get_array(c->body, LIT("initial_state"));
     for (uint32_t i = 0; initial && i < initial->count; i++) {
         const struct json *event = &initial->items[i];
-        struct err err = put_state(c, json_get_string(event, LIT("type")),
-                                   json_get_string(event, LIT("state_key")),
-                                   *json_get_object(event, LIT("content")));
+        struct slice type = json_get_string(event, LIT("type"));
+        struct slice state_key = json_get_string(event, LIT("state_key"));
+        if (slice_eq(type, LIT("m.room.power_levels")) && state_key.len == 0) {
+            continue; /* stands already */
+        }
+        struct err err = put_state(c, type, state_key, *json_get_object(event, LIT("content")));
         if (err.code == ERR_M_FORBIDDEN) {
             return err_public(ERR_M_INVALID_ROOM_STATE, "The initial state is not allowed.");
         }

@@ -86,6 +86,68 @@ static void a_room_is_not_made_with_endless_invites(void **state)
     assert_int_equal(err.code, ERR_M_INVALID_PARAM);
 }
 
+static struct json levels_of_room(const char *body)
+{
+    struct room *room = house_room(&h, &ann, body);
+    struct stored_event levels;
+    bool found = false;
+    struct json content;
+    assert_int_equal(hs_state_event(&h.hs, &h.ctx, room, hs_room_head(room).root,
+                                    LIT("m.room.power_levels"), LIT(""), &levels, &found)
+                         .code,
+                     0);
+    assert_true(found);
+    content = *levels.event.content;
+    return content;
+}
+
+static const struct json *users_of(const struct json *levels)
+{
+    const struct json *users = json_get_object(levels, LIT("users"));
+    assert_non_null(users);
+    return users;
+}
+
+static int64_t level_of(const struct json *levels, struct slice user)
+{
+    int64_t level = 0;
+    assert_true(json_get_int(users_of(levels), user, &level));
+    return level;
+}
+
+/* Their version is this server's choice: the client may not know that its creators stand apart. */
+static void creators_may_be_listed_by_those_who_name_no_version(void **state)
+{
+    static const char *const bodies[] = {
+        "{\"power_level_content_override\":{\"users\":{\"@ann:test\":100,\"@bob:test\":50}}}",
+        "{\"initial_state\":[{\"type\":\"m.room.power_levels\","
+        "\"content\":{\"users\":{\"@ann:test\":9001,\"@bob:test\":50}}}]}",
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(bodies); i++) {
+        struct json levels = levels_of_room(bodies[i]);
+        assert_int_equal(users_of(&levels)->count, 1);
+        assert_int_equal(level_of(&levels, LIT("@bob:test")), 50);
+    }
+    struct json body;
+    struct slice room_id;
+    struct slice text = LIT("{\"room_version\":\"12\",\"power_level_content_override\":"
+                            "{\"users\":{\"@ann:test\":100}}}");
+    assert_int_equal(json_parse(h.ctx.arena, text, &body).code, 0);
+    assert_int_equal(hs_room_create(&h.hs, &h.ctx, &ann.actor, &body, &room_id).code,
+                     ERR_M_BAD_JSON);
+}
+
+static void levels_in_the_initial_state_replace_the_generated_ones(void **state)
+{
+    (void)state;
+    struct json levels = levels_of_room(
+        "{\"room_version\":\"11\",\"initial_state\":[{\"type\":\"m.room.power_levels\","
+        "\"state_key\":\"\",\"content\":{\"users\":{\"@ann:test\":9001}}}]}");
+    assert_int_equal(level_of(&levels, LIT("@ann:test")), 9001);
+    assert_null(json_get(&levels, LIT("events")));
+}
+
 /* The rows of a room are written before its first event, and the server stopped in between. */
 static void a_room_without_a_first_event_harms_nothing(void **state)
 {
@@ -149,6 +211,8 @@ int main(void)
         IN_HOUSE(rooms_that_left_the_cache_come_back_whole),
         IN_HOUSE(rooms_that_a_job_holds_stay),
         IN_HOUSE(equal_rooms_of_one_moment_are_many_rooms),
+        IN_HOUSE(creators_may_be_listed_by_those_who_name_no_version),
+        IN_HOUSE(levels_in_the_initial_state_replace_the_generated_ones),
         IN_HOUSE(a_room_without_a_first_event_harms_nothing),
         IN_HOUSE(a_room_is_not_made_with_endless_invites),
     };
