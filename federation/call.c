@@ -233,11 +233,11 @@ struct err fed_call(struct fed *fed, struct ctx *ctx, const struct fed_call *cal
     return OK;
 }
 
-/* Errors that are about the user's request; all others are between the servers. */
+/* Errors that are about the user's request; all others are between the servers (M_UNRECOGNIZED
+ * too: passed on, it would say that this server lacks what the user asked of it). */
 static const enum errcode passed[] = {
     ERR_M_FORBIDDEN,
     ERR_M_NOT_FOUND,
-    ERR_M_UNRECOGNIZED,
     ERR_M_LIMIT_EXCEEDED,
     ERR_M_TOO_LARGE,
     ERR_M_UNSUPPORTED_ROOM_VERSION,

@@ -19,7 +19,6 @@ static bool falls_over(struct err err)
         ERR_TIMEOUT,
         ERR_UNAVAILABLE,
         ERR_M_NOT_FOUND,
-        ERR_M_UNRECOGNIZED,
         ERR_M_LIMIT_EXCEEDED,
         ERR_M_INVALID_PARAM,
         ERR_M_REMOTE,
