@@ -76,6 +76,9 @@ static void set_options(struct kv_rocksdb *rocks, size_t cache_bytes)
     rocksdb_options_set_write_buffer_size(options, memtable_bytes);
     rocksdb_options_set_max_write_buffer_number(options, 3);
     rocksdb_options_set_arena_block_size(options, (size_t)128 << 10);
+    /* Transaction ids are looked for that are not there, each time. */
+    rocksdb_options_set_memtable_prefix_bloom_size_ratio(options, 0.02);
+    rocksdb_options_set_memtable_whole_key_filtering(options, 1);
     rocksdb_options_set_target_file_size_base(options, (uint64_t)32 << 20);
     /* The first level is as large as what is merged into it at once. */
     rocksdb_options_set_level0_file_num_compaction_trigger(options, LEVEL0_FILES);

@@ -179,19 +179,17 @@ static struct err find_identical(struct composing *c, struct hs_sent *sent_out, 
     return hs_event_locate(c->hs, c->ctx, sent_out->event_id, &room, &sent_out->number, found_out);
 }
 
-static struct err send_in_lane(struct composing *c, struct hs_sent *sent_out)
+/* What was sent already, with this transaction id or as the state that stands. */
+static struct err find_sent(struct composing *c, struct hs_sent *sent_out, bool *found_out)
+{
+    TRY(hs_txn_find(c->hs, c->ctx, c->room, c->draft, sent_out, found_out));
+    return *found_out ? OK : find_identical(c, sent_out, found_out);
+}
+
+/* What find_sent did not find. */
+static struct err send_new(struct composing *c, struct hs_sent *sent_out)
 {
     struct event event;
-    bool found = false;
-    TRY(hs_txn_find(c->hs, c->ctx, c->room, c->draft, sent_out, &found));
-    if (found) {
-        return OK;
-    }
-    room_state_cache_trim(c->room);
-    TRY(find_identical(c, sent_out, &found));
-    if (found) {
-        return OK;
-    }
     TRY(select_ends(c));
     TRY(seal(c, hs_room_info(c->room).room_id, &event));
     TRY(authorise(c, &event));
@@ -202,6 +200,14 @@ static struct err send_in_lane(struct composing *c, struct hs_sent *sent_out)
                                  .has_before = c->root != 0,
                                  .state_before = c->root};
     return room_append(c->hs, c->ctx, c->room, &append, sent_out);
+}
+
+static struct err send_in_lane(struct composing *c, struct hs_sent *sent_out)
+{
+    bool found = false;
+    room_state_cache_trim(c->room);
+    TRY(find_sent(c, sent_out, &found));
+    return found ? OK : send_new(c, sent_out);
 }
 
 struct err hs_send(struct hs *hs, struct ctx *ctx, struct room *room, const struct hs_draft *draft,
@@ -258,12 +264,6 @@ static struct err names_policy(struct composing *c, bool *names_out)
     return OK;
 }
 
-static struct err find_sent(struct composing *c, struct hs_sent *sent_out, bool *found_out)
-{
-    TRY(hs_txn_find(c->hs, c->ctx, c->room, c->draft, sent_out, found_out));
-    return *found_out ? OK : find_identical(c, sent_out, found_out);
-}
-
 /* One attempt of a proposal. */
 struct attempt {
     struct composing c;
@@ -287,7 +287,7 @@ static struct err decide(struct attempt *a, struct hs_draft *draft_out)
 static struct err send_plainly(struct attempt *a)
 {
     TRY(decide(a, &a->draft));
-    return a->done ? OK : send_in_lane(&a->c, a->sent);
+    return a->done ? OK : send_new(&a->c, a->sent);
 }
 
 static struct err begin_policed(struct attempt *a)

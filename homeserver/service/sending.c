@@ -69,17 +69,18 @@ static struct err check_thread_root(struct hs *hs, struct ctx *ctx, struct room 
     return OK;
 }
 
-static struct err check_relation(struct hs *hs, struct ctx *ctx, struct room *room,
-                                 const struct send_request *request)
+static bool is_checked(const struct relation *relation)
 {
-    struct relation relation = relates_parse(request->content);
-    if (relates_is(&relation, LIT("m.annotation"))) {
-        return check_annotation(hs, ctx, room, request, &relation);
-    }
-    if (relates_is(&relation, LIT("m.thread"))) {
-        return check_thread_root(hs, ctx, room, relation.event_id.s);
-    }
-    return OK;
+    return relates_is(relation, LIT("m.annotation")) || relates_is(relation, LIT("m.thread"));
+}
+
+static struct err check_relation(struct hs *hs, struct ctx *ctx, struct room *room,
+                                 const struct send_request *request,
+                                 const struct relation *relation)
+{
+    return relates_is(relation, LIT("m.annotation"))
+               ? check_annotation(hs, ctx, room, request, relation)
+               : check_thread_root(hs, ctx, room, relation->event_id.s);
 }
 
 static struct err check_size(const struct send_request *request)
@@ -115,9 +116,15 @@ static struct err decide_message(void *arg, struct hs_draft *draft_out, struct h
                                  bool *done_out)
 {
     struct client_send *send = arg;
+    struct relation relation = relates_parse(send->request->content);
     *draft_out = draft_of(send->request);
+    if (!is_checked(&relation)) {
+        return OK;
+    }
+    /* What was sent before is not refused for having been sent before. */
     TRY(hs_txn_find(send->hs, send->ctx, send->room, draft_out, sent_out, done_out));
-    return *done_out ? OK : check_relation(send->hs, send->ctx, send->room, send->request);
+    return *done_out ? OK
+                     : check_relation(send->hs, send->ctx, send->room, send->request, &relation);
 }
 
 struct err hs_send_message(struct hs *hs, struct ctx *ctx, struct room *room,
