@@ -51,12 +51,27 @@ static bool stands_alone(uint32_t code)
     return false;
 }
 
+/* Where the letters end that need no looking at: ASCII, without NUL. */
+static size_t plain_end(struct slice text, size_t at, size_t end)
+{
+    while (at < end && text.ptr[at] != '\0' && (text.ptr[at] & 0x80) == 0) {
+        at++;
+    }
+    return at;
+}
+
 struct slice search_words_spread(struct arena *arena, struct slice text)
 {
     struct buf out;
     size_t end = text.len < SEARCH_TEXT_BYTES_MAX ? text.len : SEARCH_TEXT_BYTES_MAX;
     buf_init_arena(&out, arena, SIZE_MAX / 2);
     for (size_t at = 0; at < end;) {
+        size_t plain = plain_end(text, at, end);
+        if (plain > at) {
+            buf_add(&out, slice_sub(text, at, plain - at));
+            at = plain;
+            continue;
+        }
         struct letter letter = letter_at(text, at);
         bool alone = stands_alone(letter.code);
         if (letter.code == 0) { /* the library would end the text at a NUL */

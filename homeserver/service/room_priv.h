@@ -119,7 +119,8 @@ struct room {
     struct room_head head;
     uint64_t *local_users_owned; /* ascending */
     size_t local_user_count, local_user_cap;
-    struct map *keys_owned;    /* type NUL state_key -> number */
+    struct map *keys_owned;    /* type NUL state_key -> number, 0 = not in the room */
+    bool has_dropped_keys;     /* keys_owned was emptied once */
     struct map *entries_owned; /* of joined local users: number -> struct user_room *; or NULL */
     uint64_t entries_version;  /* counts those that were dropped */
     struct room_levels *levels_owned; /* of some state, see room_levels_get; may be NULL */

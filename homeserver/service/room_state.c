@@ -3,6 +3,9 @@
 
 /* --- numbers of state keys --- */
 
+enum { KEYS_KEPT_MAX = 4096, ABSENT_KEPT_MAX = 256, ABSENT_BYTES_MAX = 64 };
+
+/* Number 0: there is none. */
 static bool cached_key(struct room *room, struct slice pair, uint64_t *key_out)
 {
     pthread_mutex_lock(&room->lock);
@@ -14,11 +17,26 @@ static bool cached_key(struct room *room, struct slice pair, uint64_t *key_out)
 static void remember_key(struct room *room, struct slice pair, uint64_t key)
 {
     pthread_mutex_lock(&room->lock);
-    if (map_count(room->keys_owned) > 4096) {
+    if (map_count(room->keys_owned) > KEYS_KEPT_MAX) {
         map_free(&room->keys_owned);
         room->keys_owned = map_new();
+        room->has_dropped_keys = true;
     }
     map_set(room->keys_owned, pair, key);
+    pthread_mutex_unlock(&room->lock);
+}
+
+/* Some are asked for with each event, as whether the room is encrypted. A key that was given a
+ * number since the store was read stands in the map, if none was ever dropped. */
+static void remember_absent(struct room *room, struct slice pair)
+{
+    uint64_t key = 0;
+    pthread_mutex_lock(&room->lock);
+    bool may = !room->has_dropped_keys && pair.len <= ABSENT_BYTES_MAX &&
+               map_count(room->keys_owned) < ABSENT_KEPT_MAX;
+    if (may && !map_get(room->keys_owned, pair, &key)) {
+        map_set(room->keys_owned, pair, 0);
+    }
     pthread_mutex_unlock(&room->lock);
 }
 
@@ -27,13 +45,15 @@ struct err hs_state_key_find(struct hs *hs, struct ctx *ctx, struct room *room, 
 {
     struct slice pair = state_pair(ctx, type, state_key);
     struct slice row;
-    *found_out = cached_key(room, pair, key_out);
-    if (*found_out || pair.len > STORE_KEY_BYTES_MAX - 1) {
+    bool is_known = cached_key(room, pair, key_out);
+    *found_out = is_known && *key_out != 0;
+    if (is_known || pair.len > STORE_KEY_BYTES_MAX - 1) {
         return OK;
     }
     TRY(store_get(hs->store, ctx, room_object(ctx, room->number),
                   key_bytes(ctx, ROOM_KEY_STATE_KEY, pair), &row, found_out));
     if (!*found_out) {
+        remember_absent(room, pair);
         return OK;
     }
     struct unpack in = unpack_of(row);
