@@ -35,21 +35,31 @@ static struct err load(struct hs *hs, struct appservice_table **table_out)
     return err.code == 0 ? OK : err_make(ERR_SYNTAX, "a registration of an application service");
 }
 
+static void init_conditions(struct as *as)
+{
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&as->lock, NULL);
+    pthread_cond_init(&as->calm, NULL);
+    pthread_cond_init(&as->stops, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
 struct err as_new_with(struct hs *hs, const struct as_port *port, struct appservice_table **table,
                        struct as **as_out)
 {
     struct as *as = mem_alloc(sizeof *as);
     as->hs = hs;
-    as->port = port ? *port : (struct as_port){fetch_with, hs};
+    as->port = port ? *port : (struct as_port){.fetch = fetch_with, .arg = hs};
     as->interest = as_interest_new(hs);
-    pthread_mutex_init(&as->lock, NULL);
-    pthread_cond_init(&as->calm, NULL);
+    init_conditions(as);
     hs_appservices_replace(hs, table);
     struct hs_tail_port tail = as_tail_port;
     tail.arg = as;
     as->tail = hs_tail_new(hs, &tail);
     hs->as = as;
-    as_ask_hook(as);
+    as_names_hook(as);
     *as_out = as;
     return OK;
 }
@@ -119,6 +129,7 @@ static void refuse_more(struct as *as)
 {
     pthread_mutex_lock(&as->lock);
     as->is_stopping = true;
+    pthread_cond_broadcast(&as->stops);
     pthread_mutex_unlock(&as->lock);
 }
 
@@ -146,6 +157,7 @@ void as_free(struct as **as)
         mem_free(a->queues[i]);
     }
     as_interest_free(&a->interest);
+    pthread_cond_destroy(&a->stops);
     pthread_cond_destroy(&a->calm);
     pthread_mutex_destroy(&a->lock);
     a->hs->as = NULL;

@@ -25,6 +25,7 @@ struct as_port {
     struct err (*fetch)(void *arg, struct ctx *ctx, const struct http_fetch_request *request,
                         struct http_fetch_reply *reply_out);
     void *arg;
+    void (*pause)(void *arg, int64_t ms); /* between tries; NULL = they wait */
 };
 
 /* Reads the registrations and listens to the stream of changes: before the first position is

@@ -45,6 +45,7 @@ struct as {
 
     pthread_mutex_t lock; /* all below, and the queues */
     pthread_cond_t calm;
+    pthread_cond_t stops; /* is_stopping was set; of the monotonic clock */
     struct as_queue *queues[APPSERVICES_MAX * 4];
     size_t queue_count;
     size_t sending;
@@ -66,6 +67,10 @@ void as_pass(struct as_queue *queue, struct slice key, struct slice json);
 void as_passing_drop(struct as_queue *queue);
 /* Takes what passes, as JSON values with commas between. Takes the lock. */
 struct slice as_passing_take(struct as_queue *queue, struct ctx *ctx, size_t *count_out);
+
+/* --- names.c --- */
+/* Registers the questions that services ask through hs_appservice_port. */
+void as_names_hook(struct as *as);
 
 /* --- tail_side.c --- */
 extern const struct hs_tail_port as_tail_port;

@@ -3,7 +3,6 @@
 #include "homeserver/appservice/as_priv.h"
 
 enum {
-    QUERY_TIMEOUT_MS = 10000,
     PING_TIMEOUT_MS = 10000,
     LOOKUP_TIMEOUT_MS = 10000,
     ANSWER_BYTES_MAX = 4 << 20,
@@ -76,85 +75,6 @@ struct err as_call(struct as *as, struct ctx *ctx, const struct as_call *call,
         *reply_out = legacy;
     }
     return OK;
-}
-
-/* --- queries --- */
-
-struct query {
-    const char *path, *legacy;
-    struct slice name;
-};
-
-static struct err ask_one(struct as *as, struct ctx *ctx, const struct appservice *service,
-                          const struct query *query, bool *made_out)
-{
-    struct http_fetch_reply reply;
-    struct as_call call = {.service = service,
-                           .path = as_path(ctx, query->path, query->name),
-                           .legacy = as_path(ctx, query->legacy, query->name),
-                           .timeout_ms = QUERY_TIMEOUT_MS};
-    struct err err = as_call(as, ctx, &call, &reply);
-    if (err.code == ERR_WAITS) {
-        return err;
-    }
-    if (err.code != 0) { /* whoever does not answer has not made it */
-        log_warn(as->hs->log, "appservice_query", .dest = service->id, .err = slice_of(err.text));
-    }
-    *made_out = err.code == 0 && reply.status / 100 == 2;
-    return OK;
-}
-
-static struct err ask_user(struct hs *hs, struct ctx *ctx, struct slice user_id, bool *made_out)
-{
-    const struct appservice_table *table = hs_appservices_table(hs);
-    const struct query query = {"/_matrix/app/v1/users/%s", "/users/%s", user_id};
-    *made_out = false;
-    for (size_t i = 0; i < table->count && !*made_out; i++) {
-        const struct appservice *service = &table->items[i];
-        if (service->url.ptr && hs_appservice_has_user(hs, service, user_id)) {
-            TRY(ask_one(hs->as, ctx, service, &query, made_out));
-        }
-    }
-    return OK;
-}
-
-static struct err ask_alias(struct hs *hs, struct ctx *ctx, struct slice alias, bool *made_out)
-{
-    const struct appservice_table *table = hs_appservices_table(hs);
-    const struct query query = {"/_matrix/app/v1/rooms/%s", "/rooms/%s", alias};
-    *made_out = false;
-    for (size_t i = 0; i < table->count && !*made_out; i++) {
-        const struct appservice *service = &table->items[i];
-        if (service->url.ptr && hs_appservice_has_alias(hs, service, alias)) {
-            TRY(ask_one(hs->as, ctx, service, &query, made_out));
-        }
-    }
-    return OK;
-}
-
-/* A service that calls is there: what waits for it goes out, at most once a second. */
-static void seen(struct hs *hs, const struct appservice *service)
-{
-    enum { SEEN_EVERY_MS = 1000 };
-    struct as *as = hs->as;
-    int64_t now = now_mono_ms(hs->now);
-    bool wakes = false;
-    pthread_mutex_lock(&as->lock);
-    struct as_queue *queue = as_queue_find(as, service->id);
-    if (queue && queue->state == AS_WAITING && now - queue->seen_mono_ms >= SEEN_EVERY_MS) {
-        queue->seen_mono_ms = now;
-        queue->is_forced = wakes = true;
-    }
-    pthread_mutex_unlock(&as->lock);
-    if (wakes) {
-        hs_tail_poke(as->tail);
-    }
-}
-
-void as_ask_hook(struct as *as)
-{
-    const struct hs_appservice_port port = {ask_user, ask_alias, seen};
-    hs_appservices_set_port(as->hs, &port);
 }
 
 /* --- ping --- */

@@ -21,9 +21,6 @@ struct err as_call(struct as *as, struct ctx *ctx, const struct as_call *call,
 /* Percent-encodes what stands between the slashes of a path. */
 struct slice as_path(struct ctx *ctx, const char *format, struct slice part);
 
-/* Registers the questions that services ask through hs_appservice_port. */
-void as_ask_hook(struct as *as);
-
 /* Asks a service whether it hears this server. M_URL_NOT_SET, M_BAD_STATUS, M_CONNECTION_FAILED,
  * M_CONNECTION_TIMEOUT; of a bad status the answer is in *reply_out. */
 struct as_ping {

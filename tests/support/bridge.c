@@ -35,7 +35,7 @@ static struct err fetch(void *arg, struct ctx *ctx, const struct http_fetch_requ
     (void)ctx;
     atomic_fetch_add(&bridge->calls, 1);
     *reply_out = (struct http_fetch_reply){.status = bridge->status, .body = LIT("{}")};
-    if (bridge->status == 0) {
+    if (bridge->status == 0 || (bridge->silent > 0 && bridge->silent-- > 0)) {
         return err_make(ERR_UNAVAILABLE, "the bridge is down");
     }
     pthread_mutex_lock(&bridge->lock);
@@ -45,6 +45,13 @@ static struct err fetch(void *arg, struct ctx *ctx, const struct http_fetch_requ
     }
     pthread_mutex_unlock(&bridge->lock);
     return OK;
+}
+
+static void note_pause(void *arg, int64_t ms)
+{
+    struct bridge *bridge = arg;
+    (void)ms;
+    atomic_fetch_add(&bridge->pauses, 1);
 }
 
 static struct appservice_table *read_table(struct bridge *bridge, const char *more)
@@ -70,7 +77,7 @@ static struct appservice_table *read_table(struct bridge *bridge, const char *mo
 
 void bridge_start(struct bridge *bridge, const char *more)
 {
-    struct as_port port = {fetch, bridge};
+    struct as_port port = {.fetch = fetch, .arg = bridge, .pause = note_pause};
     struct appservice_table *table = read_table(bridge, more);
     house_settle(bridge->house);
     bridge->house->hs.waiters = workers_new("waiter", 2, 100);

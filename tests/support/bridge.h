@@ -12,7 +12,8 @@ struct bridge {
     struct house *house;
     struct as *as;
     _Atomic int status; /* of its answers to transactions; 0 = it cannot be reached */
-    _Atomic int calls;
+    _Atomic int silent; /* so many of its next answers do not come */
+    _Atomic int calls, pauses;
     pthread_mutex_t lock; /* below */
     struct arena *arena;
     struct {
