@@ -115,10 +115,10 @@ struct err search_reader(struct search *search, struct ctx *ctx, struct search_d
 
 /* --- notes --- */
 
-static void on_history(void *arg, uint64_t room, int64_t first, int64_t last)
+static void on_history(void *arg, const struct history_note *note)
 {
     struct search *search = arg;
-    search_walk_note_history(search->walk, room, first, last);
+    search_walk_note_history(search->walk, note);
     hs_tail_poke(search->tail);
 }
 
@@ -194,7 +194,6 @@ static struct err open_again(struct search *search)
 static struct err flush(void *arg, struct ctx *ctx)
 {
     struct search *search = arg;
-    (void)ctx;
     if (search_db_is_damaged(search_index_db(search->feed.index))) {
         return open_again(search);
     }
@@ -205,8 +204,9 @@ static struct err flush(void *arg, struct ctx *ctx)
     err = err.code ? err : flushed;
     if (err.code != 0) { /* what was handled since the last flush is not there */
         search_walk_again(search->walk, SEARCH_AGAIN_OVER);
+        return err;
     }
-    return err;
+    return search_walk_flushed(search->walk, ctx);
 }
 
 static void tell(struct search *search)
@@ -257,7 +257,8 @@ static struct err rest(void *arg, struct ctx *ctx, int64_t *next_wall_ms)
     bool hurries = hear(search, &ready);
     struct err err = search_walk_step(search->walk, ctx, &more);
     bool is_due = now_mono_ms(ctx->now) - search->flushed_ms >= FLUSH_EVERY_MS;
-    bool is_dirty = search_index_is_dirty(search->feed.index);
+    bool is_dirty =
+        search_index_is_dirty(search->feed.index) || search_walk_has_taken(search->walk);
     if (err.code != 0 || (is_dirty && (is_due || hurries))) {
         struct err flushed = flush(search, ctx);
         err = err.code ? err : flushed;
@@ -291,6 +292,17 @@ static struct err compare(struct search *search, struct ctx *ctx, bool is_new)
         search_walk_again(search->walk, SEARCH_AGAIN_EMPTY);
     } else if (is_older) {
         search_walk_again(search->walk, SEARCH_AGAIN_OVER);
+    }
+    return OK;
+}
+
+/* Of history that was placed shortly before a crash. */
+static struct err take_up_notes(struct search *search, struct ctx *ctx)
+{
+    struct history_notes left;
+    TRY(hs_news_history_left(search->hs, ctx, &left));
+    for (size_t i = 0; i < left.count; i++) {
+        search_walk_note_history(search->walk, &left.items[i]);
     }
     return OK;
 }
@@ -337,6 +349,7 @@ struct err search_new(struct hs *hs, struct slice folder, struct search **search
         search->walk = search_walk_new(&search->feed);
         err = compare(search, &ctx, is_new);
     }
+    err = err.code ? err : take_up_notes(search, &ctx);
     ctx_finish(&ctx);
     arena_free(&ctx.arena);
     if (err.code != 0) {

@@ -11,7 +11,7 @@ enum { NOTES_MAX = 10000, EVENTS_PER_STEP = 1000, USERS_PER_STEP = 500, DONE = -
 struct note {
     enum { NOTE_HISTORY, NOTE_ROOM, NOTE_PURGED, NOTE_ACCOUNT } kind;
     uint64_t number; /* of the room or user */
-    int64_t first, last;
+    struct history_note history;
 };
 
 struct search_walk {
@@ -30,6 +30,9 @@ struct search_walk {
     int64_t room;   /* at hand; 0 = accounts, DONE = the walk is over */
     int64_t upto;   /* number of the event (or of the user) up to which it is done */
     bool has_begun_room;
+    struct history_note
+        *taken_owned; /* since the last flush, and not all of it may be in the file */
+    size_t taken_count, taken_max;
     enum { PEOPLE_DONE, PEOPLE_ACCOUNTS, PEOPLE_ROOMS } people;
     int64_t people_upto; /* number of the user or room */
 };
@@ -46,6 +49,7 @@ void search_walk_free(struct search_walk **walk)
 {
     if (*walk) {
         pthread_mutex_destroy(&(*walk)->lock);
+        mem_free((*walk)->taken_owned);
         mem_free(*walk);
         *walk = NULL;
     }
@@ -64,9 +68,9 @@ static void add_note(struct search_walk *walk, const struct note *note)
     pthread_mutex_unlock(&walk->lock);
 }
 
-void search_walk_note_history(struct search_walk *walk, uint64_t room, int64_t first, int64_t last)
+void search_walk_note_history(struct search_walk *walk, const struct history_note *note)
 {
-    add_note(walk, &(struct note){NOTE_HISTORY, room, first, last});
+    add_note(walk, &(struct note){NOTE_HISTORY, note->room, *note});
 }
 
 void search_walk_note_room(struct search_walk *walk, uint64_t room)
@@ -111,25 +115,28 @@ bool search_walk_progress(struct search_walk *walk, uint64_t *rooms_out, uint64_
 
 /* --- one room --- */
 
+struct span {
+    int64_t first, last;
+    enum search_edits edits;
+};
+
 /* Events with first <= number <= last, some of them; `*done_out` is the last one taken, or `last`.
  */
 static struct err take_events(struct search_walk *walk, struct ctx *ctx, struct room *room,
-                              const struct note *note, int64_t *done_out)
+                              const struct span *span, int64_t *done_out)
 {
     struct stored_events events;
-    bool is_history = note->kind == NOTE_HISTORY;
-    struct event_range range = {.from = note->first - 1,
-                                .to = note->last + 1,
+    struct event_range range = {.from = span->first - 1,
+                                .to = span->last + 1,
                                 .limit = EVENTS_PER_STEP,
                                 .order = EVENTS_FORWARD,
                                 .form = EVENTS_SCANNED};
     TRY(hs_events_read(walk->feed->hs, ctx, room, range, &events));
     for (size_t i = 0; i < events.count; i++) {
-        TRY(search_feed_text(walk->feed, ctx, room, &events.items[i],
-                             is_history ? SEARCH_WITH_EDITS : SEARCH_WITHOUT_EDITS));
+        TRY(search_feed_text(walk->feed, ctx, room, &events.items[i], span->edits));
     }
     *done_out =
-        events.count == EVENTS_PER_STEP ? events.items[events.count - 1].number : note->last;
+        events.count == EVENTS_PER_STEP ? events.items[events.count - 1].number : span->last;
     return OK;
 }
 
@@ -144,12 +151,23 @@ static struct err get_room(struct search_walk *walk, struct ctx *ctx, uint64_t n
 
 /* --- taking notes up --- */
 
-static struct err take_history(struct search_walk *walk, struct ctx *ctx, const struct note *note)
+static void keep_taken(struct search_walk *walk, const struct history_note *note)
 {
-    struct note left = *note;
+    if (walk->taken_count == walk->taken_max) {
+        walk->taken_max = walk->taken_max ? walk->taken_max * 2 : 16;
+        walk->taken_owned =
+            mem_grow(walk->taken_owned, walk->taken_max * sizeof *walk->taken_owned);
+    }
+    walk->taken_owned[walk->taken_count++] = *note;
+}
+
+static struct err take_history(struct search_walk *walk, struct ctx *ctx,
+                               const struct history_note *note)
+{
+    struct span left = {note->first, note->last, SEARCH_WITH_EDITS};
     struct room *room = NULL;
     bool takes = false;
-    TRY(get_room(walk, ctx, note->number, &room, &takes));
+    TRY(get_room(walk, ctx, note->room, &room, &takes));
     if (takes) {
         TRY(search_feed_takes_room(walk->feed, ctx, room, &takes));
     }
@@ -158,6 +176,7 @@ static struct err take_history(struct search_walk *walk, struct ctx *ctx, const 
         TRY(take_events(walk, ctx, room, &left, &done));
         left.first = done + 1;
     }
+    keep_taken(walk, note);
     return OK;
 }
 
@@ -194,7 +213,7 @@ static struct err take_note(struct search_walk *walk, struct ctx *ctx, const str
 {
     switch (note->kind) {
     case NOTE_HISTORY:
-        return take_history(walk, ctx, note);
+        return take_history(walk, ctx, &note->history);
     case NOTE_ROOM:
         return take_room(walk, ctx, note->number);
     case NOTE_PURGED:
@@ -314,7 +333,7 @@ static struct err walk_room(struct search_walk *walk, struct ctx *ctx)
     TRY(search_feed_takes_room(walk->feed, ctx, room, &takes));
     int64_t last = hs_room_head(room).number;
     if (takes && walk->upto < last) {
-        const struct note part = {NOTE_ROOM, number, walk->upto + 1, last};
+        const struct span part = {walk->upto + 1, last, SEARCH_WITHOUT_EDITS};
         TRY(take_events(walk, ctx, room, &part, &walk->upto));
         if (walk->upto < last) {
             return save(walk);
@@ -454,4 +473,17 @@ struct err search_walk_step(struct search_walk *walk, struct ctx *ctx, bool *mor
     }
     *more_out = walk->room != DONE || walk->people != PEOPLE_DONE;
     return *more_out || walk->is_walking ? count_rooms(walk, ctx) : OK;
+}
+
+bool search_walk_has_taken(const struct search_walk *walk)
+{
+    return walk->taken_count > 0;
+}
+
+struct err search_walk_flushed(struct search_walk *walk, struct ctx *ctx)
+{
+    const struct history_notes taken = {walk->taken_owned, walk->taken_count};
+    TRY(hs_news_history_done(walk->feed->hs, ctx, &taken));
+    walk->taken_count = 0;
+    return OK;
 }

@@ -251,7 +251,12 @@ static struct err take_all(struct hs *hs, struct ctx *ctx, struct room *room,
     if (missing_count) {
         return err_public(ERR_M_NOT_FOUND, "Events of the state before the history are missing.");
     }
-    for (size_t i = 0; i < history->count; i++) {
+    struct history_note note = {.room = room->number,
+                                .first = number_below(&place, (int64_t)history->count),
+                                .last = number_below(&place, 1)};
+    TRY(hs_news_history_begin(hs, ctx, &note));
+    struct err err = OK;
+    for (size_t i = 0; i < history->count && err.code == 0; i++) {
         struct placing *p = arena_alloc(ctx->arena, sizeof *p);
         p->judging =
             (struct judging){.hs = hs, .ctx = ctx, .room = room, .event = history->events[i]};
@@ -259,14 +264,11 @@ static struct err take_all(struct hs *hs, struct ctx *ctx, struct room *room,
         p->pos = place.pos;
         if (p->number > place.floor &&
             slice_eq(history->events[i]->room_id.s, hs_room_info(room).room_id)) {
-            TRY(take_one(p, &root, added_out));
+            err = take_one(p, &root, added_out);
         }
     }
-    if (*added_out) {
-        hs_news_history(hs, room->number, number_below(&place, (int64_t)history->count),
-                        number_below(&place, 1));
-    }
-    return OK;
+    hs_news_history(hs, &note); /* also of what came before a failure */
+    return err;
 }
 
 struct err hs_intake_history(struct hs *hs, struct ctx *ctx, struct room *room,

@@ -1,5 +1,6 @@
 /* What comes from other servers: members, messages, history that was fetched. */
 #include "homeserver/search/search.h"
+#include "homeserver/service/news.h"
 #include "tests/support/away.h"
 
 #include <setjmp.h>
@@ -14,6 +15,12 @@ static struct away a;
 static char folder[64];
 static size_t old; /* a message from before the join */
 
+static void start_search(void)
+{
+    assert_int_equal(search_new(&a.h.hs, slice_of(folder), &a.h.hs.search).code, 0);
+    assert_int_equal(search_start(a.h.hs.search).code, 0);
+}
+
 static int open_house(void **state)
 {
     (void)state;
@@ -22,8 +29,7 @@ static int open_house(void **state)
     house_settle(&a.h);
     snprintf(folder, sizeof folder, "/tmp/myelin-search-XXXXXX");
     assert_non_null(mkdtemp(folder));
-    assert_int_equal(search_new(&a.h.hs, slice_of(folder), &a.h.hs.search).code, 0);
-    assert_int_equal(search_start(a.h.hs.search).code, 0);
+    start_search();
     away_join(&a, AWAY_WHOLE);
     return 0;
 }
@@ -101,16 +107,18 @@ static void messages_are_found_as_they_come(void **state)
     assert_int_equal(count_texts("hello there"), before + 1);
 }
 
-static void history_that_is_fetched_is_found(void **state)
+static const char *old_text(void)
+{
+    struct slice body = json_get_string(peer_get(&a.r, old)->content, LIT("body"));
+    return arena_cstr(a.r.arena_owned, body);
+}
+
+static void fetch_history(void)
 {
     const struct event *event = peer_get(&a.r, old);
     const struct resolve_set *before = &a.r.events[old].before;
     struct event_id ids[16];
     size_t added = 0;
-    struct slice body = json_get_string(event->content, LIT("body"));
-    const char *term = arena_cstr(a.r.arena_owned, body);
-    (void)state;
-    assert_int_equal(count_texts(term), 0);
     for (size_t i = 0; i < before->count; i++) {
         ids[i] = before->items[i].event;
     }
@@ -118,7 +126,38 @@ static void history_that_is_fetched_is_found(void **state)
         .events = &event, .count = 1, .state = ids, .state_count = before->count};
     assert_int_equal(hs_intake_history(&a.h.hs, &a.h.ctx, a.room, &history, &added).code, 0);
     assert_int_equal(added, 1);
-    assert_int_equal(count_texts(term), 1);
+}
+
+static size_t notes_left(void)
+{
+    struct history_notes left;
+    assert_int_equal(hs_news_history_left(&a.h.hs, &a.h.ctx, &left).code, 0);
+    return left.count;
+}
+
+static void history_that_is_fetched_is_found(void **state)
+{
+    (void)state;
+    assert_int_equal(count_texts(old_text()), 0);
+    fetch_history();
+    assert_int_equal(count_texts(old_text()), 1);
+    search_settle(a.h.hs.search);
+    assert_int_equal(notes_left(), 0);
+}
+
+/* Without its note it would be found after a rebuild only. */
+static void history_that_came_before_a_crash_is_found_after_it(void **state)
+{
+    (void)state;
+    assert_int_equal(count_texts(old_text()), 0);
+    search_abandon(a.h.hs.search);
+    fetch_history();
+    assert_int_equal(notes_left(), 1);
+    search_free(&a.h.hs.search);
+    start_search();
+    assert_int_equal(count_texts(old_text()), 1);
+    search_settle(a.h.hs.search);
+    assert_int_equal(notes_left(), 0);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_house, close_house)
@@ -130,6 +169,7 @@ int main(void)
         TEST(who_leaves_the_last_room_is_not),
         TEST(messages_are_found_as_they_come),
         TEST(history_that_is_fetched_is_found),
+        TEST(history_that_came_before_a_crash_is_found_after_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -156,7 +156,9 @@ static void notes_are_kept_until_they_are_done(void **state)
         struct ctx ctx = {.arena = arena_new(), .now = &h.now};
         assert_int_equal(search_index_drop_room(feed.index, hs_room_info(room).number).code, 0);
         search_walk_note_room(walk, 12345); /* no such room */
-        search_walk_note_history(walk, hs_room_info(room).number, 1, 1000);
+        search_walk_note_history(
+            walk,
+            &(struct history_note){.room = hs_room_info(room).number, .first = 1, .last = 1000});
         search_walk_note_account(walk, ann.actor.user);
         search_db_fail_after(search_index_db(feed.index), k);
         finish();
