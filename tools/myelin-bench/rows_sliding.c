@@ -71,6 +71,9 @@ static struct err repeat(struct sliding *s, const struct wire_request *request, 
     for (size_t i = 0; i < count; i++) {
         calls[i].request = *request;
     }
+    if (count > 1) {
+        target_settle(target);
+    }
     int64_t cpu_us = target_cpu_us(target), began_us = now_mono_us();
     TRY(target_calls(target, calls, count, 1));
     cpu_us = target_cpu_us(target) - cpu_us;

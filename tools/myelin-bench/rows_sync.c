@@ -127,6 +127,7 @@ static struct err sync_idle_in(struct row_run *run, size_t room_count)
             .token = target->users[user].token,
         };
     }
+    target_settle(target);
     int64_t cpu_us = target_cpu_us(target), began_us = now_mono_us();
     TRY(target_calls(target, calls, count, 1));
     cpu_us = target_cpu_us(target) - cpu_us;

@@ -322,3 +322,16 @@ int64_t target_cpu_us(const struct target *target)
 {
     return target->pid > 0 ? probe_cpu_us(target->pid) : 0;
 }
+
+void target_settle(const struct target *target)
+{
+    enum { STEP_US = 50000, QUIET_US = 500000, SETTLE_US_MAX = 15000000 };
+    int64_t began_us = now_mono_us(), quiet_us = began_us, before = -1;
+    while (target->pid > 0 && now_mono_us() - quiet_us < QUIET_US &&
+           now_mono_us() - began_us < SETTLE_US_MAX) {
+        int64_t after = target_cpu_us(target);
+        quiet_us = after == before ? quiet_us : now_mono_us();
+        before = after;
+        nanosleep(&(struct timespec){.tv_nsec = STEP_US * 1000}, NULL);
+    }
+}

@@ -74,3 +74,5 @@ struct slice target_server_name(const struct target *target);
 struct slice target_find(struct slice json, struct slice key);
 /* Server CPU so far in microseconds; 0 when its process is unknown. */
 int64_t target_cpu_us(const struct target *target);
+/* Until the server rests from what was done to it: what it does afterwards belongs to no figure. */
+void target_settle(const struct target *target);
