@@ -21,6 +21,7 @@ enum change_kind {
     CHANGE_KEY_COUNTS,   /* user, device_id: one-time or fallback key counts changed */
     CHANGE_PRESENCE,     /* user (not stored) */
     CHANGE_PUSH_RULES,   /* user */
+    CHANGE_PROFILE,      /* user: a field of a local profile (not stored) */
 };
 
 struct change {

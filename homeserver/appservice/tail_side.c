@@ -415,6 +415,7 @@ static struct err take_change(struct as *as, struct ctx *ctx, const struct chang
         return take_presence(as, ctx, change);
     case CHANGE_ACCOUNT_DATA:
     case CHANGE_PUSH_RULES:
+    case CHANGE_PROFILE:
         return OK;
     }
     return OK;

@@ -21,6 +21,7 @@ static const char *const features[] = {
     "org.matrix.msc3890",            /* settings of a device go with it */
     "org.matrix.msc3381.polls",      /* push rules for polls, MSC3930 */
     "org.matrix.msc4155",            /* whose invites are taken */
+    "org.matrix.msc4262",            /* profiles in sliding sync */
     "org.matrix.msc4306",            /* spec/thread-subscriptions.md */
     "org.matrix.msc4380",            /* no invites at all */
     "org.matrix.msc4380.stable",     /* the same */

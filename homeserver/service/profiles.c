@@ -1,5 +1,6 @@
 #include "homeserver/service/appservices.h"
 #include "homeserver/service/news.h"
+#include "homeserver/service/profile_log.h"
 #include "homeserver/service/users_priv.h"
 
 static bool is_field_name(struct slice field)
@@ -36,8 +37,7 @@ static struct err check_field(struct slice field, const struct json *value)
     return OK;
 }
 
-static struct err load_local(struct hs *hs, struct ctx *ctx, uint64_t user,
-                             struct json *profile_out)
+struct err hs_profile_load(struct hs *hs, struct ctx *ctx, uint64_t user, struct json *profile_out)
 {
     struct store_rows rows;
     *profile_out = json_object();
@@ -66,7 +66,7 @@ struct err hs_profile_get(struct hs *hs, struct ctx *ctx, struct slice user_id,
     if (!found) {
         return err_public(ERR_M_NOT_FOUND, "There is no such user.");
     }
-    return load_local(hs, ctx, user, profile_out);
+    return hs_profile_load(hs, ctx, user, profile_out);
 }
 
 static struct err load_text(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice field,
@@ -95,7 +95,7 @@ static struct err set_in_lane(struct hs *hs, struct ctx *ctx, uint64_t user, str
                               const struct json *value)
 {
     struct json profile;
-    TRY(load_local(hs, ctx, user, &profile));
+    TRY(hs_profile_load(hs, ctx, user, &profile));
     const struct json *before = json_get(&profile, field);
     if (value ? before && json_eq(before, value) : before == NULL) {
         return OK;
@@ -111,7 +111,9 @@ static struct err set_in_lane(struct hs *hs, struct ctx *ctx, uint64_t user, str
     } else {
         store_delete(update, key);
     }
-    return store_write(hs->store, ctx, &update, 1);
+    TRY(store_write(hs->store, ctx, &update, 1));
+    hs_profile_publish(hs, ctx, user, field);
+    return OK;
 }
 
 struct err hs_profile_set(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice field,

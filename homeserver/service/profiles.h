@@ -10,6 +10,9 @@ enum { PROFILE_BYTES_MAX = 65536, PROFILE_KEY_BYTES_MAX = 255 };
  * M_NOT_FOUND when there is no such user. */
 struct err hs_profile_get(struct hs *hs, struct ctx *ctx, struct slice user_id,
                           struct json *profile_out) MUST_USE;
+/* That of a local user; one who is not here has an empty one. */
+struct err hs_profile_load(struct hs *hs, struct ctx *ctx, uint64_t user,
+                           struct json *profile_out) MUST_USE;
 /* displayname and avatar_url of a local user for member events; ptr NULL = not set. */
 struct err hs_profile_names(struct hs *hs, struct ctx *ctx, uint64_t user,
                             struct slice *displayname_out, struct slice *avatar_url_out) MUST_USE;

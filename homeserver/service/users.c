@@ -1,3 +1,4 @@
+#include "homeserver/service/profile_log.h"
 #include "homeserver/service/users_priv.h"
 
 #include "homeserver/base/mem.h"
@@ -28,6 +29,7 @@ struct hs_users *hs_users_new(struct hs *hs)
     users->by_id = map_new();
     users->by_number = map_new();
     users->flags = map_new();
+    users->profile_log = profile_log_new(hs->positions ? positions_published(hs->positions) : 0);
     return users;
 }
 
@@ -48,6 +50,7 @@ void hs_users_free(struct hs_users **users)
     if (*users) {
         drop_names(*users);
         map_free(&(*users)->flags);
+        profile_log_free(&(*users)->profile_log);
         pthread_rwlock_destroy(&(*users)->lock);
         password_gate_free(&(*users)->gate);
         mem_free(*users);

@@ -26,6 +26,7 @@ struct hs_users {
     hs_device_fn on_device_renamed[HOOKS_MAX];
     hs_profile_fn on_profile_change[HOOKS_MAX];
     hs_profile_remote_fn profile_remote;
+    struct profile_log *profile_log;
 };
 
 /* Object (STORE_USER, user), and a key of it: the row's letter and a name. */

@@ -381,13 +381,14 @@ static void on_change(void *arg, const struct change *change)
         break;
     case CHANGE_DEVICE_KEYS:
     case CHANGE_PRESENCE:
+    case CHANGE_PROFILE:
         mark_shared(sessions, change);
         break;
     }
     pthread_mutex_unlock(&sessions->lock);
 }
 
-/* --- presence and device lists: telling those who share a room --- */
+/* --- presence, profiles and device lists: telling those who share a room --- */
 
 static void wake_neighbour(struct sync_sessions *sessions, uint64_t number)
 {

@@ -53,7 +53,7 @@ struct sync_look {
     /* Newest change of each kind, or 0; to be compared with `since`. */
     uint64_t account_pos;
     uint64_t device_pos; /* to-device messages, key counts */
-    uint64_t shared_pos; /* presence and device lists of anyone */
+    uint64_t shared_pos; /* presence, profiles and device lists of anyone */
 };
 /* Answers from memory, but for the first time (ERR_WAITS on a loop). `upto` never decreases from
  * call to call. */

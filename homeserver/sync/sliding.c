@@ -54,13 +54,18 @@ static struct err check_thread(const struct sliding_job *job, bool nothing)
     return job->base.ctx->on_loop && !nothing ? err_make(ERR_WAITS, "there is news") : OK;
 }
 
+static bool asks_for_rooms(const struct sliding_request *request)
+{
+    return request->list_count + request->subscription_count > 0;
+}
+
 /* A request that asks for no rooms needs none of the memory of its connection: what the pos says is
- * enough, also after a restart. */
+ * enough, also after a restart, but for changes of profiles, which are in memory too. */
 static struct err resume(struct sliding_job *job, const struct sliding_pos *pos)
 {
     uint64_t published = positions_published(job->base.hs->positions);
-    if (job->request->list_count + job->request->subscription_count > 0 || pos->pos > published ||
-        pos->seq == 0) {
+    if (asks_for_rooms(job->request) || job->request->profiles.scope.enabled ||
+        pos->pos > published || pos->seq == 0) {
         return unknown_pos();
     }
     TRY(check_thread(job, false));
@@ -135,11 +140,6 @@ static struct err look_at_changes(struct sliding_job *job)
     base->look = job->look;
     base->upto = job->look.upto;
     return OK;
-}
-
-static bool asks_for_rooms(const struct sliding_request *request)
-{
-    return request->list_count + request->subscription_count > 0;
 }
 
 /* Nothing happened, and the client wants what it wanted: no room need be looked at. */
@@ -280,6 +280,8 @@ static struct err write_body(struct sliding_job *job, struct json_out *out)
     TRY(buf_check(out->buf));
     mark.pos = job->base.upto;
     mark.account_pos = job->account_pos ? job->account_pos : had->account_pos;
+    mark.fields_hash = job->request->profiles.scope.enabled ? job->request->profiles.fields_hash
+                                                            : had->fields_hash;
     (void)sync_sliding_answer(job->conn, &mark, lists, job->changes, job->change_count);
     return OK;
 }

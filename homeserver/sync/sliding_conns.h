@@ -19,7 +19,7 @@ enum {
 struct sliding_sent {
     uint64_t room;
     uint64_t pos;
-    uint64_t account_pos, receipts_pos, typing_pos;
+    uint64_t account_pos, receipts_pos, typing_pos, profiles_pos;
     uint32_t notify, highlight;
     uint16_t config; /* of the connection's, by index; a room that is left keeps its last one */
     /* The client has the newest events, as many as this: SLIDING_ALL_EVENTS = all there are. */
@@ -35,6 +35,7 @@ struct sliding_mark {
     uint64_t fingerprint;
     uint64_t list_version;
     uint64_t account_pos; /* of global account data; 0 = none was told */
+    uint64_t fields_hash; /* which fields of profiles were told; 0 = none */
     char *lists_owned;    /* the member `lists` of the answer */
     size_t lists_len;
 };

@@ -1,64 +1,12 @@
 /* What an answer carries besides rooms. Each extension says up to where a room was told of it, so
  * that a room that comes into view later is told of what it missed.
  * Spec: MSC4186, "Extensions"; MSC3884 (encryption), MSC3885 (to-device), MSC3959 (account data),
- * MSC3960 (receipts), MSC3961 (typing). */
+ * MSC3960 (receipts), MSC4508 (typing). */
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/thread_subs.h"
 #include "homeserver/sync/sliding_priv.h"
 
 #include <stdlib.h>
-
-/* --- scopes --- */
-
-struct scope {
-    const struct sliding_scope *asked;
-    uint64_t lists[2];
-};
-
-static bool names_have(const struct sync_names *names, struct slice name)
-{
-    for (size_t i = 0; i < names->count; i++) {
-        if (slice_eq(names->items[i], name)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static struct scope scope_of(const struct sliding_job *job, const struct sliding_scope *asked)
-{
-    struct scope scope = {.asked = asked};
-    for (size_t i = 0; i < job->request->list_count; i++) {
-        if (asked->all_lists || names_have(&asked->lists, job->request->lists[i].name)) {
-            scope.lists[i / 64] |= UINT64_C(1) << (i % 64);
-        }
-    }
-    return scope;
-}
-
-/* Whether the extension speaks of the room, which must have been told of. */
-static bool in_scope(const struct sliding_job *job, const struct scope *scope, size_t at)
-{
-    const struct sliding_match *match = &job->matches[at];
-    if (match->entry->membership != MEMBERSHIP_JOIN ||
-        (!job->change_at[at] && !sync_sliding_sent(job->conn, match->entry->room))) {
-        return false;
-    }
-    if ((match->lists[0] & scope->lists[0]) || (match->lists[1] & scope->lists[1])) {
-        return true;
-    }
-    return match->subscription &&
-           (scope->asked->all_rooms ||
-            names_have(&scope->asked->rooms,
-                       job->request->subscriptions[match->subscription - 1].room_id));
-}
-
-/* What was told of the room, this answer included. */
-static const struct sliding_sent *told(const struct sliding_job *job, size_t at)
-{
-    return job->change_at[at] ? &job->changes[job->change_at[at] - 1]
-                              : sync_sliding_sent(job->conn, job->matches[at].entry->room);
-}
 
 static struct err room_id_of(struct sliding_job *job, size_t at, struct room **room_out,
                              struct slice *room_id_out)
@@ -102,11 +50,12 @@ static bool write_data(const struct account_data *data, uint64_t room, uint64_t 
 }
 
 /* Up to where account data is told of already, of everything in scope. */
-static uint64_t oldest_told(const struct sliding_job *job, const struct scope *scope)
+static uint64_t oldest_told(const struct sliding_job *job, const struct sliding_in *scope)
 {
     uint64_t oldest = job->conn->had.account_pos;
     for (size_t i = 0; job->all && i < job->match_count; i++) {
-        const struct sliding_sent *sent = in_scope(job, scope, i) ? told(job, i) : NULL;
+        const struct sliding_sent *sent =
+            sync_sliding_in_scope(job, scope, i) ? sync_sliding_told(job, i) : NULL;
         if (sent && sent->account_pos > 0 && (oldest == 0 || sent->account_pos < oldest)) {
             oldest = sent->account_pos;
         }
@@ -129,7 +78,7 @@ static struct err write_room_data(struct sliding_job *job, size_t at,
 {
     struct sync_job *base = &job->base;
     uint64_t number = job->matches[at].entry->room;
-    uint64_t pos = told(job, at)->account_pos;
+    uint64_t pos = sync_sliding_told(job, at)->account_pos;
     struct account_data data = *newer;
     struct room *room = NULL;
     struct slice room_id;
@@ -173,7 +122,7 @@ static struct err write_global_data(struct sliding_job *job, const struct accoun
 static struct err write_account_data(struct sliding_job *job, struct json_out *out)
 {
     struct sync_job *base = &job->base;
-    struct scope scope = scope_of(job, &job->request->account_data);
+    struct sliding_in scope = sync_sliding_scope(job, &job->request->account_data);
     struct account_data newer = {0};
     uint64_t oldest = oldest_told(job, &scope);
     if (oldest > 0 && job->look.account_pos > oldest) {
@@ -183,7 +132,8 @@ static struct err write_account_data(struct sliding_job *job, struct json_out *o
     TRY(write_global_data(job, &newer, out));
     json_out_key_object(out, LIT("rooms"));
     for (size_t i = 0; i < job->match_count; i++) {
-        if (in_scope(job, &scope, i) && (newer.count > 0 || told(job, i)->account_pos == 0)) {
+        if (sync_sliding_in_scope(job, &scope, i) &&
+            (newer.count > 0 || sync_sliding_told(job, i)->account_pos == 0)) {
             TRY(write_room_data(job, i, &newer, out));
         }
     }
@@ -217,7 +167,7 @@ static struct err read_receipts(struct sliding_job *job, size_t at, struct room 
 {
     struct sync_job *base = &job->base;
     struct receipts own;
-    uint64_t since = told(job, at)->receipts_pos;
+    uint64_t since = sync_sliding_told(job, at)->receipts_pos;
     uint64_t first = job->timeline_pos[at];
     if (since > 0) {
         return hs_receipts_since(base->hs, base->ctx, room, base->viewer.user, since, base->upto,
@@ -240,7 +190,7 @@ static struct err write_room_receipts(struct sliding_job *job, size_t at, struct
     struct slice room_id;
     TRY(room_id_of(job, at, &room, &room_id));
     TRY(read_receipts(job, at, room, &receipts));
-    bool first = told(job, at)->receipts_pos == 0;
+    bool first = sync_sliding_told(job, at)->receipts_pos == 0;
     if (first || receipts.count > 0) {
         sync_sliding_change(job, at)->receipts_pos = job->base.upto;
     }
@@ -262,10 +212,11 @@ static struct err write_room_receipts(struct sliding_job *job, size_t at, struct
 
 static struct err write_receipts(struct sliding_job *job, struct json_out *out)
 {
-    struct scope scope = scope_of(job, &job->request->receipts);
+    struct sliding_in scope = sync_sliding_scope(job, &job->request->receipts);
     json_out_key_object(out, LIT("rooms"));
     for (size_t i = 0; i < job->match_count; i++) {
-        if (in_scope(job, &scope, i) && may_be_new(job, i, told(job, i)->receipts_pos)) {
+        if (sync_sliding_in_scope(job, &scope, i) &&
+            may_be_new(job, i, sync_sliding_told(job, i)->receipts_pos)) {
             TRY(write_room_receipts(job, i, out));
         }
     }
@@ -281,10 +232,11 @@ static struct err write_room_typing(struct sliding_job *job, size_t at, struct j
     struct room *room = NULL;
     struct slice room_id;
     uint64_t pos = 0;
-    uint64_t since = told(job, at)->typing_pos;
+    uint64_t since = sync_sliding_told(job, at)->typing_pos;
     size_t count =
         hs_typing_get(job->base.hs, job->base.ctx, job->matches[at].entry->room, &user_ids, &pos);
-    bool tell = since == 0 ? count > 0 : pos > since;
+    /* Spec: MSC4508, "Semantics": whoever types is told of when a room comes into view again. */
+    bool tell = (count > 0 && (since == 0 || job->all)) || (since > 0 && pos > since);
     if (since == 0 || tell) {
         sync_sliding_change(job, at)->typing_pos = job->base.upto;
     }
@@ -307,10 +259,11 @@ static struct err write_room_typing(struct sliding_job *job, size_t at, struct j
 
 static struct err write_typing(struct sliding_job *job, struct json_out *out)
 {
-    struct scope scope = scope_of(job, &job->request->typing);
+    struct sliding_in scope = sync_sliding_scope(job, &job->request->typing);
     json_out_key_object(out, LIT("rooms"));
     for (size_t i = 0; i < job->match_count; i++) {
-        if (in_scope(job, &scope, i) && may_be_new(job, i, told(job, i)->typing_pos)) {
+        if (sync_sliding_in_scope(job, &scope, i) &&
+            (job->all || may_be_new(job, i, sync_sliding_told(job, i)->typing_pos))) {
             TRY(write_room_typing(job, i, out));
         }
     }
@@ -431,6 +384,12 @@ struct err sync_sliding_write_extensions(struct sliding_job *job, struct json_ou
     }
     if (request->typing.enabled) {
         TRY(write_quiet(job, LIT("typing"), write_typing, out));
+    }
+    if (request->presence) {
+        TRY(sync_sliding_write_presence(job, out));
+    }
+    if (request->profiles.scope.enabled) {
+        TRY(write_quiet(job, LIT("org.matrix.msc4262.profiles"), sync_sliding_write_profiles, out));
     }
     if (request->thread_subs.enabled) {
         TRY(write_quiet(job, LIT("io.element.msc4308.thread_subscriptions"), write_thread_subs,

@@ -1,6 +1,6 @@
-/* Who came and who went in the rooms of a user, without writing the rooms: device lists speak of
- * all of them, whatever the connection is told of. Spec: client-server, "Tracking the device list
- * for a user". */
+/* Who came and who went in the rooms of a user, without writing the rooms: device lists, presence
+ * and profiles speak of all of them, whatever the connection is told of. Spec: client-server,
+ * "Tracking the device list for a user". */
 #include "homeserver/service/users.h"
 #include "homeserver/sync/sliding_priv.h"
 
@@ -93,6 +93,10 @@ struct err sync_sliding_neighbours(struct sliding_job *job)
 {
     struct sync_job *base = &job->base;
     struct user_rooms rooms = {0};
+    if (job->neighbours_known) {
+        return OK;
+    }
+    job->neighbours_known = true;
     if (!job->look.complete) {
         TRY(hs_user_rooms(base->hs, base->ctx, base->viewer.user, &rooms));
     }

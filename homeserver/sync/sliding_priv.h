@@ -51,7 +51,9 @@ struct sliding_job {
     struct sync_filter filter; /* takes everything; its timeline limit is the room's */
     struct sliding_ask_state combined; /* of these lists: mostly asked for again */
     uint64_t combined_lists[2];
-    uint64_t account_pos; /* up to where global account data was told; 0 = none */
+    uint64_t account_pos;    /* up to where global account data was told; 0 = none */
+    struct sync_users shown; /* whose member events were told, when profiles are asked for */
+    bool neighbours_known;
 };
 
 /* --- sliding_window.c --- */
@@ -92,9 +94,32 @@ struct err sync_sliding_state(struct sliding_job *job, struct sync_room *room,
 struct err sync_sliding_write_room(struct sliding_job *job, size_t match,
                                    struct json_out *out) MUST_USE;
 
+/* --- sliding_scope.c --- */
+struct sliding_in {
+    const struct sliding_scope *asked;
+    uint64_t lists[2];
+};
+struct sliding_in sync_sliding_scope(const struct sliding_job *job,
+                                     const struct sliding_scope *asked);
+/* Whether an extension of this scope speaks of the match's room, which must have been told of and
+ * have the user in it. */
+bool sync_sliding_in_scope(const struct sliding_job *job, const struct sliding_in *in,
+                           size_t match);
+/* What was told of a match's room, this answer included. */
+const struct sliding_sent *sync_sliding_told(const struct sliding_job *job, size_t match);
+
+/* --- sliding_people.c --- */
+/* Both write nothing when there is nothing to say. */
+struct err sync_sliding_write_presence(struct sliding_job *job, struct json_out *out) MUST_USE;
+struct err sync_sliding_write_profiles(struct sliding_job *job, struct json_out *out) MUST_USE;
+/* The client is told of this member: so it may want the profile. */
+struct err sync_sliding_note_member(struct sliding_job *job,
+                                    const struct stored_event *event) MUST_USE;
+
 /* --- sliding_extensions.c --- */
 struct err sync_sliding_write_extensions(struct sliding_job *job, struct json_out *out) MUST_USE;
 
 /* --- sliding_neighbours.c --- */
-/* Notes who began and who ceased to share a room with the user after job->since, in all rooms. */
+/* Notes who began and who ceased to share a room with the user after job->since, in all rooms;
+ * once. */
 struct err sync_sliding_neighbours(struct sliding_job *job) MUST_USE;

@@ -326,6 +326,13 @@ static struct err read_subscriptions(struct parsing *p, const struct json *body,
 
 /* --- extensions --- */
 
+#define PROFILES "org.matrix.msc4262.profiles"
+
+static uint64_t mix(uint64_t hash, const struct json *value)
+{
+    return (hash ^ (value ? slice_hash(value->raw) : 1)) * UINT64_C(0x9E3779B97F4A7C15);
+}
+
 /* Absent or "*" in it: all of the request. */
 static bool means_all(const struct sync_names *names)
 {
@@ -347,6 +354,17 @@ static struct err read_scope(struct parsing *p, const struct json *extensions, c
     TRY(read_names(p, object, "rooms", false, &scope->rooms));
     scope->all_lists = means_all(&scope->lists);
     scope->all_rooms = means_all(&scope->rooms);
+    return OK;
+}
+
+static struct err read_profiles(struct parsing *p, const struct json *extensions,
+                                struct sliding_request *request)
+{
+    const struct json *object = NULL;
+    TRY(read_scope(p, extensions, PROFILES, &request->profiles.scope));
+    TRY(read_member(p, extensions, PROFILES, JSON_OBJECT, &object));
+    TRY(read_names(p, object, "fields", false, &request->profiles.fields));
+    request->profiles.fields_hash = mix(1, json_get(object, LIT("fields"))) | 1;
     return OK;
 }
 
@@ -372,6 +390,9 @@ static struct err read_extensions(struct parsing *p, const struct json *body,
     TRY(read_bool(p, object, "enabled", &request->thread_subs.enabled));
     TRY(read_count(p, object, "limit", THREADS_MAX, &limit));
     request->thread_subs.limit = limit == 0 ? 1 : limit < THREADS_MAX ? (size_t)limit : THREADS_MAX;
+    TRY(read_member(p, extensions, "presence", JSON_OBJECT, &object));
+    TRY(read_bool(p, object, "enabled", &request->presence));
+    TRY(read_profiles(p, extensions, request));
     TRY(read_scope(p, extensions, "account_data", &request->account_data));
     TRY(read_scope(p, extensions, "receipts", &request->receipts));
     return read_scope(p, extensions, "typing", &request->typing);
@@ -379,14 +400,9 @@ static struct err read_extensions(struct parsing *p, const struct json *body,
 
 /* --- all --- */
 
-static uint64_t mix(uint64_t hash, const struct json *value)
-{
-    return (hash ^ (value ? slice_hash(value->raw) : 1)) * UINT64_C(0x9E3779B97F4A7C15);
-}
-
 static uint64_t fingerprint(const struct json *body)
 {
-    static const char *const scopes[] = {"account_data", "receipts", "typing"};
+    static const char *const scopes[] = {"account_data", "receipts", "typing", PROFILES};
     const struct json *extensions = json_get_object(body, LIT("extensions"));
     uint64_t hash = mix(0, json_get(body, LIT("lists")));
     hash = mix(hash, json_get(body, LIT("room_subscriptions")));

@@ -83,8 +83,14 @@ struct sliding_request {
     struct {
         bool enabled;
         size_t limit;
-    } thread_subs;        /* MSC4308 */
-    uint64_t fingerprint; /* of all that decides which rooms are told of, and how */
+    } thread_subs; /* MSC4308 */
+    bool presence;
+    struct {
+        struct sliding_scope scope;
+        struct sync_names fields; /* not given: all */
+        uint64_t fields_hash;     /* never 0 */
+    } profiles;                   /* MSC4262 */
+    uint64_t fingerprint;         /* of all that decides which rooms are told of, and how */
 };
 
 /* Result borrows from the tree and the arena. `me` stands for "$ME". M_BAD_JSON for wrong types,

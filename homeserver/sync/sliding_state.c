@@ -43,7 +43,7 @@ static bool has_event(const struct sliding_delta *delta, int64_t number)
     return false;
 }
 
-static void tell(struct picking *p, const struct stored_event *event)
+static struct err tell(struct picking *p, const struct stored_event *event)
 {
     struct sliding_delta *delta = p->delta;
     if (delta->state.count == delta->state_cap) {
@@ -54,6 +54,7 @@ static void tell(struct picking *p, const struct stored_event *event)
         delta->state_cap = cap;
     }
     delta->state.items[delta->state.count++] = *event;
+    return sync_sliding_note_member(p->job, event);
 }
 
 static bool is_member(const struct stored_event *event)
@@ -187,7 +188,7 @@ static struct err tell_asked(struct picking *p)
         struct slice key = event->event.state_key;
         bool known = p->delta->asked && sync_sliding_asks(p->delta->asked, type, key);
         if (!known && sync_sliding_asks(ask, type, key) && !has_event(p->delta, event->number)) {
-            tell(p, event);
+            TRY(tell(p, event));
             note_told(p, event);
         }
     }
@@ -211,7 +212,7 @@ static struct err note_gone(struct picking *p, uint64_t key)
     return OK;
 }
 
-static void note_changed(struct picking *p, const struct stored_event *event)
+static struct err note_changed(struct picking *p, const struct stored_event *event)
 {
     struct sliding_delta *delta = p->delta;
     struct slice type = event->event.type;
@@ -225,9 +226,10 @@ static void note_changed(struct picking *p, const struct stored_event *event)
     /* All changes of members while there is no gap: a client may keep the list of them. */
     bool by_need = member && delta->ask.lazy && !p->room->limited;
     if (by_need || sync_sliding_asks(&delta->ask, type, key)) {
-        tell(p, event);
+        TRY(tell(p, event));
         note_told(p, event);
     }
+    return OK;
 }
 
 static struct err tell_changes(struct picking *p)
@@ -250,7 +252,7 @@ static struct err tell_changes(struct picking *p)
     }
     TRY(read_wanted(p, &events));
     for (size_t i = 0; i < events.count; i++) {
-        note_changed(p, &events.items[i]);
+        TRY(note_changed(p, &events.items[i]));
     }
     return OK;
 }
@@ -279,7 +281,7 @@ static struct err tell_member(struct picking *p, struct slice user_id)
     }
     TRY(hs_event_scan(job->hs, job->room_ctx, p->room->room, number, &event, &found));
     if (found) {
-        tell(p, &event);
+        TRY(tell(p, &event));
         note_told(p, &event);
     }
     return OK;

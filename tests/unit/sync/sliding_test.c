@@ -639,6 +639,28 @@ static void receipts_and_typing_come_with_their_extensions(void **state)
 
 #define KEYS "{\"extensions\":{\"e2ee\":{\"enabled\":true},\"to_device\":{\"enabled\":true%s}}}"
 
+static void who_types_is_told_of_when_the_room_is_in_view_again(void **state)
+{
+    struct fixture *f = *state;
+    struct arena *arena = f->house.ctx.arena;
+    struct room *room = house_room(&f->house, &f->alice, PUBLIC);
+    struct slice id = hs_room_info(room).room_id;
+    const char *none = "{\"extensions\":{\"typing\":{\"enabled\":true}}}";
+    const char *view =
+        arena_cstr(arena, arena_printf(arena,
+                                       "{\"room_subscriptions\":{\"%.*s\":{\"timeline_limit\":1}},"
+                                       "\"extensions\":{\"typing\":{\"enabled\":true}}}",
+                                       (int)id.len, id.ptr));
+    hs_typing_set(&f->house.hs, hs_room_info(room).number, f->bob.actor.user, 30000);
+    struct asked asked = first(f, &f->alice, view);
+    assert_non_null(extension(&asked, "typing"));
+    asked = then(f, &f->alice, view, &asked);
+    assert_null(extension(&asked, "typing"));
+    asked = then(f, &f->alice, none, &asked);
+    asked = then(f, &f->alice, view, &asked);
+    assert_non_null(extension(&asked, "typing"));
+}
+
 static const char *keys_request(struct fixture *f, struct slice since)
 {
     struct slice more = {0};
@@ -762,6 +784,7 @@ int main(void)
         TEST(unread_counts_follow_messages_and_receipts),
         TEST(account_data_comes_with_its_extension),
         TEST(receipts_and_typing_come_with_their_extensions),
+        TEST(who_types_is_told_of_when_the_room_is_in_view_again),
         TEST(to_device_messages_stay_until_their_token_returns),
         TEST(device_lists_tell_of_those_who_come_and_go),
         TEST(a_connection_without_rooms_survives_a_restart),
