@@ -4,7 +4,10 @@
 //! encryption sync, timelines. Prints a line for each check and `N passed, N failed`; the first one
 //! that fails ends the run, with exit code 1.
 //!
-//!     myelin-interop-rust http://127.0.0.1:8008
+//!     myelin-interop-rust http://127.0.0.1:8008 [RESTART]
+//!
+//! RESTART is a command that restarts the server, and returns when it answers again; with it the
+//! clients go on over a restart in the middle.
 
 use std::{
     future::Future,
@@ -146,7 +149,33 @@ async fn create_room(person: &Person, name: &str, invite: &Person) -> Result<Own
         .to_owned())
 }
 
-async fn play(homeserver: &str) -> Result<()> {
+/// The server forgets all connections of sliding sync: M_UNKNOWN_POS makes the client begin anew.
+async fn restart_server(command: &str) -> Result<()> {
+    let command = command.to_owned();
+    let status = tokio::task::spawn_blocking(move || {
+        std::process::Command::new("sh")
+            .args(["-c", &command])
+            .status()
+    })
+    .await??;
+    if !status.success() {
+        bail!("the server does not start again");
+    }
+    Ok(())
+}
+
+/// Starts a sync that met the closed door, as an application does.
+async fn keep_running(people: &[&Person]) {
+    for person in people {
+        let state = person.sync.state().get();
+        if !matches!(state, State::Running) {
+            println!("      the sync service is started again: {state:?}");
+            person.sync.start().await;
+        }
+    }
+}
+
+async fn play(homeserver: &str, restart: Option<&str>) -> Result<()> {
     let salt = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)?
         .as_millis();
@@ -276,6 +305,26 @@ async fn play(homeserver: &str) -> Result<()> {
     })
     .await?;
 
+    if let Some(command) = restart {
+        restart_server(command).await?;
+        bobs_timeline
+            .send(RoomMessageEventContent::text_plain("after the restart").into())
+            .await?;
+        until("what comes after a restart of the server arrives", || async {
+            keep_running(&[&alice, &bob]).await;
+            has_message(&alices_timeline, "after the restart").await
+        })
+        .await?;
+        alices_timeline
+            .send(RoomMessageEventContent::text_plain("so it did").into())
+            .await?;
+        until("and so does the answer", || async {
+            keep_running(&[&alice, &bob]).await;
+            has_message(&bobs_timeline, "so it did").await
+        })
+        .await?;
+    }
+
     bobs.leave().await?;
     until("who leaves has left", || async {
         bobs.state() == RoomState::Left
@@ -293,10 +342,11 @@ async fn play(homeserver: &str) -> Result<()> {
 #[tokio::main]
 async fn main() -> ExitCode {
     let Some(homeserver) = std::env::args().nth(1) else {
-        eprintln!("usage: myelin-interop-rust URL");
+        eprintln!("usage: myelin-interop-rust URL [RESTART]");
         return ExitCode::from(2);
     };
-    let outcome = play(&homeserver).await;
+    let restart = std::env::args().nth(2);
+    let outcome = play(&homeserver, restart.as_deref()).await;
     if let Err(error) = &outcome {
         println!("FAILED {error:#}");
     }
