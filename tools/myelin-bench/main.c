@@ -64,7 +64,7 @@ static const char USAGE[] =
     "  --members N             of the large federated room (default 50000; second server 1000)\n"
     "  --destinations N        made-up servers (default 1000; second server 50)\n"
     "  --made-up CERTIFICATE,KEY,PORT  TLS of those, for *.made-up.test and 127.1.0.1 to .50, and\n"
-    "                          the first of four ports (see tools/bench-federation)\n"
+    "                          the first of five ports (see tools/bench-federation)\n"
     "  --full                  the large counts too\n"
     "  --scratch DIR           folder for the rows without a server (default /tmp)\n"
     "  --json                  one JSON object a line instead of the table\n"
@@ -177,7 +177,7 @@ static bool set_made_up(struct row_options *options, const char *text)
     struct slice rest = slice_cut(slice_of(text), ',', &options->made_up_certificate);
     rest = slice_cut(rest, ',', &options->made_up_key);
     uint64_t port = 0;
-    bool good = slice_parse_u64(rest, &port) && port > 0 && port < UINT16_MAX - 2;
+    bool good = slice_parse_u64(rest, &port) && port > 0 && port < UINT16_MAX - MADE_UP_PORTS;
     options->made_up_port = (uint16_t)port;
     return good;
 }
@@ -341,6 +341,9 @@ static int bench(struct command *command, char **names)
 
 int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], MADE_UP_ARGUMENT) == 0) {
+        return made_up_main(argc, argv);
+    }
     struct command command = {
         .targets = {{.name = LIT("myelin"),
                      .url = LIT("http://127.0.0.1:8008"),
