@@ -98,6 +98,7 @@ void fed_call_aim(struct ctx *ctx, struct fed_outgoing *out, const struct fed_ta
         buf_add(&url, parts[part]);
     }
     out->request.url = buf_slice(&url);
+    out->request.peer = out->call->destination;
     out->request.connect_to = target->connect_to;
     out->request.addresses = addresses ? addresses->items : NULL;
     out->request.address_count = addresses ? addresses->count : 0;

@@ -17,12 +17,15 @@
 #include "homeserver/service/destinations.h"
 #include "homeserver/service/profiles.h"
 
+#include <sys/resource.h>
+
 enum {
     TRANSACTION_MS = 60 * 1000,
     HURRIED_MS = 10 * 1000, /* when thousands are under way */
     HURRIED_CONNECT_MS = 5 * 1000,
     SENDERS = 2,
     SENDERS_QUEUE_MAX = 1 << 20,
+    SENDING_MIN = 256,
 };
 
 static struct err fetch(void *arg, struct ctx *ctx, const struct http_fetch_request *request,
@@ -84,13 +87,32 @@ static size_t retry(struct hs *hs, struct slice server)
     return outbox_retry(hs->fed->outbox, server);
 }
 
+static bool is_near(void *arg, struct slice server)
+{
+    struct fed *fed = arg;
+    return http_fetch_is_linked(fed->hs->fetcher, server);
+}
+
+/* The other descriptors are for unused connections and for those that come in. */
+static size_t sending_max(void)
+{
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    size_t most = (size_t)limit.rlim_max / 3;
+    return most < SENDING_MIN ? SENDING_MIN : most;
+}
+
 static const struct hs_outbound outbound = {.live = live, .retry = retry};
 
 static struct err begin_federating(struct fed *fed)
 {
     struct hs *hs = fed->hs;
-    struct outbox_port port = {
-        .send = send_transaction, .is_down = is_down, .acl = fed_acl_allows, .arg = fed};
+    struct outbox_port port = {.send = send_transaction,
+                               .is_down = is_down,
+                               .is_near = hs->fetcher ? is_near : NULL,
+                               .acl = fed_acl_allows,
+                               .sending_max = sending_max(),
+                               .arg = fed};
     hs->remote = &fed_remote;
     hs_profile_set_remote(hs, fed_profile);
     hs->authenticate_server = fed_authenticate;

@@ -22,7 +22,8 @@ void dest_list_add(struct dest_list *list, struct dest *dest)
 
 static void ready_add(struct outbox *outbox, struct dest *dest)
 {
-    struct ready_list *list = dest->is_proven ? &outbox->proven : &outbox->doubtful;
+    struct ready_list *proven = dest->is_near ? &outbox->near : &outbox->far;
+    struct ready_list *list = dest->is_proven ? proven : &outbox->doubtful;
     dest->state = DEST_READY;
     dest->ready_next = NULL;
     if (list->last) {
@@ -111,6 +112,11 @@ bool dest_has_work(const struct dest *dest)
            dest->reload;
 }
 
+bool outbox_sees_near(const struct outbox *outbox, struct slice server)
+{
+    return outbox->port.is_near && outbox->port.is_near(outbox->port.arg, server);
+}
+
 void outbox_wake(struct outbox *outbox, struct dest *dest)
 {
     if (dest->state == DEST_IDLE) {
@@ -154,6 +160,8 @@ static void begin_attempt(struct outbox *outbox, struct dest *dest)
     dest->is_starting = true;
     outbox->starting++;
     outbox->sending++;
+    dest->is_far_sent = !dest->is_near;
+    outbox->far_sending += dest->is_far_sent ? 1 : 0;
     outbox->doubtful_sending += dest->is_proven ? 0 : 1;
 }
 
@@ -170,20 +178,40 @@ void outbox_end_attempt(struct outbox *outbox, struct dest *dest)
 {
     outbox_note_start(outbox, dest);
     outbox->sending--;
+    outbox->far_sending -= dest->is_far_sent ? 1 : 0;
     outbox->doubtful_sending -= dest->is_proven ? 0 : 1;
+}
+
+static struct dest *take_far(struct outbox *outbox)
+{
+    struct dest *dest = NULL;
+    if (outbox->far_sending < outbox->far_max) {
+        dest = ready_take(outbox, &outbox->far);
+        if (!dest && outbox->doubtful_sending < OUTBOX_DOUBTFUL_MAX) {
+            dest = ready_take(outbox, &outbox->doubtful);
+        }
+    }
+    return dest;
+}
+
+/* The near have all turns but a few, so that those who need a handshake come too. */
+static struct dest *take_turn(struct outbox *outbox)
+{
+    bool is_far_turn = ++outbox->turns % OUTBOX_FAR_TURN == 0;
+    struct dest *dest = is_far_turn ? take_far(outbox) : ready_take(outbox, &outbox->near);
+    if (!dest) {
+        dest = is_far_turn ? ready_take(outbox, &outbox->near) : take_far(outbox);
+    }
+    return dest;
 }
 
 static struct dest *next_ready(struct outbox *outbox)
 {
-    struct dest *dest = NULL;
-    if (outbox->stopping || !outbox->is_running || outbox->sending >= OUTBOX_SENDING_MAX ||
+    if (outbox->stopping || !outbox->is_running || outbox->sending >= outbox->sending_max ||
         outbox->starting >= OUTBOX_STARTING_MAX) {
         return NULL;
     }
-    dest = ready_take(outbox, &outbox->proven);
-    if (!dest && outbox->doubtful_sending < OUTBOX_DOUBTFUL_MAX) {
-        dest = ready_take(outbox, &outbox->doubtful);
-    }
+    struct dest *dest = take_turn(outbox);
     if (dest) {
         begin_attempt(outbox, dest);
     }
@@ -349,7 +377,9 @@ static struct err queue_durable(struct outbox *outbox, struct ctx *ctx, const st
     TRY(store_write(outbox->hs->store, ctx, updates, count));
     for (size_t i = 0; i < count; i++) {
         struct dest *dest = NULL;
+        bool is_near = outbox_sees_near(outbox, servers[i]);
         TRY(outbox_lock_dest(outbox, ctx, servers[i], &dest));
+        dest->is_near = is_near;
         dest->has_edus = true;
         outbox_wake(outbox, dest);
         pthread_mutex_unlock(&outbox->lock);
@@ -460,6 +490,10 @@ struct err outbox_new(struct hs *hs, const struct outbox_port *port, struct outb
     struct outbox *outbox = mem_alloc(sizeof *outbox);
     outbox->hs = hs;
     outbox->port = *port;
+    outbox->sending_max = port->sending_max && port->sending_max < OUTBOX_SENDING_MAX
+                              ? port->sending_max
+                              : OUTBOX_SENDING_MAX;
+    outbox->far_max = outbox->sending_max * OUTBOX_FAR_MAX / OUTBOX_SENDING_MAX;
     outbox->dests = map_new();
     outbox->servers = room_servers_new(hs, port->acl);
     outbox->servers_now = room_servers_new(hs, port->acl);

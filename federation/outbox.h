@@ -7,8 +7,10 @@
  * read again from the last mark on; what a destination already has stands below its own mark.
  *
  * A destination that waits for an answer holds no thread, so servers that fall silent do not keep
- * the living waiting: at most OUTBOX_SENDING_MAX attempts run, of those that have not answered
- * lately OUTBOX_DOUBTFUL_MAX. The pace is what this machine can do: an attempt begins when fewer
+ * the living waiting: at most OUTBOX_SENDING_MAX attempts run, of those to servers without a
+ * connection OUTBOX_FAR_MAX, of those that have not answered lately OUTBOX_DOUBTFUL_MAX. Servers
+ * with an open connection come first: they cost little, and most of those that died lost theirs.
+ * The pace is what this machine can do: an attempt begins when fewer
  * than OUTBOX_STARTING_MAX have yet to reach the network's thread.
  *
  * Spec: server-server, "Transactions", "PDUs", "EDUs". */
@@ -25,7 +27,9 @@ enum {
     OUTBOX_LIVE_MAX = 10000,
     OUTBOX_PASSING_MAX = 500, /* EDUs that are not durable, of one destination */
     OUTBOX_STARTING_MAX = 64,
-    OUTBOX_SENDING_MAX = 6000,
+    OUTBOX_SENDING_MAX = 8000,
+    OUTBOX_FAR_MAX = 6000, /* of these, to servers without a connection */
+    OUTBOX_FAR_TURN = 32,  /* one turn of so many is one of theirs */
     OUTBOX_CROWDED = 1500, /* more attempts than that: none has long to answer */
     OUTBOX_DOUBTFUL_MAX = 512,
     OUTBOX_KEPT_MAX = 20000, /* idle destinations in memory */
@@ -53,7 +57,10 @@ struct outbox_port {
                  const struct outbox_receipt *receipt);
     /* Whether a call would be refused for back-off; until when (wall ms). */
     bool (*is_down)(void *arg, struct slice server, int64_t *until_out);
+    /* Whether a connection to the server is open; waits for nothing. NULL: never. */
+    bool (*is_near)(void *arg, struct slice server);
     room_acl_fn acl;
+    size_t sending_max;   /* attempts that run, for fewer descriptors; 0 = OUTBOX_SENDING_MAX */
     struct workers *pool; /* for the short jobs before and after; NULL = the waiting pool */
     void *arg;
 };

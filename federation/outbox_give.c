@@ -129,8 +129,10 @@ static struct err give(struct outbox *outbox, struct ctx *ctx, struct slice serv
                        const struct destination_event *event)
 {
     struct dest *dest = NULL;
+    bool is_near = outbox_sees_near(outbox, server);
     TRY(outbox_dest(outbox, ctx, server, &dest));
     pthread_mutex_lock(&outbox->lock);
+    dest->is_near = is_near;
     if (add_event(dest, event)) {
         bool is_down = dest->state == DEST_WAITING;
         make_dirty(outbox, dest);

@@ -215,8 +215,10 @@ struct err outbox_pass(struct outbox *outbox, struct ctx *ctx, struct server_nam
     struct err err = OK;
     for (size_t i = 0; i < servers.count && err.code == 0; i++) {
         struct dest *dest = NULL;
+        bool is_near = outbox_sees_near(outbox, servers.items[i]);
         err = outbox_lock_dest(outbox, ctx, servers.items[i], &dest);
         if (err.code == 0) {
+            dest->is_near = is_near;
             dest_pass(dest, passing);
             if (dest->passing_count > 0) {
                 outbox_wake(outbox, dest);

@@ -39,6 +39,8 @@ struct dest {
     size_t rounds;    /* transactions in a row */
     enum dest_state state;
     bool is_proven;   /* the last attempt succeeded */
+    bool is_near;     /* a connection was open when something came for it */
+    bool is_far_sent; /* sends, and was not near */
     bool has_txn;     /* a transaction is stored and not acknowledged */
     bool has_edus;    /* rows of EDUs may be there */
     bool has_marks;   /* rows of marks may be there */
@@ -78,8 +80,10 @@ struct outbox {
     bool stopping;
     bool is_busy; /* chores are being done */
     struct map *dests;
-    struct ready_list proven, doubtful;
-    size_t sending, doubtful_sending, ready;
+    struct ready_list near, far, doubtful; /* the first two are proven */
+    size_t sending_max, far_max;
+    size_t sending, far_sending, doubtful_sending, ready;
+    size_t turns;
     size_t starting;
     size_t leaving;          /* jobs that have sent and still use the outbox */
     struct dest_list timers; /* heap by next_try_ms */
@@ -101,6 +105,8 @@ struct err outbox_dest(struct outbox *outbox, struct ctx *ctx, struct slice serv
 struct err outbox_lock_dest(struct outbox *outbox, struct ctx *ctx, struct slice server,
                             struct dest **dest_out) MUST_USE;
 void dest_list_add(struct dest_list *list, struct dest *dest);
+/* Without the lock, before something is put down for the server: whether it is near. */
+bool outbox_sees_near(const struct outbox *outbox, struct slice server);
 /* Lock held: something waits for the destination. */
 void outbox_wake(struct outbox *outbox, struct dest *dest);
 /* Lock held: the end of a job. */

@@ -478,12 +478,14 @@ static void finish(struct outbox *outbox, struct dest *dest, enum round_end end,
     outbox_end_attempt(outbox, dest);
     if (end == ROUND_FAILED) {
         dest->is_proven = false;
+        dest->is_near = false;
         outbox_wait(outbox, dest, until_ms);
     } else if (end == ROUND_RELOAD) {
         dest->state = DEST_CHORE;
         outbox_chore(outbox, dest);
     } else {
         dest->is_proven = dest->is_proven || dest->last_success_ms != 0;
+        dest->is_near = dest->is_near || end == ROUND_SENT;
         dest->state = DEST_IDLE;
         if (dest_has_work(dest)) {
             outbox_wake(outbox, dest);

@@ -5,6 +5,7 @@
 
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 
 enum {
     HEADER_BYTES_MAX = 1 << 16,
@@ -12,6 +13,8 @@ enum {
     TIMEOUT_MS_DEFAULT = 30000,
     CONNECT_TIMEOUT_MS = 10000,
     CONNECTIONS_DEFAULT = 1024,
+    SHARD_CONNECTIONS = 64,        /* fewer are walked through in no time */
+    CONNECTION_AGE_S = 300,        /* unused longer: not used again */
     UNWATCHED_BUFFER_BYTES = 4096, /* of one of thousands that run at once */
 };
 
@@ -52,19 +55,55 @@ static void copy_config(struct http_fetcher *fetcher, const struct http_fetch_co
     fetcher->config.proxy = arena_copy(arena, config->proxy);
 }
 
+/* Unused connections must leave descriptors for those in use, here and in the other direction. */
+static size_t connection_max(const struct http_fetcher *fetcher)
+{
+    struct rlimit limit;
+    size_t wanted = fetcher->config.connection_max;
+    wanted = wanted ? wanted : CONNECTIONS_DEFAULT;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    return wanted < limit.rlim_max / 2 ? wanted : (size_t)limit.rlim_max / 2;
+}
+
+static void open_shards(struct http_fetcher *fetcher)
+{
+    size_t most = connection_max(fetcher);
+    size_t count = most / SHARD_CONNECTIONS;
+    count = count < 1 ? 1 : count;
+    count = count < HTTP_SHARDS_MAX ? count : HTTP_SHARDS_MAX;
+    fetcher->shard_count = count;
+    for (size_t i = 0; i < count; i++) {
+        struct http_shard *shard = &fetcher->shards[i];
+        *shard = (struct http_shard){.fetcher = fetcher, .multi = curl_multi_init()};
+        ASSERT(shard->multi);
+        http_shard_set_callbacks(shard);
+        curl_multi_setopt(shard->multi, CURLMOPT_MAXCONNECTS, (long)(most / count));
+        shard->timer = loop_timer_new(fetcher->loop, http_shard_on_timer, shard);
+    }
+}
+
+static void close_shards(struct http_fetcher *fetcher)
+{
+    for (size_t i = 0; i < fetcher->shard_count; i++) { /* kept connections: their watches first */
+        curl_multi_cleanup(fetcher->shards[i].multi);
+    }
+}
+
+static void free_timers(struct http_fetcher *fetcher)
+{
+    for (size_t i = 0; i < fetcher->shard_count; i++) {
+        loop_timer_free(&fetcher->shards[i].timer);
+    }
+}
+
 static void start(struct http_fetcher *fetcher)
 {
-    long connections = (long)(fetcher->config.connection_max ? fetcher->config.connection_max
-                                                             : CONNECTIONS_DEFAULT);
     sigset_t pipe;
     sigset_t old;
     curl_global_init(CURL_GLOBAL_DEFAULT);
-    fetcher->multi = curl_multi_init();
-    ASSERT(fetcher->multi);
-    http_fetcher_set_multi(fetcher);
-    curl_multi_setopt(fetcher->multi, CURLMOPT_MAXCONNECTS, connections);
     fetcher->loop = loop_new();
-    fetcher->timer = loop_timer_new(fetcher->loop, http_fetcher_on_timer, fetcher);
+    fetcher->links = http_links_new();
+    open_shards(fetcher);
     fetcher->dns = http_dns_new(fetcher->loop, fetcher->config.dns_server);
     sigemptyset(&pipe);
     sigaddset(&pipe, SIGPIPE);
@@ -147,16 +186,22 @@ void http_fetcher_free(struct http_fetcher **pointer)
     http_fetcher_stop(fetcher);
     loop_stop(fetcher->loop);
     pthread_join(fetcher->thread, NULL);
-    curl_multi_cleanup(fetcher->multi); /* closes kept connections: their watches go first */
+    close_shards(fetcher);
     http_dns_free(&fetcher->dns);
-    loop_timer_free(&fetcher->timer);
+    free_timers(fetcher);
     loop_free(&fetcher->loop);
+    http_links_free(&fetcher->links);
     curl_global_cleanup();
     http_hosts_free(&fetcher->hosts);
     http_authorities_deinit(&fetcher->authorities);
     arena_free(&fetcher->arena);
     mem_free(fetcher);
     *pointer = NULL;
+}
+
+bool http_fetch_is_linked(struct http_fetcher *fetcher, struct slice peer)
+{
+    return http_links_has(fetcher->links, peer);
 }
 
 bool http_fetch_knows(struct http_fetcher *fetcher, struct arena *arena,
@@ -361,6 +406,8 @@ static void set_options(struct transfer *transfer, struct ctx *ctx, int64_t time
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)connect_ms);
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, (long)CONNECTION_AGE_S);
+    curl_easy_setopt(easy, CURLOPT_SSL_SESSIONID_CACHE, 0L); /* it would be this request's alone */
     curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "");
     transfer->any_address = (request->flags & HTTP_FETCH_ANY_ADDRESS) != 0;
     set_target(transfer, ctx);
@@ -489,6 +536,9 @@ static struct err begin(struct transfer *transfer, struct ctx *ctx)
     pthread_cond_init(&transfer->changed, NULL);
     buf_init(&transfer->queue, SIZE_MAX / 2);
     buf_init(&transfer->head, HEADER_BYTES_MAX);
+    struct slice host = http_url_authority(transfer->request->url);
+    size_t shard = (size_t)(slice_hash(host) % transfer->fetcher->shard_count);
+    transfer->shard = &transfer->fetcher->shards[shard];
     set_options(transfer, ctx, timeout_ms);
     return OK;
 }

@@ -46,6 +46,7 @@ struct http_fetch_request {
     size_t header_count;
     struct slice body;       /* sent when ptr is set, even if empty */
     struct slice connect_to; /* "host:port" to connect to instead of the URL's; empty = none */
+    struct slice peer; /* whose connection it will be, for http_fetch_is_linked; may be empty */
     /* Of the host that is connected to, when they are known already; DNS is not asked then. They
      * are checked like any other. */
     const struct slice *addresses;
@@ -78,6 +79,10 @@ void http_fetcher_stop(struct http_fetcher *fetcher);
 void http_fetcher_await(struct http_fetcher *fetcher);
 /* After the last caller has returned. */
 void http_fetcher_free(struct http_fetcher **fetcher);
+
+/* Whether a connection that was opened for this peer is there and not ended by the other side: a
+ * request costs no handshake. Any thread; does not wait. */
+bool http_fetch_is_linked(struct http_fetcher *fetcher, struct slice peer);
 
 /* SRV records of "<service>.<name>", such as "_matrix._tcp" and "example.org": none when the hosts
  * file has the name, which goes before DNS. Or the addresses of a name: none when the fetcher

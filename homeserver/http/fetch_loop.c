@@ -3,10 +3,16 @@
 #include "homeserver/http/fetch_priv.h"
 
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { QUEUE_BYTES_MAX = 1 << 18 /* received and not yet taken by the caller */ };
+enum {
+    QUEUE_BYTES_MAX = 1 << 18, /* received and not yet taken by the caller */
+    KEEP_ALIVE_IDLE_S = 60,
+    KEEP_ALIVE_INTERVAL_S = 10,
+    KEEP_ALIVE_PROBES = 3,
+};
 
 /* --- address checks --- */
 
@@ -54,14 +60,47 @@ static bool address_of(const struct curl_sockaddr *from, struct http_address *ad
     return false;
 }
 
+/* A peer that is gone without a word does not keep a connection for long, nor does a middlebox
+ * forget it. */
+static void keep_alive(int fd)
+{
+    static const struct {
+        int level, name, value;
+    } options[] = {
+        {SOL_SOCKET, SO_KEEPALIVE, 1},
+        {IPPROTO_TCP, TCP_KEEPIDLE, KEEP_ALIVE_IDLE_S},
+        {IPPROTO_TCP, TCP_KEEPINTVL, KEEP_ALIVE_INTERVAL_S},
+        {IPPROTO_TCP, TCP_KEEPCNT, KEEP_ALIVE_PROBES},
+    };
+    for (size_t i = 0; i < COUNT_OF(options); i++) {
+        setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof(int));
+    }
+}
+
 static curl_socket_t open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
 {
+    struct transfer *transfer = arg;
     struct http_address address;
     (void)purpose;
-    if (!address_of(to, &address) || !may_reach(arg, &address)) {
+    if (!address_of(to, &address) || !may_reach(transfer, &address)) {
         return CURL_SOCKET_BAD;
     }
-    return socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+    int fd = socket(to->family, to->socktype | SOCK_CLOEXEC, to->protocol);
+    if (fd >= 0) {
+        keep_alive(fd);
+    }
+    if (fd >= 0 && transfer->request->peer.len > 0) {
+        http_links_add(transfer->fetcher->links, fd, transfer->request->peer);
+    }
+    return fd;
+}
+
+/* Perhaps long after the transfer for which it was opened. */
+static int close_socket(void *arg, curl_socket_t fd)
+{
+    struct http_fetcher *fetcher = arg;
+    http_links_remove(fetcher->links, fd);
+    return close(fd);
 }
 
 /* The library checks the certificate's names; whether an authority vouches for it is checked here,
@@ -138,7 +177,7 @@ static size_t on_header(char *bytes, size_t size, size_t count, void *arg)
 static void finish(struct transfer *transfer, CURLcode code)
 {
     struct http_fetcher *fetcher = transfer->fetcher;
-    curl_multi_remove_handle(fetcher->multi, transfer->easy);
+    curl_multi_remove_handle(transfer->shard->multi, transfer->easy);
     if (transfer->prev) {
         transfer->prev->next = transfer->next;
     } else {
@@ -158,11 +197,11 @@ static void finish(struct transfer *transfer, CURLcode code)
     }
 }
 
-static void collect_done(struct http_fetcher *fetcher)
+static void collect_done(struct http_shard *shard)
 {
     int left = 0;
-    for (CURLMsg *message = curl_multi_info_read(fetcher->multi, &left); message;
-         message = curl_multi_info_read(fetcher->multi, &left)) {
+    for (CURLMsg *message = curl_multi_info_read(shard->multi, &left); message;
+         message = curl_multi_info_read(shard->multi, &left)) {
         struct transfer *transfer = NULL;
         CURLcode code = message->data.result;
         if (message->msg == CURLMSG_DONE) {
@@ -172,15 +211,15 @@ static void collect_done(struct http_fetcher *fetcher)
     }
 }
 
-static void act(struct http_fetcher *fetcher, curl_socket_t fd, int events)
+static void act(struct http_shard *shard, curl_socket_t fd, int events)
 {
     int running = 0;
-    curl_multi_socket_action(fetcher->multi, fd, events, &running);
-    collect_done(fetcher);
+    curl_multi_socket_action(shard->multi, fd, events, &running);
+    collect_done(shard);
 }
 
 struct socket_watch {
-    struct http_fetcher *fetcher;
+    struct http_shard *shard;
     struct loop_watch *watch;
     curl_socket_t fd;
 };
@@ -190,46 +229,47 @@ static void on_socket_event(void *arg, unsigned events)
     struct socket_watch *socket_watch = arg;
     int mask =
         (events & LOOP_READ ? CURL_CSELECT_IN : 0) | (events & LOOP_WRITE ? CURL_CSELECT_OUT : 0);
-    act(socket_watch->fetcher, socket_watch->fd, mask);
+    act(socket_watch->shard, socket_watch->fd, mask);
 }
 
 static int on_socket_interest(CURL *easy, curl_socket_t fd, int what, void *arg, void *known)
 {
-    struct http_fetcher *fetcher = arg;
+    struct http_shard *shard = arg;
     struct socket_watch *socket_watch = known;
     (void)easy;
     if (what == CURL_POLL_REMOVE) {
         if (socket_watch) {
             loop_watch_free(&socket_watch->watch);
             mem_free(socket_watch);
-            curl_multi_assign(fetcher->multi, fd, NULL);
+            curl_multi_assign(shard->multi, fd, NULL);
         }
         return 0;
     }
     if (!socket_watch) {
         socket_watch = mem_alloc(sizeof *socket_watch);
-        *socket_watch = (struct socket_watch){.fetcher = fetcher, .fd = fd};
-        socket_watch->watch = loop_watch_new(fetcher->loop, fd, on_socket_event, socket_watch);
-        curl_multi_assign(fetcher->multi, fd, socket_watch);
+        *socket_watch = (struct socket_watch){.shard = shard, .fd = fd};
+        socket_watch->watch =
+            loop_watch_new(shard->fetcher->loop, fd, on_socket_event, socket_watch);
+        curl_multi_assign(shard->multi, fd, socket_watch);
     }
     loop_watch_set(socket_watch->watch,
                    (what & CURL_POLL_IN ? LOOP_READ : 0) | (what & CURL_POLL_OUT ? LOOP_WRITE : 0));
     return 0;
 }
 
-void http_fetcher_on_timer(void *arg)
+void http_shard_on_timer(void *arg)
 {
     act(arg, CURL_SOCKET_TIMEOUT, 0);
 }
 
 static int on_timer_interest(CURLM *multi, long timeout_ms, void *arg)
 {
-    struct http_fetcher *fetcher = arg;
+    struct http_shard *shard = arg;
     (void)multi;
     if (timeout_ms < 0) {
-        loop_timer_stop(fetcher->timer);
+        loop_timer_stop(shard->timer);
     } else {
-        loop_timer_start(fetcher->timer, timeout_ms);
+        loop_timer_start(shard->timer, timeout_ms);
     }
     return 0;
 }
@@ -258,7 +298,7 @@ void http_transfer_on_start(void *arg)
     if (transfer->on_begun) {
         transfer->on_begun(transfer->on_done_arg);
     }
-    curl_multi_add_handle(fetcher->multi, transfer->easy);
+    curl_multi_add_handle(transfer->shard->multi, transfer->easy);
     if (atomic_load(&fetcher->stopping)) {
         finish(transfer, CURLE_ABORTED_BY_CALLBACK);
     }
@@ -276,10 +316,9 @@ static bool is_done(struct transfer *transfer)
 void http_transfer_on_resume(void *arg)
 {
     struct transfer *transfer = arg;
-    struct http_fetcher *fetcher = transfer->fetcher;
     if (!is_done(transfer)) {
         curl_easy_pause(transfer->easy, CURLPAUSE_CONT);
-        act(fetcher, CURL_SOCKET_TIMEOUT, 0);
+        act(transfer->shard, CURL_SOCKET_TIMEOUT, 0);
     }
     task_done(transfer);
 }
@@ -312,14 +351,16 @@ void http_transfer_set_callbacks(struct transfer *transfer)
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, transfer);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, transfer->fetcher); /* outlives the transfer */
     curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, before_request);
     curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer);
 }
 
-void http_fetcher_set_multi(struct http_fetcher *fetcher)
+void http_shard_set_callbacks(struct http_shard *shard)
 {
-    curl_multi_setopt(fetcher->multi, CURLMOPT_SOCKETFUNCTION, on_socket_interest);
-    curl_multi_setopt(fetcher->multi, CURLMOPT_SOCKETDATA, fetcher);
-    curl_multi_setopt(fetcher->multi, CURLMOPT_TIMERFUNCTION, on_timer_interest);
-    curl_multi_setopt(fetcher->multi, CURLMOPT_TIMERDATA, fetcher);
+    curl_multi_setopt(shard->multi, CURLMOPT_SOCKETFUNCTION, on_socket_interest);
+    curl_multi_setopt(shard->multi, CURLMOPT_SOCKETDATA, shard);
+    curl_multi_setopt(shard->multi, CURLMOPT_TIMERFUNCTION, on_timer_interest);
+    curl_multi_setopt(shard->multi, CURLMOPT_TIMERDATA, shard);
 }

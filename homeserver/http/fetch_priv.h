@@ -6,12 +6,21 @@
 #include "homeserver/http/dns.h"
 #include "homeserver/http/fetch.h"
 #include "homeserver/http/hosts.h"
+#include "homeserver/http/links.h"
 
 #include <curl/curl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { HTTP_FETCH_BODY_DEFAULT = 1 << 24 };
+enum { HTTP_FETCH_BODY_DEFAULT = 1 << 24, HTTP_SHARDS_MAX = 32 };
+
+/* libcurl walks through all connections of a handle after each request, and to find the oldest one;
+ * so each of several handles has the hosts of a share of the hashes. */
+struct http_shard {
+    struct http_fetcher *fetcher;
+    CURLM *multi;
+    struct loop_timer *timer;
+};
 
 struct http_fetcher {
     struct http_fetch_config config; /* slices in the arena */
@@ -21,8 +30,9 @@ struct http_fetcher {
     struct http_dns *dns;
     struct http_authorities authorities;
     struct loop *loop;
-    struct loop_timer *timer;
-    CURLM *multi;
+    struct http_shard shards[HTTP_SHARDS_MAX];
+    size_t shard_count;
+    struct http_links *links;
     pthread_t thread;
     struct transfer *transfers; /* running, of the loop */
     struct loop_task stop_task;
@@ -33,6 +43,7 @@ struct http_fetcher {
  * for it, inside a struct http_fetching. */
 struct transfer {
     struct http_fetcher *fetcher;
+    struct http_shard *shard; /* of its host */
     const struct http_fetch_request *request;
     struct transfer *next, *prev;
     CURL *easy;
@@ -63,5 +74,5 @@ void http_transfer_on_start(void *transfer);
 void http_transfer_on_resume(void *transfer);
 void http_transfer_on_cancel(void *transfer);
 void http_fetcher_on_stop(void *fetcher);
-void http_fetcher_set_multi(struct http_fetcher *fetcher);
-void http_fetcher_on_timer(void *fetcher);
+void http_shard_set_callbacks(struct http_shard *shard);
+void http_shard_on_timer(void *shard);

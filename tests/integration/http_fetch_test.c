@@ -175,6 +175,28 @@ static void a_file_without_authorities_is_refused(void **state)
     }
 }
 
+/* The server closes; the fetcher has not looked since. */
+static void an_open_connection_is_known_by_its_peer(void **state)
+{
+    struct harness *harness = *state;
+    struct ctx ctx = new_ctx();
+    struct http_fetcher *fetcher = new_fetcher(harness);
+    struct http_fetch_request request = {
+        .url = url_of(harness, "/_matrix/client/versions"),
+        .peer = LIT("peer.org"),
+        .flags = HTTP_FETCH_ANY_ADDRESS,
+    };
+    struct http_fetch_reply reply;
+    assert_false(http_fetch_is_linked(fetcher, LIT("peer.org")));
+    assert_int_equal(http_fetch(fetcher, &ctx, &request, &reply).code, 0);
+    assert_true(http_fetch_is_linked(fetcher, LIT("peer.org")));
+    assert_false(http_fetch_is_linked(fetcher, LIT("other.org")));
+    http_server_stop(harness->server, 0);
+    assert_false(http_fetch_is_linked(fetcher, LIT("peer.org")));
+    http_fetcher_free(&fetcher);
+    arena_free(&ctx.arena);
+}
+
 static void *stop_later(void *arg)
 {
     struct harness *harness = ((void **)arg)[0];
@@ -211,6 +233,7 @@ int main(void)
         FETCH_TEST(a_named_host_is_reached_at_another_address_by_tls),
         FETCH_TEST(a_certificate_of_a_strange_authority_is_refused_each_time),
         FETCH_TEST(a_file_without_authorities_is_refused),
+        FETCH_TEST(an_open_connection_is_known_by_its_peer),
         FETCH_TEST(stopping_cancels_what_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
