@@ -310,10 +310,13 @@ async fn play(homeserver: &str, restart: Option<&str>) -> Result<()> {
         bobs_timeline
             .send(RoomMessageEventContent::text_plain("after the restart").into())
             .await?;
-        until("what comes after a restart of the server arrives", || async {
-            keep_running(&[&alice, &bob]).await;
-            has_message(&alices_timeline, "after the restart").await
-        })
+        until(
+            "what comes after a restart of the server arrives",
+            || async {
+                keep_running(&[&alice, &bob]).await;
+                has_message(&alices_timeline, "after the restart").await
+            },
+        )
         .await?;
         alices_timeline
             .send(RoomMessageEventContent::text_plain("so it did").into())
