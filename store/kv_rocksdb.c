@@ -23,6 +23,7 @@ struct kv_rocksdb {
     rocksdb_readoptions_t *read_options;
     rocksdb_writeoptions_t *write_options;
     struct log *log;
+    bool writes;
 };
 
 /* Logs the library's text, gives it back, and answers with ours. */
@@ -299,10 +300,26 @@ static void rocks_fail_after(struct kv *kv, int32_t calls)
     (void)calls;
 }
 
+/* What the log holds goes into the tables, so that the next start need not read it again. */
+static void settle(struct kv_rocksdb *rocks)
+{
+    rocksdb_flushoptions_t *options = rocksdb_flushoptions_create();
+    char *text = NULL;
+    rocksdb_flush(rocks->db, options, &text);
+    rocksdb_flushoptions_destroy(options);
+    if (text) { /* the log is read */
+        log_warn(rocks->log, "store_not_settled", .note = slice_of(text));
+        rocksdb_free(text);
+    }
+}
+
 static void rocks_close(struct kv *kv)
 {
     struct kv_rocksdb *rocks = (struct kv_rocksdb *)kv;
     if (rocks->db) {
+        if (rocks->writes) {
+            settle(rocks);
+        }
         rocksdb_close(rocks->db);
     }
     rocksdb_writeoptions_destroy(rocks->write_options);
@@ -336,6 +353,7 @@ struct err kv_rocksdb_open(const struct store_config *config, const char *path, 
         rocks->db = rocksdb_open_for_read_only(rocks->options, path, 0, &text);
     } else {
         rocks->db = rocksdb_open(rocks->options, path, &text);
+        rocks->writes = true;
     }
     if (text) {
         rocks_close(&rocks->kv);
