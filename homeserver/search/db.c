@@ -147,7 +147,7 @@ static int look_at_clock(void *arg)
 /* What is deleted is overwritten; a commit is on the disk when it returns, because what was indexed
  * is not handed over again. */
 static const char setup_of_writer[] = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
-                                      "PRAGMA secure_delete=ON; PRAGMA cache_size=-8192;"
+                                      "PRAGMA secure_delete=ON; PRAGMA cache_size=-4096;"
                                       "PRAGMA journal_size_limit=4194304";
 static const char setup_of_reader[] = "PRAGMA query_only=1; PRAGMA cache_size=-4096";
 
