@@ -365,6 +365,11 @@ struct err app_reload(struct app *app)
     return err;
 }
 
+void app_tend(struct app *app)
+{
+    hs_memory_tend(app->hs.memory);
+}
+
 void app_free(struct app **app)
 {
     struct app *a = *app;

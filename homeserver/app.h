@@ -26,5 +26,7 @@ struct err app_start(struct app *app) MUST_USE;
 uint16_t app_port(const struct app *app, size_t listener);
 /* Reads certificates again. */
 struct err app_reload(struct app *app) MUST_USE;
+/* To be called every few seconds: what was freed since a peak goes back to the system. */
+void app_tend(struct app *app);
 /* Drains and closes. */
 void app_free(struct app **app);

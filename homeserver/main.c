@@ -8,9 +8,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { EXIT_USAGE = 2, REPORT_BYTES_MAX = 1 << 20, ALLOCATOR_ARENAS = 2 };
+enum { EXIT_USAGE = 2, REPORT_BYTES_MAX = 1 << 20, ALLOCATOR_ARENAS = 2, TEND_EVERY_S = 2 };
 
 static const char usage[] =
     "usage: myelin --config FILE [--check-config]\n"
@@ -114,12 +115,16 @@ static void print_addresses(const struct app *app, const struct conf *conf, stru
     }
 }
 
-/* Waits for signals, which all threads have blocked. */
+/* Waits for signals, which all threads have blocked, and tends the server meanwhile. */
 static void run_until_stopped(struct app *app, struct log *log, const sigset_t *signals)
 {
+    const struct timespec pause = {.tv_sec = TEND_EVERY_S};
     for (;;) {
-        int number = 0;
-        sigwait(signals, &number);
+        int number = sigtimedwait(signals, NULL, &pause);
+        if (number < 0) { /* none came */
+            app_tend(app);
+            continue;
+        }
         if (number != SIGHUP) {
             log_info(log, "stopping", .note = slice_of(strsignal(number)));
             return;

@@ -10,8 +10,8 @@
 
 enum {
     LOOK_EVERY_MS = 1000,
-    TRIM_EVERY_MS = 5000,
-    TRIM_BYTES = 8 << 20, /* so much more than after the last time makes it worth while */
+    JUDGE_EVERY_MS = 5000, /* the allocator counts its blocks for it */
+    TRIM_BYTES = 4 << 20,  /* so much more than after the last time makes it worth while */
 };
 
 struct hs_memory {
@@ -19,7 +19,7 @@ struct hs_memory {
     const struct now *now;
     _Atomic int64_t looked_mono_ms;
     _Atomic bool over;
-    int64_t trimmed_mono_ms, trimmed_bytes; /* of whoever looks */
+    int64_t judged_mono_ms, spare_bytes; /* of whoever looks; what the last trim left */
 };
 
 struct hs_memory *hs_memory_new(const struct conf *conf, const struct now *now)
@@ -36,35 +36,61 @@ void hs_memory_free(struct hs_memory **memory)
     *memory = NULL;
 }
 
-int64_t hs_memory_resident_bytes(void)
+struct resident {
+    int64_t bytes, own_bytes; /* own: not of files */
+};
+
+static struct resident resident(void)
 {
     long pages = 0;
+    long shared = 0;
     FILE *file = fopen("/proc/self/statm", "re");
     if (file) {
-        int fields = fscanf(file, "%*d %ld", &pages);
-        pages = fields == 1 ? pages : 0;
+        int fields = fscanf(file, "%*d %ld %ld", &pages, &shared);
+        pages = fields == 2 ? pages : 0;
+        shared = fields == 2 ? shared : 0;
         fclose(file);
     }
-    return (int64_t)pages * sysconf(_SC_PAGESIZE);
+    int64_t page_bytes = sysconf(_SC_PAGESIZE);
+    return (struct resident){.bytes = pages * page_bytes,
+                             .own_bytes = (pages - shared) * page_bytes};
+}
+
+int64_t hs_memory_resident_bytes(void)
+{
+    return resident().bytes;
+}
+
+/* What the process holds beside what is allocated: free blocks, mostly. */
+static int64_t spare_bytes(int64_t own_bytes)
+{
+    struct mallinfo2 info = mallinfo2();
+    return own_bytes - (int64_t)info.uordblks - (int64_t)info.hblkhd;
 }
 
 /* Freed memory goes back to the system after a peak, and before anybody is turned away: the
- * allocator by itself keeps what it once had. */
+ * allocator by itself keeps what it once had. What it cannot give back stands between blocks in
+ * use. */
 static void look(struct hs_memory *memory, int64_t now)
 {
-    int64_t bytes = hs_memory_resident_bytes();
-    bool due = bytes > memory->trimmed_bytes + TRIM_BYTES &&
-               now - memory->trimmed_mono_ms >= TRIM_EVERY_MS;
-    if (due || bytes > memory->budget_bytes) {
-        malloc_trim(0);
-        bytes = hs_memory_resident_bytes();
-        memory->trimmed_bytes = bytes;
-        memory->trimmed_mono_ms = now;
+    struct resident held = resident();
+    bool is_over = held.bytes > memory->budget_bytes;
+    bool has_grown = false;
+    if (!is_over && now - memory->judged_mono_ms >= JUDGE_EVERY_MS) {
+        int64_t spare = spare_bytes(held.own_bytes);
+        memory->judged_mono_ms = now;
+        has_grown = spare > memory->spare_bytes + TRIM_BYTES;
+        memory->spare_bytes = spare < memory->spare_bytes ? spare : memory->spare_bytes;
     }
-    atomic_store_explicit(&memory->over, bytes > memory->budget_bytes, memory_order_relaxed);
+    if (is_over || has_grown) {
+        malloc_trim(0);
+        held = resident();
+        memory->spare_bytes = spare_bytes(held.own_bytes);
+    }
+    atomic_store_explicit(&memory->over, held.bytes > memory->budget_bytes, memory_order_relaxed);
 }
 
-struct err hs_memory_check(struct hs_memory *memory)
+void hs_memory_tend(struct hs_memory *memory)
 {
     int64_t now = now_mono_ms(memory->now);
     int64_t looked = atomic_load_explicit(&memory->looked_mono_ms, memory_order_relaxed);
@@ -72,6 +98,11 @@ struct err hs_memory_check(struct hs_memory *memory)
     if (due && atomic_compare_exchange_strong(&memory->looked_mono_ms, &looked, now ? now : 1)) {
         look(memory, now);
     }
+}
+
+struct err hs_memory_check(struct hs_memory *memory)
+{
+    hs_memory_tend(memory);
     if (atomic_load_explicit(&memory->over, memory_order_relaxed)) {
         return err_public(ERR_M_UNAVAILABLE, "The server is short of memory; try again soon.");
     }

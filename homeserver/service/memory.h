@@ -9,8 +9,10 @@ struct hs_memory;
 
 struct hs_memory *hs_memory_new(const struct conf *conf, const struct now *now);
 void hs_memory_free(struct hs_memory **memory);
-/* ERR_M_UNAVAILABLE (503) while the process is over memory.budget. Looks at most once a second, so
- * it costs nothing. Any thread. */
+/* Looks at what the process holds, at most once a second, and gives back what was freed since a
+ * peak. To be called now and then, for requests may cease after one. Any thread. */
+void hs_memory_tend(struct hs_memory *memory);
+/* ERR_M_UNAVAILABLE (503) while the process is over memory.budget. Tends, too. Any thread. */
 struct err hs_memory_check(struct hs_memory *memory) MUST_USE;
 /* What the process holds now, in bytes; 0 when the system does not say. */
 int64_t hs_memory_resident_bytes(void);
