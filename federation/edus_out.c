@@ -416,18 +416,20 @@ static struct err remote_user_joined(struct edus_out *edus, struct ctx *ctx, str
     return OK;
 }
 
+static struct err unfollow(void *arg, struct ctx *page, const struct room_member *member)
+{
+    const struct edus_out *edus = arg;
+    return member->membership == MEMBERSHIP_JOIN
+               ? hs_remote_devices_unfollow(edus->outbox->hs, page, member->user)
+               : OK;
+}
+
 /* A room without users of this server is no reason to follow anybody. */
 static struct err local_user_left(struct edus_out *edus, struct ctx *ctx, struct room *room)
 {
-    struct room_members members;
-    if (hs_room_is_resident(room)) {
-        return OK;
-    }
-    TRY(hs_room_members(edus->outbox->hs, ctx, room, MEMBERSHIP_JOIN, 0, &members));
-    for (size_t i = 0; i < members.count; i++) {
-        TRY(hs_remote_devices_unfollow(edus->outbox->hs, ctx, members.items[i].user));
-    }
-    return OK;
+    return hs_room_is_resident(room)
+               ? OK
+               : hs_room_members_each(edus->outbox->hs, ctx, room, unfollow, edus);
 }
 
 struct err edus_out_member(struct edus_out *edus, struct ctx *ctx, struct room *room,

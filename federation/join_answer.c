@@ -1,10 +1,16 @@
 #include "federation/join_answer.h"
 
 #include "federation/json_split.h"
+#include "homeserver/base/mem.h"
 
 #include <stdlib.h>
 
-enum { EVENTS_AT_ONCE = 200, SERVERS_MAX = 100000, EVENTS_MAX = 5000000 };
+enum {
+    EVENTS_AT_ONCE = 200,
+    EVENTS_PER_REST = 1000,
+    SERVERS_MAX = 100000,
+    EVENTS_MAX = 5000000,
+};
 
 static struct err bad_answer(void)
 {
@@ -100,14 +106,13 @@ static struct err flush(struct batch *batch)
 /* --- in the order of depth: what an event cites lies less deep than it does --- */
 
 struct item {
-    struct slice text;
     int64_t depth;
-    enum join_answer_part part;
+    uint64_t place; /* where it begins in the answer, and its part in the lowest bit */
 };
 struct items {
-    struct item *list;
+    struct item *list_owned;
     size_t count, cap;
-    struct arena *arena;
+    struct slice all; /* both arrays and what stands between them */
 };
 
 static int64_t depth_of(struct slice pdu)
@@ -124,19 +129,34 @@ static int64_t depth_of(struct slice pdu)
     return 0;
 }
 
-static struct err list_items(struct items *items, struct slice text, enum join_answer_part part)
+static void add_item(struct items *items, struct slice text, enum join_answer_part part)
+{
+    if (items->count == items->cap) {
+        items->cap = items->cap ? items->cap + items->cap / 2 : EVENTS_AT_ONCE;
+        items->list_owned = mem_grow(items->list_owned, items->cap * sizeof *items->list_owned);
+    }
+    uint64_t offset = (uint64_t)(text.ptr - items->all.ptr);
+    items->list_owned[items->count++] = (struct item){
+        .depth = depth_of(text), .place = offset << 1 | (part == JOIN_ANSWER_STATE ? 1 : 0)};
+}
+
+static void rest(struct bulk *bulk)
+{
+    if (bulk) {
+        bulk_rest(bulk, bulk->bytes);
+    }
+}
+
+static struct err list_items(struct items *items, struct slice text, enum join_answer_part part,
+                             struct bulk *bulk)
 {
     struct json_split split = json_split_array(text);
     struct slice item;
     while (json_split_item(&split, &item)) {
-        if (items->count == items->cap) {
-            size_t cap = items->cap ? items->cap * 2 : EVENTS_AT_ONCE;
-            items->list = arena_grow(items->arena, items->list, items->cap * sizeof *items->list,
-                                     cap * sizeof *items->list);
-            items->cap = cap;
+        add_item(items, item, part);
+        if (items->count % EVENTS_PER_REST == 0) {
+            rest(bulk);
         }
-        items->list[items->count++] =
-            (struct item){.text = item, .depth = depth_of(item), .part = part};
     }
     return split.broken || items->count > EVENTS_MAX ? bad_answer() : OK;
 }
@@ -149,44 +169,56 @@ static int by_depth(const void *left, const void *right)
     if (a->depth != b->depth) {
         return a->depth < b->depth ? -1 : 1;
     }
-    return (a->text.ptr > b->text.ptr) - (a->text.ptr < b->text.ptr);
+    return (a->place > b->place) - (a->place < b->place);
 }
 
 static struct err read_items(struct batch *batch, const struct items *items)
 {
-    struct bulk *bulk = batch->reader->bulk;
     for (size_t i = 0; i < items->count; i++) {
+        const struct item *item = &items->list_owned[i];
+        struct slice text = json_split_value(slice_from(items->all, (size_t)(item->place >> 1)));
         struct json pdu;
-        batch->parts[batch->pdus.count] = items->list[i].part;
-        if (json_parse(batch->ctx.arena, items->list[i].text, &pdu).code == 0) {
+        batch->parts[batch->pdus.count] = item->place & 1 ? JOIN_ANSWER_STATE : JOIN_ANSWER_AUTH;
+        if (json_parse(batch->ctx.arena, text, &pdu).code == 0) {
             json_push(batch->ctx.arena, &batch->pdus, pdu);
         }
         if (batch->pdus.count == EVENTS_AT_ONCE) {
             TRY(flush(batch));
-            if (bulk) {
-                bulk_rest(bulk, bulk->bytes);
-            }
+            rest(batch->reader->bulk);
         }
     }
     return flush(batch);
+}
+
+static struct slice both(struct slice a, struct slice b)
+{
+    const char *from = a.ptr < b.ptr ? a.ptr : b.ptr;
+    const char *a_end = a.ptr + a.len;
+    const char *b_end = b.ptr + b.len;
+    return (struct slice){from, (size_t)((a_end > b_end ? a_end : b_end) - from)};
+}
+
+static struct err read_answer(struct batch *batch, struct items *items,
+                              const struct join_answer *answer)
+{
+    struct bulk *bulk = batch->reader->bulk;
+    TRY(list_items(items, answer->auth_chain, JOIN_ANSWER_AUTH, bulk));
+    TRY(list_items(items, answer->state, JOIN_ANSWER_STATE, bulk));
+    if (items->count) {
+        qsort(items->list_owned, items->count, sizeof *items->list_owned, by_depth);
+    }
+    return read_items(batch, items);
 }
 
 struct err join_answer_read(const struct join_answer *answer,
                             const struct join_answer_reader *reader)
 {
     struct batch batch = {.reader = reader, .ctx = *reader->ctx, .pdus = json_array()};
-    struct items items = {.arena = arena_new()};
+    struct items items = {.all = both(answer->auth_chain, answer->state)};
     batch.ctx.arena = arena_new();
     batch.ctx.deferred = NULL;
-    struct err err = list_items(&items, answer->auth_chain, JOIN_ANSWER_AUTH);
-    if (err.code == 0) {
-        err = list_items(&items, answer->state, JOIN_ANSWER_STATE);
-    }
-    if (err.code == 0 && items.count) {
-        qsort(items.list, items.count, sizeof *items.list, by_depth);
-        err = read_items(&batch, &items);
-    }
+    struct err err = read_answer(&batch, &items, answer);
     arena_free(&batch.ctx.arena);
-    arena_free(&items.arena);
+    mem_free(items.list_owned);
     return err;
 }

@@ -122,6 +122,13 @@ bool json_split_item(struct json_split *split, struct slice *value_out)
     return advance(split) && take_value(split, value_out);
 }
 
+struct slice json_split_value(struct slice text)
+{
+    struct json_split split = {.text = text};
+    struct slice value = {0};
+    return take_value(&split, &value) ? value : (struct slice){0};
+}
+
 bool json_split_member(struct json_split *split, struct slice *key_out, struct slice *value_out)
 {
     if (!advance(split)) {

@@ -19,3 +19,5 @@ struct json_split json_split_array(struct slice text);
  * end or when the text is broken. */
 bool json_split_member(struct json_split *split, struct slice *key_out, struct slice *value_out);
 bool json_split_item(struct json_split *split, struct slice *value_out);
+/* The value that a text begins with; empty when there is none. */
+struct slice json_split_value(struct slice text);

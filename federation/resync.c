@@ -3,56 +3,87 @@
 #include "federation/bulk.h"
 #include "federation/fed_priv.h"
 #include "federation/join_answer.h"
+#include "federation/json_split.h"
 #include "federation/outbox_priv.h"
-#include "homeserver/base/map.h"
+#include "homeserver/base/mem.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/remote_devices.h"
 #include "homeserver/service/users.h"
 #include "homeserver/room/membership.h"
 
+#include <stdlib.h>
+
 enum {
     SERVERS_TRIED_MAX = 10,
     FETCHED_SINGLY_MAX = 20,
     IDS_BYTES_MAX = 256 << 20,
+    IDS_PER_REST = 4096,
+    CHANGES_PER_PAGE = 256,
     IDS_TIMEOUT_MS = 120000,
     STATE_TIMEOUT_MS = 600000,
 };
-static const uint64_t STATE_BYTES_MAX = UINT64_C(2) << 30;
+#define STATE_BYTES_MAX (UINT64_C(2) << 30)
 
-/* The state that is sought: that before the event, which this server's join cites. */
+/* The state that is sought: that before the event, which this server's join cites. Of each of its
+ * events only the number here stays in memory. */
 struct state_sought {
     struct resync *r;
     struct slice server;
     struct slice event_id;
     bool is_before_join; /* event_id is the join itself, else what the join comes after */
-    struct event_id *ids;
-    size_t count;
+    struct bulk ids;     /* the answer to /state_ids */
+    struct slice list;   /* in it: the array of ids */
+    int64_t *numbers_owned;
+    size_t count, cap;
+    int64_t on_top; /* the event, where it changes the state itself */
 };
 
-static struct err get_json(struct state_sought *s, const char *format, struct json *answer_out)
+static struct err collect(void *arg, struct slice bytes)
 {
-    const struct slice parts[] = {s->r->room_id, s->event_id};
-    struct fed_call call = {.destination = s->server,
-                            .path = fed_path(s->r->ctx, format, parts, COUNT_OF(parts)),
-                            .timeout_ms = IDS_TIMEOUT_MS,
-                            .body_bytes_max = IDS_BYTES_MAX,
-                            .flags = FED_CALL_ANYWAY};
-    return fed_call_json(s->r->fed, s->r->ctx, &call, answer_out);
+    return bulk_add(arg, bytes);
 }
 
-static struct err take_ids(struct state_sought *s, const struct json *list)
+/* The answer to a question about the event. */
+struct question {
+    const char *format;
+    int64_t timeout_ms;
+    uint64_t bytes_max;
+};
+
+static struct err download(struct state_sought *s, const struct question *question,
+                           struct bulk *bulk)
 {
-    if (!list || list->count == 0) {
-        return err_make(ERR_UNAVAILABLE, "an answer to /state_ids holds no state");
+    const struct slice parts[] = {s->r->room_id, s->event_id};
+    struct fed_answer answer;
+    struct fed_call call = {.destination = s->server,
+                            .path = fed_path(s->r->ctx, question->format, parts, COUNT_OF(parts)),
+                            .timeout_ms = question->timeout_ms,
+                            .body_bytes_max = (size_t)question->bytes_max,
+                            .flags = FED_CALL_ANYWAY,
+                            .sink = collect,
+                            .sink_arg = bulk};
+    bulk_clear(bulk);
+    TRY(fed_call(s->r->fed, s->r->ctx, &call, &answer));
+    return answer.status / 100 == 2 ? OK : fed_answer_error(s->r->ctx, &answer);
+}
+
+static struct err fetch_ids(struct state_sought *s)
+{
+    static const struct question question = {"/_matrix/federation/v1/state_ids/%s?event_id=%s",
+                                             IDS_TIMEOUT_MS, IDS_BYTES_MAX};
+    struct slice bytes;
+    struct slice key;
+    struct slice value;
+    s->list = (struct slice){0};
+    TRY(download(s, &question, &s->ids));
+    TRY(bulk_read(&s->ids, &bytes));
+    struct json_split split = json_split_object(bytes);
+    while (json_split_member(&split, &key, &value)) {
+        s->list = slice_eq(key, LIT("pdu_ids")) ? value : s->list;
     }
-    s->ids = arena_array(s->r->ctx->arena, (size_t)list->count + 1, sizeof *s->ids);
-    for (uint32_t i = 0; i < list->count; i++) {
-        const struct json *one = &list->items[i];
-        if (one->type == JSON_STRING && ids_is_event(one->text)) {
-            s->ids[s->count++] = ids_trust_event(one->text);
-        }
-    }
-    return OK;
+    return s->list.len && !split.broken
+               ? OK
+               : err_make(ERR_UNAVAILABLE, "an answer to /state_ids holds no state");
 }
 
 /* Looks at one of many events: in memory that the next one uses again. */
@@ -86,14 +117,98 @@ static struct err glance_end(struct glance *glance, struct err err)
     return err;
 }
 
-static struct err is_stored(struct glance *glance, struct slice event_id, bool *stored_out)
+/* The number of an event that is stored here; 0 = it is not. */
+static struct err find_number(struct glance *glance, struct slice event_id, int64_t *number_out)
 {
     uint64_t room = 0;
+    bool found = false;
+    *number_out = 0;
+    TRY(hs_event_locate(glance->r->fed->hs, &glance->ctx, event_id, &room, number_out, &found));
+    *number_out = found && room == glance->r->number ? *number_out : 0;
+    return OK;
+}
+
+/* --- the list of ids, and what is here of it --- */
+
+struct unknown {
+    struct slice ids[FETCHED_SINGLY_MAX + 1]; /* no more are listed */
+    size_t count;
+};
+
+static void keep_number(struct state_sought *s, int64_t number)
+{
+    if (s->count == s->cap) {
+        s->cap = s->cap ? s->cap + s->cap / 2 : 256;
+        s->numbers_owned = mem_grow(s->numbers_owned, s->cap * sizeof *s->numbers_owned);
+    }
+    s->numbers_owned[s->count++] = number;
+}
+
+static struct err look_up(struct state_sought *s, struct glance *glance, struct slice item,
+                          struct unknown *unknown)
+{
+    struct json id;
     int64_t number = 0;
     glance_next(glance);
-    TRY(hs_event_locate(glance->r->fed->hs, &glance->ctx, event_id, &room, &number, stored_out));
-    *stored_out = *stored_out && room == glance->r->number;
+    if (json_parse(glance->ctx.arena, item, &id).code != 0 || id.type != JSON_STRING ||
+        !ids_is_event(id.text)) {
+        return OK;
+    }
+    TRY(find_number(glance, id.text, &number));
+    if (number) {
+        keep_number(s, number);
+    } else if (unknown->count <= FETCHED_SINGLY_MAX) {
+        unknown->ids[unknown->count++] = arena_copy(s->r->ctx->arena, id.text);
+    }
     return OK;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    int64_t left = *(const int64_t *)a;
+    int64_t right = *(const int64_t *)b;
+    return (left > right) - (left < right);
+}
+
+/* Ascending, each once. */
+static void put_in_order(struct state_sought *s)
+{
+    size_t kept = 0;
+    if (s->count) {
+        qsort(s->numbers_owned, s->count, sizeof *s->numbers_owned, by_value);
+    }
+    for (size_t i = 0; i < s->count; i++) {
+        if (kept == 0 || s->numbers_owned[kept - 1] != s->numbers_owned[i]) {
+            s->numbers_owned[kept++] = s->numbers_owned[i];
+        }
+    }
+    s->count = kept;
+}
+
+static struct err look_up_all(struct state_sought *s, struct glance *glance,
+                              struct unknown *unknown)
+{
+    struct json_split split = json_split_array(s->list);
+    struct slice item;
+    size_t seen = 0;
+    s->count = 0;
+    *unknown = (struct unknown){0};
+    while (json_split_item(&split, &item)) {
+        TRY(look_up(s, glance, item, unknown));
+        if (++seen % IDS_PER_REST == 0) {
+            bulk_rest(&s->ids, s->ids.bytes);
+        }
+    }
+    put_in_order(s);
+    return !split.broken && seen
+               ? OK
+               : err_make(ERR_UNAVAILABLE, "an answer to /state_ids holds no state");
+}
+
+static struct err look_up_ids(struct state_sought *s, struct unknown *unknown)
+{
+    struct glance glance = glance_begin(s->r);
+    return glance_end(&glance, look_up_all(s, &glance, unknown));
 }
 
 static struct err store_one(void *arg, struct ctx *ctx, enum join_answer_part part,
@@ -111,30 +226,10 @@ static struct err store_one(void *arg, struct ctx *ctx, enum join_answer_part pa
 
 /* --- many events: the whole state as one answer --- */
 
-static struct err collect(void *arg, struct slice bytes)
-{
-    return bulk_add(arg, bytes);
-}
-
-static struct err download(struct state_sought *s, struct bulk *bulk)
-{
-    const struct slice parts[] = {s->r->room_id, s->event_id};
-    struct fed_answer answer;
-    struct fed_call call = {.destination = s->server,
-                            .path =
-                                fed_path(s->r->ctx, "/_matrix/federation/v1/state/%s?event_id=%s",
-                                         parts, COUNT_OF(parts)),
-                            .timeout_ms = STATE_TIMEOUT_MS,
-                            .body_bytes_max = (size_t)STATE_BYTES_MAX,
-                            .flags = FED_CALL_ANYWAY,
-                            .sink = collect,
-                            .sink_arg = bulk};
-    TRY(fed_call(s->r->fed, s->r->ctx, &call, &answer));
-    return answer.status / 100 == 2 ? OK : fed_answer_error(s->r->ctx, &answer);
-}
-
 static struct err fetch_whole(struct state_sought *s, struct bulk *bulk)
 {
+    static const struct question question = {"/_matrix/federation/v1/state/%s?event_id=%s",
+                                             STATE_TIMEOUT_MS, STATE_BYTES_MAX};
     struct slice bytes;
     struct join_answer answer;
     struct join_answer_reader reader = {.fed = s->r->fed,
@@ -144,7 +239,7 @@ static struct err fetch_whole(struct state_sought *s, struct bulk *bulk)
                                         .bulk = bulk,
                                         .fn = store_one,
                                         .arg = s};
-    TRY(download(s, bulk));
+    TRY(download(s, &question, bulk));
     TRY(bulk_read(bulk, &bytes));
     TRY(join_answer_parse(s->r->ctx, bytes, &answer));
     return join_answer_read(&answer, &reader);
@@ -185,115 +280,86 @@ static struct err fetch_event(struct state_sought *s, struct slice event_id)
     return store_one(s, ctx, JOIN_ANSWER_STATE, &event);
 }
 
-/* Ids that are not stored here, at most one more than are fetched singly. */
-static struct err list_missing(struct state_sought *s, struct glance *glance,
-                               struct slice missing[FETCHED_SINGLY_MAX + 1], size_t *count_out)
-{
-    *count_out = 0;
-    for (size_t i = 0; i < s->count && *count_out <= FETCHED_SINGLY_MAX; i++) {
-        bool stored = false;
-        TRY(is_stored(glance, s->ids[i].s, &stored));
-        if (!stored) {
-            missing[(*count_out)++] = s->ids[i].s;
-        }
-    }
-    return OK;
-}
-
 static struct err fetch_missing(struct state_sought *s)
 {
-    struct slice missing[FETCHED_SINGLY_MAX + 1];
-    size_t count = 0;
-    struct glance glance = glance_begin(s->r);
-    TRY(glance_end(&glance, list_missing(s, &glance, missing, &count)));
-    bool singly = count <= FETCHED_SINGLY_MAX;
-    for (size_t i = 0; i < count && singly; i++) {
-        struct err err = fetch_event(s, missing[i]);
+    struct unknown unknown;
+    TRY(look_up_ids(s, &unknown));
+    bool singly = unknown.count <= FETCHED_SINGLY_MAX;
+    for (size_t i = 0; i < unknown.count && singly; i++) {
+        struct err err = fetch_event(s, unknown.ids[i]);
         singly = err.code == 0; /* what it cites may be missing too */
     }
-    return singly ? OK : fetch_state(s);
+    if (!singly) {
+        TRY(fetch_state(s));
+    }
+    return unknown.count ? look_up_ids(s, &unknown) : OK;
 }
 
 /* --- putting it together --- */
 
-static struct err keep_stored(struct state_sought *s, struct glance *glance)
+static struct err is_stored(struct state_sought *s, struct slice event_id, bool *stored_out)
 {
-    size_t kept = 0;
-    for (size_t i = 0; i < s->count; i++) {
-        bool stored = false;
-        TRY(is_stored(glance, s->ids[i].s, &stored));
-        if (stored) {
-            s->ids[kept++] = s->ids[i];
-        }
-    }
-    s->count = kept;
-    return OK;
-}
-
-static struct err replace_same_key(struct state_sought *s, struct glance *glance,
-                                   const struct event *event)
-{
-    for (size_t i = 0; i < s->count; i++) {
-        struct stored_event one;
-        bool found = false;
-        glance_next(glance);
-        TRY(hs_event_find(s->r->fed->hs, &glance->ctx, s->r->room, s->ids[i].s, &one, &found));
-        if (found && event_is(&one.event, event->type, event->state_key)) {
-            s->ids[i] = event->id;
-            return OK;
-        }
-    }
-    s->ids[s->count++] = event->id;
-    return OK;
+    struct glance glance = glance_begin(s->r);
+    int64_t number = 0;
+    struct err err = glance_end(&glance, find_number(&glance, event_id, &number));
+    *stored_out = number != 0;
+    return err;
 }
 
 /* The event that the join comes after changes the state itself. */
-static struct err apply_event(struct state_sought *s, struct glance *glance)
+static struct err apply_event(struct state_sought *s)
 {
     struct stored_event event;
     bool found = false;
-    TRY(is_stored(glance, s->event_id, &found));
+    TRY(is_stored(s, s->event_id, &found));
     if (!found) {
         TRY(fetch_event(s, s->event_id));
     }
     TRY(hs_event_find(s->r->fed->hs, s->r->ctx, s->r->room, s->event_id, &event, &found));
     bool changes = found && event.event.has_state_key && !(event.flags & EVENT_REJECTED);
-    return changes ? replace_same_key(s, glance, &event.event) : OK;
+    s->on_top = changes ? event.number : 0;
+    return OK;
 }
 
-static struct err finish_state(struct state_sought *s, struct glance *glance)
-{
-    TRY(keep_stored(s, glance));
-    return s->is_before_join ? OK : apply_event(s, glance);
-}
-
-static struct err forget_if_gone(struct resync *r, const struct state_difference *change)
+static struct err forget_if_gone(struct resync *r, struct ctx *ctx,
+                                 const struct state_difference *change)
 {
     struct stored_event event;
     struct hs *hs = r->fed->hs;
     uint64_t user = 0;
     bool found = false;
     if (change->left) {
-        TRY(hs_event_load(hs, r->ctx, r->room, change->left, &event, &found));
+        TRY(hs_event_load(hs, ctx, r->room, change->left, &event, &found));
     }
     if (!found || membership_of(&event.event) != MEMBERSHIP_JOIN) {
         return OK;
     }
-    TRY(hs_user_find(hs, r->ctx, event.event.state_key, &user, &found));
-    return found ? hs_remote_devices_unfollow(hs, r->ctx, user) : OK;
+    TRY(hs_user_find(hs, ctx, event.event.state_key, &user, &found));
+    return found ? hs_remote_devices_unfollow(hs, ctx, user) : OK;
+}
+
+static struct err forget_all_gone(struct glance *glance, uint64_t before)
+{
+    struct resync *r = glance->r;
+    struct state_page changes = {.left = before,
+                                 .right = hs_room_head(r->room).root,
+                                 .limit = CHANGES_PER_PAGE,
+                                 .more = true};
+    while (changes.more) {
+        TRY(state_diff_page(r->fed->hs->states, &glance->ctx, r->number, &changes));
+        for (size_t i = 0; i < changes.count; i++) {
+            TRY(forget_if_gone(r, &glance->ctx, &changes.items[i]));
+        }
+        glance_next(glance);
+    }
+    return OK;
 }
 
 /* Whom the whole state puts out of the room was followed for its sake alone. */
 static struct err forget_gone(struct resync *r, uint64_t before)
 {
-    struct state_difference *changes = NULL;
-    size_t count = 0;
-    TRY(state_diff(r->fed->hs->states, r->ctx, r->number, before, hs_room_head(r->room).root,
-                   &changes, &count));
-    for (size_t i = 0; i < count; i++) {
-        TRY(forget_if_gone(r, &changes[i]));
-    }
-    return OK;
+    struct glance glance = glance_begin(r);
+    return glance_end(&glance, forget_all_gone(&glance, before));
 }
 
 /* Servers that were in the room all the while, though this one did not know it, missed what it told
@@ -326,7 +392,9 @@ static struct err complete(struct state_sought *s)
     uint64_t before = hs_room_head(r->room).root;
     TRY(hs_room_servers(r->fed->hs, r->ctx, r->room, &names, &known.count));
     known.items = names;
-    TRY(hs_room_complete(r->fed->hs, r->ctx, r->room, s->ids, s->count));
+    struct intake_whole whole = {
+        .numbers = s->numbers_owned, .count = s->count, .on_top = s->on_top};
+    TRY(hs_room_complete(r->fed->hs, r->ctx, r->room, &whole));
     log_info(r->ctx->log, "room_complete", .room = r->room_id, .dest = s->server,
              .pos = (int64_t)hs_room_whole_pos(r->room));
     TRY(forget_gone(r, before));
@@ -335,13 +403,12 @@ static struct err complete(struct state_sought *s)
 
 static struct err resync_from(struct state_sought *s)
 {
-    struct json answer;
-    s->count = 0;
-    TRY(get_json(s, "/_matrix/federation/v1/state_ids/%s?event_id=%s", &answer));
-    TRY(take_ids(s, json_get_array(&answer, LIT("pdu_ids"))));
+    s->on_top = 0;
+    TRY(fetch_ids(s));
     TRY(fetch_missing(s));
-    struct glance glance = glance_begin(s->r);
-    TRY(glance_end(&glance, finish_state(s, &glance)));
+    if (!s->is_before_join) {
+        TRY(apply_event(s));
+    }
     log_info(s->r->ctx->log, "room_state_fetched", .room = s->r->room_id, .dest = s->server);
     return complete(s);
 }
@@ -403,9 +470,12 @@ struct err resync_run(struct resync *r)
     TRY(list_servers(r, &servers, &count));
     struct state_sought sought = {.r = r, .is_before_join = join.event.prev_event_count != 1};
     sought.event_id = sought.is_before_join ? join.event.id.s : join.event.prev_events[0].s;
+    bulk_init(&sought.ids, r->fed->hs->conf->data_dir, IDS_BYTES_MAX);
     for (size_t i = 0; i < count && err.code != 0; i++) {
         sought.server = servers[i];
         err = resync_from(&sought);
     }
+    bulk_deinit(&sought.ids);
+    mem_free(sought.numbers_owned);
     return err;
 }

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+enum { CHANGES_PER_PAGE = 256 };
+
 struct counted {
     char *name_owned;
     size_t len;
@@ -129,20 +131,22 @@ static struct slice server_of(struct slice user_id)
 
 /* --- following the state --- */
 
+static struct err count_member(void *arg, struct ctx *page, const struct room_member *member)
+{
+    struct slice server = server_of(member->user_id);
+    (void)page;
+    if (member->membership == MEMBERSHIP_JOIN && server.len > 0) {
+        add_one(arg, server);
+    }
+    return OK;
+}
+
 /* The member index fits the head only while nobody writes: in the room's lane. */
 static struct err count_members(struct room_servers *servers, struct ctx *ctx, struct room *room,
                                 struct entry *entry)
 {
-    struct room_members members;
-    TRY(hs_room_members(servers->hs, ctx, room, MEMBERSHIP_JOIN, 0, &members));
     entry->root = hs_room_head(room).root;
-    for (size_t i = 0; i < members.count; i++) {
-        struct slice server = server_of(members.items[i].user_id);
-        if (server.len > 0) {
-            add_one(entry, server);
-        }
-    }
-    return OK;
+    return hs_room_members_each(servers->hs, ctx, room, count_member, entry);
 }
 
 static struct err make_entry(struct room_servers *servers, struct ctx *ctx, struct room *room,
@@ -199,14 +203,30 @@ static struct err follow_member(struct room_servers *servers, struct ctx *ctx, s
     return OK;
 }
 
+static struct err follow_page(struct room_servers *servers, struct ctx *page, struct room *room,
+                              struct entry *entry, struct state_page *changes)
+{
+    TRY(state_diff_page(servers->hs->states, page, entry->room, changes));
+    for (size_t i = 0; i < changes->count; i++) {
+        TRY(follow_member(servers, page, room, entry, &changes->items[i]));
+    }
+    return OK;
+}
+
 static struct err follow(struct room_servers *servers, struct ctx *ctx, struct room *room,
                          struct entry *entry, uint64_t root)
 {
-    struct state_difference *changes = NULL;
-    size_t count = 0;
-    TRY(state_diff(servers->hs->states, ctx, entry->room, entry->root, root, &changes, &count));
-    for (size_t i = 0; i < count; i++) {
-        TRY(follow_member(servers, ctx, room, entry, &changes[i]));
+    struct state_page changes = {
+        .left = entry->root, .right = root, .limit = CHANGES_PER_PAGE, .more = true};
+    while (changes.more) {
+        struct ctx page = *ctx;
+        page.deferred = NULL;
+        page.arena = arena_new();
+        struct err err = follow_page(servers, &page, room, entry, &changes);
+        err.text = err.text ? arena_cstr(ctx->arena, slice_of(err.text)) : NULL;
+        ctx_finish(&page);
+        arena_free(&page.arena);
+        TRY(err);
     }
     entry->root = root;
     return OK;

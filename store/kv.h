@@ -11,10 +11,14 @@ struct kv_op {
     struct slice value; /* KV_DELETE_RANGE: first key to stay */
 };
 
+/* Whether the backend keeps what it read at hand. */
+enum kv_reading { KV_READ_KEEP, KV_READ_ONCE };
+
 struct kv_range {
     struct slice from; /* lowest key wanted */
     struct slice to;   /* first key not wanted; never empty */
     bool reverse;
+    enum kv_reading reading;
 };
 
 enum kv_step {
@@ -29,9 +33,14 @@ struct kv_visitor {
     struct slice seek;
 };
 
+struct kv_wanted {
+    struct slice key;
+    enum kv_reading reading;
+};
+
 struct kv_ops {
     /* The value is copied into the arena. */
-    struct err (*get_fn)(struct kv *kv, struct arena *arena, struct slice key,
+    struct err (*get_fn)(struct kv *kv, struct arena *arena, struct kv_wanted wanted,
                          struct slice *value_out, bool *found_out);
     struct err (*scan_fn)(struct kv *kv, const struct kv_range *range, struct kv_visitor *visitor);
     /* All or nothing, in order; readers see it at once. */

@@ -133,10 +133,11 @@ static struct err fault(int32_t *left)
     return OK;
 }
 
-static struct err memory_get(struct kv *kv, struct arena *arena, struct slice key,
+static struct err memory_get(struct kv *kv, struct arena *arena, struct kv_wanted wanted,
                              struct slice *value_out, bool *found_out)
 {
     struct kv_memory *memory = (struct kv_memory *)kv;
+    struct slice key = wanted.key;
     pthread_mutex_lock(&memory->lock);
     struct err err = fault(&memory->calls_left);
     if (err.code == 0) {

@@ -23,7 +23,7 @@ struct kv_rocksdb {
     rocksdb_t *db;
     rocksdb_options_t *options;
     rocksdb_cache_t *cache;
-    rocksdb_readoptions_t *read_options;
+    rocksdb_readoptions_t *read_options, *once_options; /* of KV_READ_KEEP, KV_READ_ONCE */
     rocksdb_writeoptions_t *write_options;
     struct log *log;
     bool writes;
@@ -105,15 +105,17 @@ static void set_options(struct kv_rocksdb *rocks, size_t cache_bytes)
     set_table_options(rocks, clamp(cache_bytes / 2, (size_t)1 << 20, SIZE_MAX));
 }
 
-static struct err rocks_get(struct kv *kv, struct arena *arena, struct slice key,
+static struct err rocks_get(struct kv *kv, struct arena *arena, struct kv_wanted wanted,
                             struct slice *value_out, bool *found_out)
 {
     struct kv_rocksdb *rocks = (struct kv_rocksdb *)kv;
     char *text = NULL;
     *found_out = false;
     *value_out = (struct slice){0};
+    const rocksdb_readoptions_t *options =
+        wanted.reading == KV_READ_ONCE ? rocks->once_options : rocks->read_options;
     rocksdb_pinnableslice_t *pinned =
-        rocksdb_get_pinned(rocks->db, rocks->read_options, key.ptr, key.len, &text);
+        rocksdb_get_pinned(rocks->db, options, wanted.key.ptr, wanted.key.len, &text);
     if (text) {
         return failure(rocks->log, text, "get", "the database cannot be read");
     }
@@ -174,6 +176,7 @@ static struct err rocks_scan(struct kv *kv, const struct kv_range *range,
     rocksdb_readoptions_t *options = rocksdb_readoptions_create();
     rocksdb_readoptions_set_iterate_lower_bound(options, range->from.ptr, range->from.len);
     rocksdb_readoptions_set_iterate_upper_bound(options, range->to.ptr, range->to.len);
+    rocksdb_readoptions_set_fill_cache(options, range->reading == KV_READ_KEEP);
     rocksdb_iterator_t *rows = rocksdb_create_iterator(rocks->db, options);
     walk(rows, range, visitor);
     rocksdb_iter_get_error(rows, &text);
@@ -326,6 +329,7 @@ static void rocks_close(struct kv *kv)
         rocksdb_close(rocks->db);
     }
     rocksdb_writeoptions_destroy(rocks->write_options);
+    rocksdb_readoptions_destroy(rocks->once_options);
     rocksdb_readoptions_destroy(rocks->read_options);
     rocksdb_options_destroy(rocks->options);
     rocksdb_cache_destroy(rocks->cache);
@@ -351,6 +355,8 @@ struct err kv_rocksdb_open(const struct store_config *config, const char *path, 
     rocks->log = config->log;
     set_options(rocks, config->cache_bytes);
     rocks->read_options = rocksdb_readoptions_create();
+    rocks->once_options = rocksdb_readoptions_create();
+    rocksdb_readoptions_set_fill_cache(rocks->once_options, 0);
     rocks->write_options = rocksdb_writeoptions_create();
     if (config->access == STORE_READ_ONLY) {
         rocks->db = rocksdb_open_for_read_only(rocks->options, path, 0, &text);

@@ -295,13 +295,33 @@ static bool take_entry(struct state_entries *entries, uint64_t key, int64_t *eve
     return true;
 }
 
+/* The part of a root's list that stands in [from, last]. */
+static struct state_entries list_within(struct state_root *root, uint64_t from, uint64_t last)
+{
+    struct state_entries list = {root->list, root->list_count};
+    while (list.count && list.items[0].key < from) {
+        list.items++;
+        list.count--;
+    }
+    while (list.count && list.items[list.count - 1].key > last) {
+        list.count--;
+    }
+    return list;
+}
+
+/* The last key of which the difference of the trees tells. */
+static uint64_t last_told(const struct state_differences *trees)
+{
+    return trees->stopped ? trees->items[trees->count - 1].key : UINT64_MAX;
+}
+
 /* The difference of the roots: that of their trees, overlaid with both lists. */
 static struct err merge_diff(const struct state_reader *reader, struct state_root *left,
                              struct state_root *right, struct state_differences trees,
                              struct state_differences *out)
 {
-    struct state_entries left_list = {left->list, left->list_count};
-    struct state_entries right_list = {right->list, right->list_count};
+    struct state_entries left_list = list_within(left, trees.from, last_told(&trees));
+    struct state_entries right_list = list_within(right, trees.from, last_told(&trees));
     struct state_difference item;
     while (next_key(&left_list, &right_list, &trees, &item.key)) {
         bool in_trees = trees.count && trees.items[0].key == item.key;
@@ -322,28 +342,41 @@ static struct err merge_diff(const struct state_reader *reader, struct state_roo
     return OK;
 }
 
-struct err state_diff(struct state_store *states, struct ctx *ctx, uint64_t room, uint64_t left,
-                      uint64_t right, struct state_difference **items_out, size_t *count_out)
+struct err state_diff_page(struct state_store *states, struct ctx *ctx, uint64_t room,
+                           struct state_page *page)
 {
     struct state_reader reader = {.states = states, .ctx = ctx, .room = room};
     struct state_root roots[2];
-    struct state_differences trees = {0};
+    struct state_differences trees = {.from = page->from, .limit = page->limit};
     struct state_differences all = {0};
-    *items_out = NULL;
-    *count_out = 0;
-    if (left == right) {
+    page->items = NULL;
+    page->count = 0;
+    page->more = false;
+    if (page->left == page->right) {
         return OK;
     }
-    TRY(state_tree_load_root(&reader, left, &roots[0]));
-    TRY(state_tree_load_root(&reader, right, &roots[1]));
+    TRY(state_tree_load_root(&reader, page->left, &roots[0]));
+    TRY(state_tree_load_root(&reader, page->right, &roots[1]));
     if (hash_eq(roots[0].hash, roots[1].hash)) {
         return OK;
     }
     TRY(state_tree_diff(&reader, &roots[0], &roots[1], &trees));
     TRY(merge_diff(&reader, &roots[0], &roots[1], trees, &all));
-    *items_out = all.items;
-    *count_out = all.count;
+    page->more = trees.stopped;
+    page->from = trees.stopped ? last_told(&trees) + 1 : page->from;
+    page->items = all.items;
+    page->count = all.count;
     return OK;
+}
+
+struct err state_diff(struct state_store *states, struct ctx *ctx, uint64_t room, uint64_t left,
+                      uint64_t right, struct state_difference **items_out, size_t *count_out)
+{
+    struct state_page page = {.left = left, .right = right};
+    struct err err = state_diff_page(states, ctx, room, &page);
+    *items_out = page.items;
+    *count_out = page.count;
+    return err;
 }
 
 struct err state_eq(struct state_store *states, struct ctx *ctx, uint64_t room, uint64_t left,

@@ -44,6 +44,17 @@ struct state_difference {
 struct err state_diff(struct state_store *states, struct ctx *ctx, uint64_t room, uint64_t left,
                       uint64_t right, struct state_difference **items_out,
                       size_t *count_out) MUST_USE;
+/* The same piece by piece. `more` may be true with few or no items. */
+struct state_page {
+    uint64_t left, right;
+    uint64_t from; /* first key wanted; becomes that of the next page */
+    size_t limit;  /* about so many at once; 0 = all */
+    struct state_difference *items;
+    size_t count;
+    bool more;
+};
+struct err state_diff_page(struct state_store *states, struct ctx *ctx, uint64_t room,
+                           struct state_page *page_io) MUST_USE;
 /* Whether two roots hold the same state. */
 struct err state_eq(struct state_store *states, struct ctx *ctx, uint64_t room, uint64_t left,
                     uint64_t right, bool *equal_out) MUST_USE;

@@ -277,14 +277,24 @@ struct pair {
     struct state_ref left, right;
 };
 
+static bool is_full(struct state_differences *differences)
+{
+    differences->stopped = differences->limit && differences->count >= differences->limit;
+    return differences->stopped;
+}
+
 static struct err diff_level(struct diff *diff, struct pair refs, uint32_t level, uint64_t key)
 {
     struct state_node left;
     struct state_node right;
     TRY(load_at(diff->reader, diff->left, refs.left, level, &left));
     TRY(load_at(diff->reader, diff->right, refs.right, level, &right));
-    for (unsigned i = 0; i < STATE_FANOUT; i++) {
+    for (unsigned i = 0; i < STATE_FANOUT && !is_full(diff->out); i++) {
         uint64_t below = key | (uint64_t)i << (STATE_FANOUT_BITS * level);
+        uint64_t last = below | ((UINT64_C(1) << (STATE_FANOUT_BITS * level)) - 1);
+        if (last < diff->out->from) {
+            continue;
+        }
         if (level == 0 && left.events[i] != right.events[i]) {
             struct state_difference item = {below, left.events[i], right.events[i]};
             state_differences_add(diff->reader->ctx->arena, diff->out, item);

@@ -29,6 +29,9 @@ struct state_differences {
     struct state_difference *items;
     size_t count;
     size_t cap;
+    uint64_t from; /* wanted: keys from here on */
+    size_t limit;  /* wanted: so many at most; 0 = all */
+    bool stopped;  /* by the limit: there may be more behind the last one */
 };
 
 struct store_object state_object(struct ctx *ctx, uint64_t room);

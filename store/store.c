@@ -169,6 +169,11 @@ static struct err check_thread(const struct ctx *ctx)
     return ctx->on_loop ? err_make(ERR_WAITS, "the store is not used on a loop") : OK;
 }
 
+static enum kv_reading reading_of(const struct ctx *ctx)
+{
+    return ctx->reads_once ? KV_READ_ONCE : KV_READ_KEEP;
+}
+
 struct err store_get(struct store *store, struct ctx *ctx, struct store_object object,
                      struct slice key, struct slice *value_out, bool *found_out)
 {
@@ -177,8 +182,9 @@ struct err store_get(struct store *store, struct ctx *ctx, struct store_object o
     if (key.len > STORE_KEY_BYTES_MAX) {
         return OK;
     }
-    struct slice stored = stored_key(ctx->arena, prefix_of(ctx->arena, object), key);
-    return store->kv->ops->get_fn(store->kv, ctx->arena, stored, value_out, found_out);
+    struct kv_wanted wanted = {.key = stored_key(ctx->arena, prefix_of(ctx->arena, object), key),
+                               .reading = reading_of(ctx)};
+    return store->kv->ops->get_fn(store->kv, ctx->arena, wanted, value_out, found_out);
 }
 
 struct row_reader {
@@ -217,6 +223,7 @@ struct err store_read_range(struct store *store, struct ctx *ctx, struct store_o
         .to = range.to.len ? stored_key(ctx->arena, prefix, range.to)
                            : prefix_end(ctx->arena, prefix),
         .reverse = range.order == STORE_REVERSE,
+        .reading = reading_of(ctx),
     };
     struct row_reader reader = {
         .visitor.visit_fn = read_row,
@@ -377,7 +384,8 @@ static struct err check_expects(struct store *store, struct ctx *ctx,
         const struct expect *expect = &update->expects[i];
         struct slice value = {0};
         bool found = false;
-        TRY(store->kv->ops->get_fn(store->kv, ctx->arena, expect->key, &value, &found));
+        struct kv_wanted wanted = {.key = expect->key};
+        TRY(store->kv->ops->get_fn(store->kv, ctx->arena, wanted, &value, &found));
         bool as_expected = expect->value.ptr ? found && slice_eq(value, expect->value) : !found;
         if (!as_expected) {
             return err_make(ERR_CONFLICT, "a stored value is not the expected one");
@@ -405,6 +413,14 @@ static struct store_update gather(struct ctx *ctx, struct store_update **updates
     return all;
 }
 
+static void note_size(struct store *store, uint64_t rows)
+{
+    uint64_t largest = atomic_load(&store->largest_write_rows);
+    while (rows > largest &&
+           !atomic_compare_exchange_weak(&store->largest_write_rows, &largest, rows)) {
+    }
+}
+
 static struct err check_and_apply(struct store *store, struct ctx *ctx,
                                   struct store_update **updates, size_t count)
 {
@@ -412,6 +428,7 @@ static struct err check_and_apply(struct store *store, struct ctx *ctx,
         TRY(check_expects(store, ctx, updates[i]));
     }
     struct store_update all = gather(ctx, updates, count);
+    note_size(store, all.op_count);
     return all.op_count ? store->kv->ops->write_fn(store->kv, all.ops, all.op_count) : OK;
 }
 
@@ -506,6 +523,7 @@ void store_get_stats(struct store *store, struct store_stats *stats_out)
     uint64_t durable = commit_durable(store->commit);
     *stats_out = (struct store_stats){
         .writes = atomic_load(&store->write_count),
+        .largest_write_rows = atomic_load(&store->largest_write_rows),
         .flushes = commit_flush_count(store->commit),
         .disk_bytes = store->kv->ops->disk_bytes_fn(store->kv),
         .pending = commit_newest(store->commit) - durable,

@@ -146,6 +146,7 @@ struct err store_each_blob(struct store *store, store_blob_fn visit, void *arg) 
 /* --- figures --- */
 struct store_stats {
     uint64_t writes, flushes, disk_bytes, pending;
+    uint64_t largest_write_rows; /* of all writes since the store was opened */
 };
 void store_get_stats(struct store *store, struct store_stats *stats_out);
 /* Gives disk space of deleted ranges back (RocksDB compaction of the kind). Slow. */

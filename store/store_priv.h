@@ -15,7 +15,7 @@ struct store {
     char *media_owned; /* folder of the blobs; NULL until the first blob of an in-memory store */
     int lock_fd;       /* held while open; -1 = in memory */
     bool read_only;
-    _Atomic uint64_t write_count;
+    _Atomic uint64_t write_count, largest_write_rows;
     _Atomic uint64_t blob_count; /* names of temporary files */
     pthread_mutex_t media_lock;  /* guards media_owned; leaf */
     /* One write to an object at a time, so that conditions hold. Taken in ascending order; held

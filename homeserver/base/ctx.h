@@ -24,6 +24,8 @@ struct ctx {
     /* The job runs on an event loop, which neither waits nor uses the store. What would, answers
      * ERR_WAITS before it has any effect but on memory that doing it again leaves as it is. */
     bool on_loop;
+    /* What the job reads is not wanted again: the store keeps none of it at hand. */
+    bool reads_once;
     struct ctx_deferred *deferred; /* what ctx_finish gives back */
 };
 

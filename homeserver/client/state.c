@@ -164,26 +164,31 @@ static void write_name(struct json_out *out, struct slice key, struct slice name
     }
 }
 
+static struct err write_joined_member(void *arg, struct ctx *page, const struct room_member *member)
+{
+    struct json_out *out = arg;
+    (void)page;
+    if (member->membership == MEMBERSHIP_JOIN) {
+        json_out_key_object(out, member->user_id);
+        write_name(out, LIT("display_name"), member->display_name);
+        write_name(out, LIT("avatar_url"), member->avatar_url);
+        json_out_object_end(out);
+    }
+    return OK;
+}
+
 static struct err get_joined_members(void *app, struct ctx *ctx, const struct http_request *request,
                                      struct http_reply *reply)
 {
     struct cs_room_call call;
     struct room_view view;
-    struct room_members members;
     TRY(begin_whole_view(&call, app, ctx, request, reply, &view));
     if (view.membership != MEMBERSHIP_JOIN) {
         return err_public(ERR_M_FORBIDDEN, "You are not in this room.");
     }
-    TRY(hs_room_members(call.hs, ctx, call.room, MEMBERSHIP_JOIN, 0, &members));
     json_out_object(&call.out);
     json_out_key_object(&call.out, LIT("joined"));
-    for (size_t i = 0; i < members.count; i++) {
-        const struct room_member *member = &members.items[i];
-        json_out_key_object(&call.out, member->user_id);
-        write_name(&call.out, LIT("display_name"), member->display_name);
-        write_name(&call.out, LIT("avatar_url"), member->avatar_url);
-        json_out_object_end(&call.out);
-    }
+    TRY(hs_room_members_each(call.hs, ctx, call.room, write_joined_member, &call.out));
     json_out_object_end(&call.out);
     json_out_object_end(&call.out);
     return OK;

@@ -278,22 +278,31 @@ static struct err take_member(const struct search_feed *feed, struct ctx *ctx, s
     return drop_if_gone(feed, ctx, user);
 }
 
+struct remotes {
+    const struct search_feed *feed;
+    struct room *room;
+    bool is_open;
+};
+
+static struct err put_if_remote(void *arg, struct ctx *page, const struct room_member *member)
+{
+    const struct remotes *remotes = arg;
+    bool is_remote = member->membership == MEMBERSHIP_JOIN &&
+                     !hs_user_is_local(remotes->feed->hs, member->user_id);
+    return is_remote ? put_remote(remotes->feed, page, remotes->room, member, remotes->is_open)
+                     : OK;
+}
+
 struct err search_feed_room(const struct search_feed *feed, struct ctx *ctx, struct room *room)
 {
-    struct room_members members;
     bool open = false;
     TRY(is_open(feed, ctx, room, &open));
     TRY(search_rooms_set_open(feed->index, hs_room_info(room).number, open));
     if (!hs_room_is_resident(room)) {
         return OK;
     }
-    TRY(hs_room_members(feed->hs, ctx, room, MEMBERSHIP_JOIN, 0, &members));
-    for (size_t i = 0; i < members.count; i++) {
-        if (!hs_user_is_local(feed->hs, members.items[i].user_id)) {
-            TRY(put_remote(feed, ctx, room, &members.items[i], open));
-        }
-    }
-    return OK;
+    struct remotes remotes = {feed, room, open};
+    return hs_room_members_each(feed->hs, ctx, room, put_if_remote, &remotes);
 }
 
 /* --- events --- */

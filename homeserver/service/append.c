@@ -66,6 +66,18 @@ static struct err append_cited(struct append_work *w, struct room_cited *cited_o
                : room_cited_load(d->hs, d->ctx, d->room, event, cited_out);
 }
 
+/* The state is to be read before the event is there. */
+static struct err write_state_early(struct append_work *w)
+{
+    struct store_update *early[] = {w->state, w->keys};
+    if (!w->state) {
+        return OK;
+    }
+    TRY(store_write(w->derive.hs->store, w->derive.ctx, early, COUNT_OF(early)));
+    w->state = NULL;
+    return OK;
+}
+
 /* The room's state, which is that after the event where the graph does not fork. */
 static struct err append_ends(struct append_work *w)
 {
@@ -87,11 +99,7 @@ static struct err append_ends(struct append_work *w)
     }
     w->record.extremities = numbers;
     w->record.extremity_count = w->ends.count;
-    if (w->state) { /* to be read by the resolution */
-        struct store_update *early[] = {w->state, w->keys};
-        TRY(store_write(d->hs->store, d->ctx, early, COUNT_OF(early)));
-        w->state = NULL;
-    }
+    TRY(write_state_early(w));
     w->ends.event = d->event;
     w->ends.number = d->number;
     TRY(room_extremities_root(d->hs, d->ctx, d->room, &w->ends, &w->record.room_root));
@@ -99,66 +107,18 @@ static struct err append_ends(struct append_work *w)
     return OK;
 }
 
-static struct err take_change(struct append_work *w, struct ctx *page,
-                              const struct state_difference *change)
-{
-    struct derive *d = &w->derive;
-    struct slice type;
-    struct slice state_key;
-    bool own = d->event && change->right == d->number;
-    if (own) {
-        type = d->event->type;
-        state_key = d->event->state_key;
-    } else {
-        TRY(hs_state_key_name(d->hs, page, d->room, change->key, &type, &state_key));
-    }
-    room_state_cache_drop(d->room, state_pair(page, type, state_key));
-    return slice_eq(type, LIT("m.room.member"))
-               ? derive_member_changed(d, page, state_key, change->right)
-               : OK;
-}
-
-/* In memory of their own: a join brings all members of a room at once. */
-static struct err take_changes(struct append_work *w, const struct state_difference *changes,
-                               size_t count)
-{
-    struct ctx *ctx = w->derive.ctx;
-    struct ctx page = room_page_begin(ctx);
-    struct err err = OK;
-    for (size_t i = 0; i < count && err.code == 0; i++) {
-        err = take_change(w, &page, &changes[i]);
-        if (err.code == 0) {
-            room_page_next(&page);
-        }
-    }
-    return room_page_end(ctx, &page, err);
-}
-
 /* What is another in the room's state than before. */
 static struct err append_changes(struct append_work *w)
 {
     struct derive *d = &w->derive;
-    struct state_difference *changes = NULL;
-    size_t count = 0;
-    uint64_t before = d->room->head.root;
-    if (w->record.state_before == before && w->record.room_root == w->record.state_after) {
-        return derive_member(d);
+    struct derive_states states = {d->room->head.root, w->record.room_root};
+    if (w->record.state_before == states.before && w->record.room_root == w->record.state_after) {
+        TRY(derive_member(d));
+        derive_count(d, &w->head);
+        return OK;
     }
-    TRY(state_diff(d->hs->states, d->ctx, d->room->number, before, w->record.room_root, &changes,
-                   &count));
-    return take_changes(w, changes, count);
-}
-
-static void count_members(struct append_work *w)
-{
-    const struct derived_members *members = &w->derive.members;
-    for (size_t i = 0; i < members->count; i++) {
-        const struct derived_member *member = &members->items[i];
-        w->head.joined_count += member->membership == MEMBERSHIP_JOIN ? 1 : 0;
-        w->head.joined_count -= member->previous == MEMBERSHIP_JOIN ? 1 : 0;
-        w->head.invited_count += member->membership == MEMBERSHIP_INVITE ? 1 : 0;
-        w->head.invited_count -= member->previous == MEMBERSHIP_INVITE ? 1 : 0;
-    }
+    TRY(write_state_early(w));
+    return derive_difference(d, states, &w->head);
 }
 
 /* The local user that the change of the event itself names; others get positions of their own,
@@ -266,7 +226,6 @@ static struct err prepare(struct append_work *w)
     TRY(append_state(w));
     TRY(append_ends(w));
     TRY(append_changes(w));
-    count_members(w);
     TRY(derive_related(d, &w->record.flags));
     TRY(derive_relation(d, w->log));
     TRY(derive_redaction(d, w->log));
@@ -332,8 +291,13 @@ static void set_head(struct append_work *w)
     pthread_mutex_lock(&room->lock);
     w->head.receipt_pos = room->head.receipt_pos;
     room->head = w->head;
+    room->is_ahead = room->is_ahead && !w->derive.is_ahead;
     pthread_mutex_unlock(&room->lock);
-    room_servers_change(room, &w->derive.members);
+    if (w->derive.is_ahead) {
+        room_servers_forget(room);
+    } else {
+        room_servers_change(room, &w->derive.members);
+    }
 }
 
 /* The room in memory follows its log. */
@@ -453,17 +417,12 @@ static struct err load_newest(struct append_work *w, const struct room_move *mov
 static struct err prepare_move(struct append_work *w, const struct room_move *move)
 {
     struct derive *d = &w->derive;
-    struct state_difference *changes = NULL;
-    size_t count = 0;
+    struct derive_states states = {d->room->head.root, move->root};
     w->log = store_update_new(d->ctx, room_object(d->ctx, d->room->number));
     w->ids = store_update_new(d->ctx, (struct store_object){STORE_EVENT_IDS, LIT("ids")});
     d->derived = store_update_new(d->ctx, room_derived_object(d->ctx, d->room->number));
     TRY(load_newest(w, move));
-    TRY(state_diff(d->hs->states, d->ctx, d->room->number, d->room->head.root, move->root, &changes,
-                   &count));
-    TRY(take_changes(w, changes, count));
-    count_members(w);
-    return OK;
+    return derive_difference(d, states, &w->head);
 }
 
 static void put_moved(struct append_work *w, const struct room_move *move)

@@ -113,9 +113,11 @@ struct room_walk {
     struct map *extremities; /* event id -> number */
     uint64_t root;           /* the room's state after the newest event */
     bool keeps_cites;
+    bool is_ahead; /* DERIVED_KEY_AHEAD stands */
     uint64_t next_key;
     uint32_t joined_count, invited_count;
     int64_t last_number;
+    bool was_forked; /* the last event */
     uint64_t last_pos;
     bool is_rerooted; /* a rebuild made new snapshots: all later ones follow */
     bool state_was_healed;

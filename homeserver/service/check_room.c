@@ -121,6 +121,9 @@ static bool follows_the_last(const struct room_walk *w)
     if (w->record.flags & (EVENT_AFTER_GAP | EVENT_RESTART | EVENT_FORKED | EVENT_LATER)) {
         return false;
     }
+    if (w->was_forked) { /* what follows it need not follow the room's state */
+        return false;
+    }
     if (w->last_number == 0) {
         return w->event.prev_event_count == 0;
     }
@@ -269,6 +272,7 @@ static struct err check_timeline(struct room_walk *w)
         TRY(rebuild_record(w));
     }
     w->last_number = w->number;
+    w->was_forked = (w->record.flags & EVENT_FORKED) != 0;
     return OK;
 }
 

@@ -25,6 +25,10 @@ static struct err load_previous(struct derive *d, struct ctx *page, struct deriv
     struct room_member before;
     bool found = false;
     TRY(hs_user_intern(d->hs, page, member->user_id, &member->user));
+    if (d->is_page) {
+        member->is_new = true;
+        return OK;
+    }
     TRY(hs_room_member(d->hs, page, d->room, member->user, &before, &found));
     member->previous = found ? before.membership : MEMBERSHIP_NONE;
     member->is_new = !found || before.number != member->number;
@@ -74,7 +78,7 @@ struct err derive_member_changed(struct derive *d, struct ctx *page, struct slic
         member->is_own = true;
         take_event(d, member, d->event);
     } else if (number) {
-        TRY(hs_event_load(d->hs, page, d->room, number, &stored, &found));
+        TRY(room_event_once(d->hs, page, d->room, number, &stored, &found));
         if (!found) {
             return err_make(ERR_CORRUPT, "a member event is missing");
         }

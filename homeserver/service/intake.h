@@ -131,10 +131,16 @@ uint64_t hs_room_whole_pos(struct room *room);
  * the arena, sorted, without this server. */
 struct err hs_room_servers(struct hs *hs, struct ctx *ctx, struct room *room,
                            struct slice **servers_out, size_t *count_out) MUST_USE;
-/* The whole state before the join is here now (ids of stored events): replaces the partial state,
- * judges the events accepted meanwhile again, and ends the partial time. */
+/* The whole state before the join is here now: replaces the partial state, judges the events
+ * accepted meanwhile again, and ends the partial time. M_NOT_FOUND when an event is missing. Memory
+ * grows by 24 bytes for each event of the state. */
+struct intake_whole {
+    const int64_t *numbers; /* of the state's events, ascending */
+    size_t count;
+    int64_t on_top; /* a state event that comes after them all; 0 = none */
+};
 struct err hs_room_complete(struct hs *hs, struct ctx *ctx, struct room *room,
-                            const struct event_id *state, size_t count) MUST_USE;
+                            const struct intake_whole *whole) MUST_USE;
 /* Rooms that are partial now, for resuming after a restart: numbers, ascending. */
 struct err hs_rooms_partial(struct hs *hs, struct ctx *ctx, uint64_t **rooms_out,
                             size_t *count_out) MUST_USE;

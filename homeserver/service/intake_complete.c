@@ -1,6 +1,7 @@
 /* The end of a room's partial time: the whole state before the join is here. What was accepted
- * meanwhile is judged again by it, in order; then the room's state moves in one write, which also
- * says that the room is whole. Until that write everything may begin anew. */
+ * meanwhile is judged again by it, in order; the rows of members of other servers are written; then
+ * the room's state moves in one write, which also says that the room is whole. Until that write
+ * everything may begin anew. */
 #include "homeserver/base/map.h"
 #include "homeserver/service/intake_priv.h"
 
@@ -309,14 +310,10 @@ static struct err take_again(struct completing *c, const struct stored_event *ev
     return intake_again(c->hs, c->ctx, c->room, &intake, &report);
 }
 
-static struct err load_failed(struct completing *c, struct ctx *ctx, int64_t number,
-                              struct stored_event *event_out, bool *failed_out)
+static bool is_failed(const struct stored_event *event, int64_t number)
 {
-    bool found = false;
-    TRY(hs_event_load(c->hs, ctx, c->room, number, event_out, &found));
-    *failed_out = found && (event_out->flags & (EVENT_SOFT_FAILED | EVENT_REJECTED)) &&
-                  !(event_out->flags & EVENT_OUTLIER) && event_out->number == number;
-    return OK;
+    return (event->flags & (EVENT_SOFT_FAILED | EVENT_REJECTED)) &&
+           !(event->flags & EVENT_OUTLIER) && event->number == number;
 }
 
 /* One that was taken with another is no longer a failed one. */
@@ -324,10 +321,33 @@ static struct err take_failed_again(struct completing *c, const int64_t *numbers
 {
     for (size_t i = 0; i < count; i++) {
         struct stored_event event;
-        bool failed = false;
-        TRY(load_failed(c, c->ctx, numbers[i], &event, &failed));
-        if (failed) {
+        bool found = false;
+        TRY(hs_event_load(c->hs, c->ctx, c->room, numbers[i], &event, &found));
+        if (found && is_failed(&event, numbers[i])) {
             TRY(take_again(c, &event));
+        }
+    }
+    return OK;
+}
+
+/* Those of a page of numbers. */
+static struct err list_failed(struct completing *c, int64_t first, size_t count, int64_t *failed,
+                              size_t *failed_count_out)
+{
+    int64_t numbers[EVENTS_PER_PAGE];
+    struct stored_events events;
+    *failed_count_out = 0;
+    for (size_t i = 0; i < count; i++) {
+        numbers[i] = first + (int64_t)i;
+    }
+    c->page.reads_once = true;
+    TRY(hs_events_scan_many(c->hs, &c->page, c->room, (struct event_numbers){numbers, count},
+                            &events));
+    for (size_t i = 0; i < events.count; i++) {
+        int64_t number = events.items[i].number;
+        bool here = number >= first && number < first + (int64_t)count;
+        if (here && is_failed(&events.items[i], number)) {
+            failed[(*failed_count_out)++] = number;
         }
     }
     return OK;
@@ -336,38 +356,30 @@ static struct err take_failed_again(struct completing *c, const int64_t *numbers
 /* Most of these are the state's, and let go of page by page. */
 static struct err take_all_again(struct completing *c)
 {
-    int64_t number = c->partial.apart;
-    while (number < c->room->next_apart) {
+    int64_t first = c->partial.apart;
+    int64_t end = c->room->next_apart;
+    while (first < end) {
         int64_t failed[EVENTS_PER_PAGE];
-        size_t count = 0;
-        struct err err = OK;
+        size_t failed_count = 0;
+        size_t count = end - first < EVENTS_PER_PAGE ? (size_t)(end - first) : EVENTS_PER_PAGE;
         c->page = room_page_begin(c->ctx);
-        for (size_t i = 0; i < EVENTS_PER_PAGE && number < c->room->next_apart && !err.code; i++) {
-            struct stored_event event;
-            bool is_failed = false;
-            err = load_failed(c, &c->page, number, &event, &is_failed);
-            failed[count] = number++;
-            count += is_failed;
-        }
+        struct err err = list_failed(c, first, count, failed, &failed_count);
         TRY(room_page_end(c->ctx, &c->page, err));
-        TRY(take_failed_again(c, failed, count));
+        TRY(take_failed_again(c, failed, failed_count));
+        first += (int64_t)count;
+        end = c->room->next_apart; /* what is refused again may get a new number */
     }
     return OK;
 }
 
-static struct err complete_in_lane(struct completing *c, struct state_wanted wanted)
+static struct err complete_in_lane(struct completing *c, const struct intake_whole *whole)
 {
-    struct event_id *missing = NULL;
-    size_t missing_count = 0;
     TRY(room_check_there(c->room));
     if (!c->room->is_partial) {
         return OK;
     }
     TRY(room_partial_get(c->hs, c->ctx, c->room, &c->partial));
-    TRY(intake_state_of(c->hs, c->ctx, c->room, wanted, &c->root, &missing, &missing_count));
-    if (missing_count) {
-        return err_public(ERR_M_NOT_FOUND, "Events of the state before the join are missing.");
-    }
+    TRY(intake_state_of_numbers(c->hs, c->ctx, c->room, whole, &c->root));
     TRY(judge_all(c));
     struct room_move move = {
         .ends = ends_of(c), .number = c->last, .completes = true, .more_count = 2};
@@ -378,12 +390,12 @@ static struct err complete_in_lane(struct completing *c, struct state_wanted wan
 }
 
 struct err hs_room_complete(struct hs *hs, struct ctx *ctx, struct room *room,
-                            const struct event_id *state, size_t count)
+                            const struct intake_whole *whole)
 {
     struct completing completing = {.hs = hs, .ctx = ctx, .room = room, .ends = map_new()};
     uint64_t lane = lane_of_room(room->number);
     workers_lane_enter(hs->workers, lane);
-    struct err err = complete_in_lane(&completing, (struct state_wanted){state, count});
+    struct err err = complete_in_lane(&completing, whole);
     if (err.code != 0 && err.code < ERR_MATRIX_FIRST) {
         room_mark_broken(hs, room);
     }

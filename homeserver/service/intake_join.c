@@ -313,7 +313,7 @@ static struct err judge_top(struct intake_join *join, struct ctx *page)
         join->stack_count--;
         return OK;
     }
-    TRY(hs_event_load(join->hs, page, join->room, item->number, &stored, &found));
+    TRY(room_event_once(join->hs, page, join->room, item->number, &stored, &found));
     if (!found) {
         return err_make(ERR_CORRUPT, "an event of a join is missing");
     }
@@ -343,18 +343,15 @@ static struct err judge_all(struct intake_join *join, struct ctx *page)
 
 static struct err make_state(struct intake_join *join, struct ctx *page, uint64_t *root_out)
 {
-    uint64_t room = join->room->number;
-    struct state_entry *entries = arena_array(page->arena, join->count + 1, sizeof *entries);
-    size_t count = 0;
+    struct state_entries entries = {
+        .items = arena_array(page->arena, join->count + 1, sizeof *entries.items)};
     for (size_t i = 0; i < join->count; i++) {
         const struct item *item = &join->items_owned[i];
         if (item->in_state && item->key && item->verdict == VERDICT_ALLOWED) {
-            entries[count++] = (struct state_entry){item->key, item->number};
+            entries.items[entries.count++] = (struct state_entry){item->key, item->number};
         }
     }
-    struct store_update *state = store_update_new(page, room_state_object(page, room));
-    TRY(state_apply(join->hs->states, page, room, 0, entries, count, state, root_out));
-    return store_write(join->hs->store, page, &state, 1);
+    return intake_state_put(join->hs, page, join->room, entries, root_out);
 }
 
 /* Spec: server-server, "Joining Rooms": the state must be that of the room asked for. */

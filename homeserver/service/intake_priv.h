@@ -36,6 +36,13 @@ struct err intake_state_of(struct hs *hs, struct ctx *ctx, struct room *room,
                            struct state_wanted wanted, uint64_t *root_out,
                            struct event_id **missing_out, size_t *missing_count_out) MUST_USE;
 
+/* M_NOT_FOUND when an event is not here. */
+struct err intake_state_of_numbers(struct hs *hs, struct ctx *ctx, struct room *room,
+                                   const struct intake_whole *whole, uint64_t *root_out) MUST_USE;
+/* A snapshot of these entries, in any order, each key once. */
+struct err intake_state_put(struct hs *hs, struct ctx *ctx, struct room *room,
+                            struct state_entries entries, uint64_t *root_out) MUST_USE;
+
 /* An event without a place in the timeline. */
 struct apart {
     const struct event *event;

@@ -128,6 +128,20 @@ struct err room_event_known(struct hs *hs, struct ctx *ctx, const struct room *r
     return OK;
 }
 
+struct read_row {
+    uint64_t room;
+    int64_t number;
+    struct slice bytes;
+    uint64_t version; /* of the cache, before it was read */
+};
+
+static void keep_row(struct hs *hs, const struct ctx *ctx, const struct read_row *row)
+{
+    if (!ctx->reads_once) {
+        row_cache_offer(hs->rooms->rows_owned, row->room, row->number, row->bytes, row->version);
+    }
+}
+
 /* From memory or the store; *number_io becomes where the event is now, if that is elsewhere. */
 static struct err scan_here(struct hs *hs, struct ctx *ctx, struct room *room,
                             struct stored_event *event_out, bool *found_out, int64_t *number_io)
@@ -145,7 +159,7 @@ static struct err scan_here(struct hs *hs, struct ctx *ctx, struct room *room,
     if (!*found_out || room_forward_decode(row, number_io)) {
         return OK;
     }
-    row_cache_offer(cache, room->number, number, row, version);
+    keep_row(hs, ctx, &(struct read_row){room->number, number, row, version});
     return scan_row(ctx, room, number, row, event_out);
 }
 
@@ -155,6 +169,16 @@ struct err hs_event_scan(struct hs *hs, struct ctx *ctx, struct room *room, int6
     int64_t now = number;
     TRY(scan_here(hs, ctx, room, event_out, found_out, &now));
     return now == number ? OK : scan_here(hs, ctx, room, event_out, found_out, &now);
+}
+
+struct err room_event_once(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
+                           struct stored_event *event_out, bool *found_out)
+{
+    bool before = ctx->reads_once;
+    ctx->reads_once = true;
+    struct err err = hs_event_load(hs, ctx, room, number, event_out, found_out);
+    ctx->reads_once = before;
+    return err;
 }
 
 struct err hs_event_load(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
@@ -224,7 +248,8 @@ static struct err scan_run(struct hs *hs, struct ctx *ctx, struct room *room,
                 TRY(hs_event_scan(hs, ctx, room, number, event, &found));
             } else {
                 TRY(scan_row(ctx, room, number, rows.rows[i].value, event));
-                row_cache_offer(cache, room->number, number, rows.rows[i].value, version);
+                keep_row(hs, ctx,
+                         &(struct read_row){room->number, number, rows.rows[i].value, version});
             }
             events->count += found ? 1 : 0;
         }

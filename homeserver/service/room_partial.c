@@ -85,6 +85,7 @@ struct err room_partial_load(struct hs *hs, struct ctx *ctx, struct room *room)
     TRY(store_get(hs->store, ctx, room_object(ctx, room->number), whole_key(ctx), &row, &found));
     struct unpack in = unpack_of(found ? row : (struct slice){0});
     room->whole_pos = found ? unpack_u64(&in) : 0;
+    TRY(room_ahead_load(hs, ctx, room));
     return found ? unpack_check(&in) : OK;
 }
 

@@ -29,6 +29,7 @@
 #define DERIVED_KEY_RECEIPT 'c'     /* be64 user, type, thread -> receipt row (receipts.c) */
 #define DERIVED_KEY_RECEIPT_POS 'C' /* be64 position -> receipt row (ephemeral.c) */
 #define DERIVED_KEY_INVITED 'i'     /* be64 local user with an invite or knock from elsewhere */
+#define DERIVED_KEY_AHEAD 'h'       /* nothing: members were written ahead of a change of state */
 #define DERIVED_KEY_CITING 'a'      /* be_i64 event, be_i64 state event citing it -> its key */
 #define DERIVED_KEY_REDACTION 'x'   /* target id NUL be_i64 redaction that waits for it */
 #define DERIVED_KEY_EDGE 'b'        /* missing prev event NUL be_i64 event citing it -> depth */
@@ -133,6 +134,7 @@ struct room {
     bool is_purged;      /* nothing may be written any more (purge.c) */
     bool keeps_cites;    /* rows DERIVED_KEY_CITING are complete */
     bool is_partial;     /* also under the lock */
+    bool is_ahead;       /* also under the lock: DERIVED_KEY_AHEAD stands in the store */
     uint64_t whole_pos;  /* also under the lock; see hs_room_whole_pos */
     int64_t next_number; /* of the next live event */
     int64_t next_apart;  /* of the next event without a place in the timeline */
@@ -290,6 +292,8 @@ struct derive {
     struct derived_members members;
     struct store_update **users; /* of (STORE_USER, member), made by derive_members_write */
     size_t user_count;
+    bool is_page;         /* of members whose memberships of before are not asked for */
+    bool is_ahead;        /* rows of members were written ahead: out, see derive_difference */
     bool is_withheld;     /* a redaction that is not applied: out */
     bool is_foreign;      /* as in struct room_append */
     int64_t rewritten[2]; /* events whose rows change: the target of a relation, of a redaction */
@@ -300,6 +304,16 @@ struct err derive_member(struct derive *derive) MUST_USE;
  * the way lives in `page`. */
 struct err derive_member_changed(struct derive *derive, struct ctx *page, struct slice user_id,
                                  int64_t number) MUST_USE;
+void derive_count(struct derive *derive, struct room_head *head_io);
+/* The members by which the room's state differs, counted in the head; what is at hand of the state
+ * is dropped. Local users, and few others, become derive->members. When there are many, the rows of
+ * the others are written right away, page by page, and derive->is_ahead is set: until the update
+ * derive->derived is written, members are read from the state of before. */
+struct derive_states {
+    uint64_t before, after; /* stored roots */
+};
+struct err derive_difference(struct derive *derive, struct derive_states states,
+                             struct room_head *head_io) MUST_USE;
 /* A user's entry of the room after a change that event `at` brought. */
 void derive_user_room(struct user_room *entry, const struct derived_member *member, int64_t at,
                       uint64_t pos);
@@ -411,12 +425,19 @@ struct err room_partial_get(struct hs *hs, struct ctx *ctx, struct room *room,
 void room_partial_put(struct ctx *ctx, const struct room *room, const struct room_partial *partial,
                       struct store_update *updates_out[2]);
 void room_partial_set(struct room *room, bool is_partial);
+/* lane: rows of members are ahead of the room's state from now on. */
+void room_ahead_begin(struct room *room, struct ctx *ctx, struct store_update *derived);
+struct err room_ahead_load(struct hs *hs, struct ctx *ctx, struct room *room) MUST_USE;
 /* lane: the partial time is over as of this position: its row, and the room in memory. */
 void room_partial_put_end(struct ctx *ctx, struct store_update *update, uint64_t pos);
 void room_partial_end(struct room *room, uint64_t pos);
 struct err room_partial_load(struct hs *hs, struct ctx *ctx, struct room *room) MUST_USE;
+/* An event that is not wanted again: nothing keeps its row at hand. */
+struct err room_event_once(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
+                           struct stored_event *event_out, bool *found_out) MUST_USE;
 /* Which servers have joined members: follows memberships once it was asked for. */
 void room_servers_change(struct room *room, const struct derived_members *members);
+void room_servers_forget(struct room *room);
 
 /* A user's entry of the room was written. */
 void room_entry_forget(struct room *room, uint64_t user);

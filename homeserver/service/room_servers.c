@@ -33,22 +33,35 @@ void room_servers_change(struct room *room, const struct derived_members *member
     pthread_mutex_unlock(&room->lock);
 }
 
+void room_servers_forget(struct room *room)
+{
+    pthread_mutex_lock(&room->lock);
+    map_free(&room->servers_owned);
+    pthread_mutex_unlock(&room->lock);
+}
+
+static struct err count_joined(void *arg, struct ctx *page, const struct room_member *member)
+{
+    (void)page;
+    if (member->membership == MEMBERSHIP_JOIN) {
+        count_server(arg, member->user_id, true);
+    }
+    return OK;
+}
+
 static struct err load(struct hs *hs, struct ctx *ctx, struct room *room)
 {
-    struct room_members members;
-    struct ctx own = room_page_begin(ctx);
-    struct err err = hs_room_members(hs, &own, room, MEMBERSHIP_JOIN, 0, &members);
-    if (err.code == 0) {
-        struct map *servers = map_new();
-        for (size_t i = 0; i < members.count; i++) {
-            count_server(servers, members.items[i].user_id, true);
-        }
-        pthread_mutex_lock(&room->lock);
-        map_free(&room->servers_owned);
-        room->servers_owned = servers;
-        pthread_mutex_unlock(&room->lock);
+    struct map *servers = map_new();
+    struct err err = hs_room_members_each(hs, ctx, room, count_joined, servers);
+    if (err.code != 0) {
+        map_free(&servers);
+        return err;
     }
-    return room_page_end(ctx, &own, err);
+    pthread_mutex_lock(&room->lock);
+    map_free(&room->servers_owned);
+    room->servers_owned = servers;
+    pthread_mutex_unlock(&room->lock);
+    return OK;
 }
 
 static int by_name(const void *a, const void *b)

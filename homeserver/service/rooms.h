@@ -183,7 +183,13 @@ struct room_members {
     struct room_member *items; /* by event number: oldest first */
     size_t count;
 };
-/* limit 0 = all. membership NONE = all of them. */
+/* Calls fn for each member of any membership, in no order worth relying on; memory does not grow
+ * with the room. The member lives until fn returns, as does what fn makes in `page`. */
+typedef struct err (*room_member_fn)(void *arg, struct ctx *page, const struct room_member *member);
+struct err hs_room_members_each(struct hs *hs, struct ctx *ctx, struct room *room,
+                                room_member_fn fn, void *arg) MUST_USE;
+/* limit 0 = all; else the oldest ones, in memory that does not grow with the room. membership NONE
+ * = all of them. */
 struct err hs_room_members(struct hs *hs, struct ctx *ctx, struct room *room,
                            enum membership membership, size_t limit,
                            struct room_members *members_out) MUST_USE;

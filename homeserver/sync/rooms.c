@@ -142,22 +142,32 @@ static struct err write_joined(struct sync_job *job, struct sync_room *room, str
     return OK;
 }
 
+struct noting {
+    struct sync_job *job;
+    struct sync_users *users;
+};
+
+static struct err note_joined(void *arg, struct ctx *page, const struct room_member *member)
+{
+    struct noting *noting = arg;
+    struct sync_job *job = noting->job;
+    bool counts = member->user != job->viewer.user || noting->users == &job->arrived;
+    (void)page;
+    if (member->membership == MEMBERSHIP_JOIN && counts) {
+        sync_users_add(job->ctx, noting->users, member->user);
+    }
+    return OK;
+}
+
 /* The caller too, who joins: other servers learn of devices that the caller's others may not know.
  */
 struct err sync_note_everybody(struct sync_job *job, struct sync_room *room,
                                struct sync_users *users)
 {
-    struct room_members members;
-    if (job->request->initial) {
-        return OK;
-    }
-    TRY(hs_room_members(job->hs, job->room_ctx, room->room, MEMBERSHIP_JOIN, 0, &members));
-    for (size_t i = 0; i < members.count; i++) {
-        if (members.items[i].user != job->viewer.user || users == &job->arrived) {
-            sync_users_add(job->ctx, users, members.items[i].user);
-        }
-    }
-    return OK;
+    struct noting noting = {job, users};
+    return job->request->initial
+               ? OK
+               : hs_room_members_each(job->hs, job->room_ctx, room->room, note_joined, &noting);
 }
 
 static struct err write_join_room(struct sync_job *job, struct sync_room *room,

@@ -2,6 +2,8 @@
  * Spec: client-server, "Syncing" (RoomSummary) and "Calculating the display name for a room". */
 #include "homeserver/sync/priv.h"
 
+#include <string.h>
+
 enum { HEROES_MAX = 5 };
 
 static struct err has_text(struct sync_job *job, struct sync_room *room, struct slice type,
@@ -22,16 +24,47 @@ static struct err has_own_name(struct sync_job *job, struct sync_room *room, boo
                     : has_text(job, room, LIT("m.room.canonical_alias"), LIT("alias"), has_out);
 }
 
-/* Members come oldest first; `mask` has a bit for each membership that counts. */
-static void pick(const struct room_members *members, unsigned mask, uint64_t self,
-                 struct sync_heroes *heroes)
+/* The oldest members of some memberships, but the viewer. */
+struct choosing {
+    struct ctx *ctx;
+    uint64_t self;
+    unsigned mask; /* a bit for each membership that counts */
+    struct chosen {
+        int64_t number;
+        struct slice user_id;
+    } items[HEROES_MAX]; /* oldest first */
+    size_t count;
+};
+
+static struct err choose(void *arg, struct ctx *page, const struct room_member *member)
 {
-    for (size_t i = 0; i < members->count && heroes->count < HEROES_MAX; i++) {
-        const struct room_member *member = &members->items[i];
-        if (member->user != self && (mask & (1U << member->membership))) {
-            heroes->user_ids[heroes->count++] = member->user_id;
-        }
+    struct choosing *c = arg;
+    size_t at = c->count;
+    (void)page;
+    if (member->user == c->self || !(c->mask & (1U << member->membership))) {
+        return OK;
     }
+    while (at > 0 && c->items[at - 1].number > member->number) {
+        at--;
+    }
+    if (at == HEROES_MAX) {
+        return OK;
+    }
+    c->count += c->count < HEROES_MAX ? 1 : 0;
+    memmove(&c->items[at + 1], &c->items[at], (c->count - 1 - at) * sizeof *c->items);
+    c->items[at] = (struct chosen){member->number, arena_copy(c->ctx->arena, member->user_id)};
+    return OK;
+}
+
+static struct err pick(struct sync_job *job, struct sync_room *room, unsigned mask,
+                       struct sync_heroes *heroes)
+{
+    struct choosing choosing = {.ctx = job->room_ctx, .self = job->viewer.user, .mask = mask};
+    TRY(hs_room_members_each(job->hs, job->room_ctx, room->room, choose, &choosing));
+    for (size_t i = 0; i < choosing.count; i++) {
+        heroes->user_ids[heroes->count++] = choosing.items[i].user_id;
+    }
+    return OK;
 }
 
 struct err sync_room_heroes(struct sync_job *job, struct sync_room *room,
@@ -46,14 +79,11 @@ struct err sync_room_heroes(struct sync_job *job, struct sync_room *room,
 struct err sync_pick_heroes(struct sync_job *job, struct sync_room *room,
                             struct sync_heroes *heroes_out)
 {
-    struct room_members members;
     *heroes_out = (struct sync_heroes){.wanted = true};
-    TRY(hs_room_members(job->hs, job->room_ctx, room->room, MEMBERSHIP_NONE, 0, &members));
-    pick(&members, 1U << MEMBERSHIP_JOIN | 1U << MEMBERSHIP_INVITE, job->viewer.user, heroes_out);
-    if (heroes_out->count == 0) {
-        pick(&members, 1U << MEMBERSHIP_LEAVE | 1U << MEMBERSHIP_BAN, job->viewer.user, heroes_out);
-    }
-    return OK;
+    TRY(pick(job, room, 1U << MEMBERSHIP_JOIN | 1U << MEMBERSHIP_INVITE, heroes_out));
+    return heroes_out->count
+               ? OK
+               : pick(job, room, 1U << MEMBERSHIP_LEAVE | 1U << MEMBERSHIP_BAN, heroes_out);
 }
 
 struct err sync_write_summary(struct sync_job *job, struct sync_room *room, struct json_out *out)

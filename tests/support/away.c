@@ -3,6 +3,7 @@
 #include "homeserver/service/check.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 static void must(struct err err)
 {
@@ -141,6 +142,35 @@ enum membership away_membership(struct away *away, struct slice user)
     uint64_t root = hs_room_head(away->room).root;
     must(hs_membership_at(&away->h.hs, &away->h.ctx, away->room, root, user, &found));
     return found;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    int64_t left = *(const int64_t *)a;
+    int64_t right = *(const int64_t *)b;
+    return (left > right) - (left < right);
+}
+
+/* In memory of its own, so that the job's is what completing takes. */
+struct err away_complete(struct away *away, const struct event_id *ids, size_t count)
+{
+    struct ctx own = {.arena = arena_new(), .now = away->h.ctx.now, .log = away->h.ctx.log};
+    int64_t *numbers = arena_array(own.arena, count + 1, sizeof *numbers);
+    struct err err = OK;
+    for (size_t i = 0; i < count && err.code == 0; i++) {
+        uint64_t room = 0;
+        bool found = false;
+        err = hs_event_locate(&away->h.hs, &own, ids[i].s, &room, &numbers[i], &found);
+        ASSERT(err.code != 0 || found);
+    }
+    qsort(numbers, count, sizeof *numbers, by_value);
+    struct intake_whole whole = {.numbers = numbers, .count = count};
+    if (err.code == 0) {
+        err = hs_room_complete(&away->h.hs, &away->h.ctx, away->room, &whole);
+    }
+    ctx_finish(&own);
+    arena_free(&own.arena);
+    return err;
 }
 
 size_t away_end_count(struct away *away)

@@ -21,6 +21,8 @@ void away_open(struct away *away, const char *version);
 enum away_join { AWAY_WHOLE, AWAY_PARTIAL };
 struct err away_try_join(struct away *away, enum away_join how);
 void away_join(struct away *away, enum away_join how);
+/* Ends the partial time with the state of these events, which are here. */
+struct err away_complete(struct away *away, const struct event_id *ids, size_t count);
 /* Checks the store, too. */
 void away_close(struct away *away);
 void away_expect_sound(struct away *away);

@@ -41,7 +41,7 @@ static struct err complete(void)
         TRY(hs_intake_outlier(&a.h.hs, &a.h.ctx, a.room, event, &report));
         ids[count++] = before->items[i].event;
     }
-    return hs_room_complete(&a.h.hs, &a.h.ctx, a.room, ids, count);
+    return away_complete(&a, ids, count);
 }
 
 static void a_partial_room_can_be_used(void **state)

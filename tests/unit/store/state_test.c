@@ -1,5 +1,5 @@
 /* State trees against plain arrays, over random changes. */
-#include "store/state.h"
+#include "store/state_record.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -141,6 +141,33 @@ static void snapshots_equal_naive_maps(void **state)
     }
 }
 
+/* Page by page it is the same. */
+static void check_diff_pages(struct bench *bench, size_t left, size_t right, size_t limit)
+{
+    struct state_page page = {
+        .left = bench->roots[left], .right = bench->roots[right], .limit = limit};
+    uint64_t key = 1;
+    do {
+        struct err err = state_diff_page(bench->states, &bench->ctx, ROOM, &page);
+        assert_int_equal(err.code, 0);
+        assert_true(page.count <= limit + 2 * STATE_LIST_MAX);
+        for (size_t i = 0; i < page.count; i++) {
+            while (key < page.items[i].key) {
+                assert_int_equal(bench->naive[left][key], bench->naive[right][key]);
+                key++;
+            }
+            assert_int_equal(page.items[i].key, key);
+            assert_int_equal(page.items[i].left, bench->naive[left][key]);
+            assert_int_equal(page.items[i].right, bench->naive[right][key]);
+            assert_true(page.items[i].left != page.items[i].right);
+            key++;
+        }
+    } while (page.more);
+    for (; key <= KEYS; key++) {
+        assert_int_equal(bench->naive[left][key], bench->naive[right][key]);
+    }
+}
+
 static void check_diff(struct bench *bench, size_t left, size_t right)
 {
     struct state_difference *items;
@@ -164,6 +191,7 @@ static void check_diff(struct bench *bench, size_t left, size_t right)
         state_eq(bench->states, &bench->ctx, ROOM, bench->roots[left], bench->roots[right], &equal);
     assert_int_equal(err.code, 0);
     assert_int_equal(equal, count == 0);
+    check_diff_pages(bench, left, right, 1 + (left * 7 + right) % 20);
     arena_reset(bench->ctx.arena);
 }
 

@@ -168,7 +168,7 @@ static void the_rest_of_the_state_comes_when_it_is_here(void **state)
         const struct event *event = peer_get(&a.r, peer_find(&a.r, ids[i].s));
         assert_int_equal(hs_intake_outlier(&a.h.hs, &a.h.ctx, a.room, event, &report).code, 0);
     }
-    assert_int_equal(hs_room_complete(&a.h.hs, &a.h.ctx, a.room, ids, before->count).code, 0);
+    assert_int_equal(away_complete(&a, ids, before->count).code, 0);
     struct json second = sync_of(&a.ann, &first);
     const struct json *room = room_of(&second, "join", a.r.room_id);
     assert_non_null(room);
