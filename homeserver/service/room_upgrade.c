@@ -7,7 +7,7 @@
 #include "homeserver/service/users.h"
 
 /* The events that go along as they are, in an order in which they are allowed. Spaces keep their
- * children, and bans stay. */
+ * children, rooms their image packs, and bans stay. */
 static const struct slice carried_types[] = {
     {"m.room.history_visibility", 25},
     {"m.room.join_rules", 17},
@@ -235,7 +235,13 @@ static struct err send_carried(struct upgrading *u)
     return OK;
 }
 
-static struct err send_children(struct upgrading *u)
+/* Those with any state key that go along. */
+static bool is_carried_with_key(struct slice type)
+{
+    return slice_eq(type, LIT("m.space.child")) || slice_eq(type, LIT("m.room.image_pack"));
+}
+
+static struct err send_keyed(struct upgrading *u)
 {
     uint64_t *keys = NULL;
     size_t count = 0;
@@ -245,7 +251,7 @@ static struct err send_children(struct upgrading *u)
         struct slice state_key;
         const struct json *content = NULL;
         TRY(hs_state_key_name(u->hs, u->ctx, u->old_room, keys[i], &type, &state_key));
-        if (!slice_eq(type, LIT("m.space.child"))) {
+        if (!is_carried_with_key(type)) {
             continue;
         }
         TRY(find_state(u, type, state_key, &content));
@@ -357,8 +363,8 @@ static struct err run(struct upgrading *u, const step_fn *steps, size_t count)
 /* The tombstone comes last: before it nobody has heard of the new room, which can be taken back. */
 static struct err make_new(struct upgrading *u)
 {
-    static const step_fn steps[] = {send_create,   send_join, send_power_levels, send_carried,
-                                    send_children, send_bans, send_final_levels, send_tombstone};
+    static const step_fn steps[] = {send_create, send_join, send_power_levels, send_carried,
+                                    send_keyed,  send_bans, send_final_levels, send_tombstone};
     struct err err = run(u, steps, COUNT_OF(steps));
     if (err.code != 0 && u->new_room) {
         struct err left = hs_room_take_back(u->hs, u->ctx, hs_room_info(u->new_room).number);

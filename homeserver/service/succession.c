@@ -167,6 +167,28 @@ static struct err add_direct(void *arg, struct ctx *ctx, struct slice old,
     return OK;
 }
 
+/* Image packs of the old room that the user has enabled everywhere: the new room has them too. */
+static struct err add_image_packs(void *arg, struct ctx *ctx, struct slice old,
+                                  struct slice *content_out)
+{
+    const struct succession *s = arg;
+    struct json packs;
+    if (!old.ptr) {
+        return OK;
+    }
+    TRY(json_parse(ctx->arena, old, &packs));
+    const struct json *rooms = json_get_object(&packs, LIT("rooms"));
+    const struct json *enabled = json_get_object(rooms, s->old_id);
+    if (!enabled || enabled->count == 0 || json_get(rooms, s->new_id)) {
+        return OK;
+    }
+    struct json more = *rooms;
+    json_set(ctx->arena, &more, s->new_id, *enabled);
+    json_set(ctx->arena, &packs, LIT("rooms"), more);
+    *content_out = json_canonical(ctx->arena, &packs);
+    return OK;
+}
+
 struct err hs_succession_carry(struct hs *hs, struct ctx *ctx, struct room *room,
                                const struct actor *actor)
 {
@@ -177,6 +199,8 @@ struct err hs_succession_carry(struct hs *hs, struct ctx *ctx, struct room *room
                            .new_id = hs_room_info(room).room_id};
     struct account_data_edit direct = {
         .user = actor->user, .type = LIT("m.direct"), .make = add_direct, .arg = &s};
+    struct account_data_edit packs = {
+        .user = actor->user, .type = LIT("m.image_pack.rooms"), .make = add_image_packs, .arg = &s};
     bool found = false;
     TRY(find_old(&s, room, &found));
     if (!found) {
@@ -184,5 +208,6 @@ struct err hs_succession_carry(struct hs *hs, struct ctx *ctx, struct room *room
     }
     TRY(hs_push_rules_edit(hs, ctx, actor->user, carry_rules, &s));
     TRY(carry_tags(&s));
+    TRY(hs_account_data_edit(hs, ctx, &packs));
     return hs_account_data_edit(hs, ctx, &direct);
 }

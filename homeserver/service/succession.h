@@ -1,5 +1,5 @@
-/* What a user takes along from a room to the one that replaces it: push rules, tags, and whether it
- * is a direct chat. Spec: client-server, "Room Upgrades". */
+/* What a user takes along from a room to the one that replaces it: push rules, tags, image packs
+ * enabled everywhere, and whether it is a direct chat. Spec: client-server, "Room Upgrades". */
 #pragma once
 #include "homeserver/service/memberships.h"
 

@@ -128,6 +128,21 @@ static void tags_and_direct_chats_go_along(void **state)
     assert_true(slice_contains(datum(&ann, NULL, "m.direct"), old_id));
 }
 
+static void image_packs_stay_enabled(void **state)
+{
+    (void)state;
+    put(&ann, 0, "m.image_pack.rooms",
+        with_old("{\"rooms\":{\"!other:test\":{\"\":{}},\"@\":{\"cats\":{\"org.example\":1}}}}"));
+    struct room *room = upgrade();
+    struct slice id = hs_room_info(room).room_id;
+    struct slice packs = datum(&ann, NULL, "m.image_pack.rooms");
+    assert_true(
+        slice_contains(packs, arena_printf(h.ctx.arena, "\"%.*s\":{\"cats\":{\"org.example\":1}}",
+                                           (int)id.len, id.ptr)));
+    assert_true(slice_contains(packs, LIT("!other:test")));
+    assert_true(slice_contains(packs, old_id));
+}
+
 static void strangers_to_the_old_room_take_nothing(void **state)
 {
     (void)state;
@@ -148,6 +163,7 @@ int main(void)
         IN_HOUSE(an_override_that_names_the_room_goes_along),
         IN_HOUSE(who_joins_later_takes_along_too),
         IN_HOUSE(tags_and_direct_chats_go_along),
+        IN_HOUSE(image_packs_stay_enabled),
         IN_HOUSE(strangers_to_the_old_room_take_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
