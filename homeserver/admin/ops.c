@@ -90,6 +90,27 @@ struct err admin_account(struct admin_call *call, struct account *account_out)
                                (int)user_id.len, user_id.ptr);
 }
 
+struct err admin_accounts_page(struct admin_call *call, size_t limit,
+                               struct admin_accounts *accounts_out)
+{
+    struct user_page page;
+    int64_t first = 0;
+    TRY(admin_int(call, LIT("from"), 0, 0, &first));
+    TRY(hs_users_page(call->hs, call->ctx, (uint64_t)first, limit, &page));
+    *accounts_out = (struct admin_accounts){
+        .items = arena_array(call->ctx->arena, page.count, sizeof *accounts_out->items),
+        .next = (int64_t)page.next};
+    for (size_t i = 0; i < page.count; i++) {
+        bool found = false;
+        if (page.items[i].is_local) {
+            TRY(hs_account_get(call->hs, call->ctx, page.items[i].number,
+                               &accounts_out->items[accounts_out->count], &found));
+        }
+        accounts_out->count += found ? 1 : 0;
+    }
+    return OK;
+}
+
 /* --- the server as a whole --- */
 
 struct err admin_stats(struct admin_call *call)

@@ -29,29 +29,12 @@ static struct err send_to(struct admin_call *call, const struct account *account
 static struct err send_to_page(struct admin_call *call, const struct notice *notice,
                                int64_t *next_out)
 {
-    struct store_rows rows;
-    struct buf from;
-    int64_t first = 0;
-    struct store_object ids = {.kind = STORE_USER_IDS};
-    TRY(admin_int(call, LIT("from"), 0, 0, &first));
-    buf_init_arena(&from, call->ctx->arena, 16);
-    buf_add_byte(&from, 'n');
-    pack_be64(&from, (uint64_t)first);
-    struct store_range range = {.from = buf_slice(&from), .to = LIT("o"), .limit = NOTICES_PAGE};
-    TRY(store_read_range(call->hs->store, call->ctx, ids, range, &rows));
-    for (size_t i = 0; i < rows.count; i++) {
-        struct account account;
-        bool found = false;
-        struct unpack key = unpack_of(slice_from(rows.rows[i].key, 1));
-        uint64_t number = unpack_be64(&key);
-        if (hs_user_is_local(call->hs, rows.rows[i].value)) {
-            TRY(hs_account_get(call->hs, call->ctx, number, &account, &found));
-        }
-        if (found) {
-            TRY(send_to(call, &account, notice));
-        }
-        *next_out = rows.count == NOTICES_PAGE ? (int64_t)number + 1 : 0;
+    struct admin_accounts page;
+    TRY(admin_accounts_page(call, NOTICES_PAGE, &page));
+    for (size_t i = 0; i < page.count; i++) {
+        TRY(send_to(call, &page.items[i], notice));
     }
+    *next_out = page.next;
     return OK;
 }
 

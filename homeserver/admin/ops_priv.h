@@ -21,6 +21,15 @@ struct err admin_int(struct admin_call *call, struct slice key, int64_t least, i
 /* The account that argument `user` names (localpart or id). M_NOT_FOUND. */
 struct err admin_account(struct admin_call *call, struct account *account_out) MUST_USE;
 
+/* The accounts among `limit` numbers of users from argument `from` on. M_INVALID_PARAM. */
+struct admin_accounts {
+    struct account *items;
+    size_t count;
+    int64_t next; /* where the next page begins; 0 = there is none */
+};
+struct err admin_accounts_page(struct admin_call *call, size_t limit,
+                               struct admin_accounts *accounts_out) MUST_USE;
+
 struct err admin_users_list(struct admin_call *call) MUST_USE;
 struct err admin_users_show(struct admin_call *call) MUST_USE;
 struct err admin_users_create(struct admin_call *call) MUST_USE;

@@ -47,36 +47,18 @@ static void answer_account(struct admin_call *call, struct slice user_id, struct
 /* All numbers of users are walked through; those without an account are left out. */
 struct err admin_users_list(struct admin_call *call)
 {
-    struct store_rows rows;
-    struct buf from;
-    int64_t first = 0;
-    struct store_object ids = {.kind = STORE_USER_IDS};
-    TRY(admin_int(call, LIT("from"), 0, 0, &first));
-    buf_init_arena(&from, call->ctx->arena, 16);
-    buf_add_byte(&from, 'n');
-    pack_be64(&from, (uint64_t)first);
-    struct store_range range = {.from = buf_slice(&from), .to = LIT("o"), .limit = ADMIN_PAGE};
-    TRY(store_read_range(call->hs->store, call->ctx, ids, range, &rows));
+    struct admin_accounts page;
+    TRY(admin_accounts_page(call, ADMIN_PAGE, &page));
     json_out_object(call->out);
     json_out_key_array(call->out, LIT("users"));
-    uint64_t number = 0;
-    for (size_t i = 0; i < rows.count; i++) {
-        struct account account;
-        bool found = false;
-        struct unpack key = unpack_of(slice_from(rows.rows[i].key, 1));
-        number = unpack_be64(&key);
-        if (hs_user_is_local(call->hs, rows.rows[i].value)) {
-            TRY(hs_account_get(call->hs, call->ctx, number, &account, &found));
-        }
-        if (found) {
-            json_out_object(call->out);
-            write_account(call->out, &account);
-            json_out_object_end(call->out);
-        }
+    for (size_t i = 0; i < page.count; i++) {
+        json_out_object(call->out);
+        write_account(call->out, &page.items[i]);
+        json_out_object_end(call->out);
     }
     json_out_array_end(call->out);
-    if (rows.count == ADMIN_PAGE) {
-        json_out_key_int(call->out, LIT("next"), (int64_t)number + 1);
+    if (page.next) {
+        json_out_key_int(call->out, LIT("next"), page.next);
     }
     json_out_object_end(call->out);
     return OK;

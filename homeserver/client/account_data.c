@@ -31,7 +31,25 @@ static struct err find_room(struct cs_room_call *call, uint64_t *room_out)
     return found ? OK : err_public(ERR_M_NOT_FOUND, "This room is not known here.");
 }
 
-static struct err put_data(struct cs_room_call *call, uint64_t room, struct slice type)
+/* --- one datum, global or of a room --- */
+
+typedef struct err (*datum_fn)(struct cs_room_call *call, uint64_t room, struct slice type);
+
+static struct err on_global(struct cs_room_call *call, datum_fn fn)
+{
+    TRY(require_self(call->request));
+    return fn(call, 0, call->request->params[1]);
+}
+
+static struct err on_room(struct cs_room_call *call, datum_fn fn)
+{
+    uint64_t room = 0;
+    TRY(require_self(call->request));
+    TRY(find_room(call, &room));
+    return fn(call, room, call->request->params[2]);
+}
+
+static struct err put_datum(struct cs_room_call *call, uint64_t room, struct slice type)
 {
     TRY(require_settable(type));
     TRY(hs_account_data_put(call->hs, call->ctx, call->actor.user, room, type,
@@ -40,30 +58,16 @@ static struct err put_data(struct cs_room_call *call, uint64_t room, struct slic
     return OK;
 }
 
-static struct err put_global(void *app, struct ctx *ctx, const struct http_request *request,
-                             struct http_reply *reply)
-{
-    struct cs_room_call call;
-    cs_call_begin(&call, app, ctx, request, reply);
-    TRY(require_self(request));
-    return put_data(&call, 0, request->params[1]);
-}
-
-static struct err put_in_room(void *app, struct ctx *ctx, const struct http_request *request,
-                              struct http_reply *reply)
-{
-    struct cs_room_call call;
-    uint64_t room = 0;
-    cs_call_begin(&call, app, ctx, request, reply);
-    TRY(require_self(request));
-    TRY(find_room(&call, &room));
-    return put_data(&call, room, request->params[2]);
-}
-
-static struct err get_data(struct cs_room_call *call, uint64_t room, struct slice type)
+static struct err get_datum(struct cs_room_call *call, uint64_t room, struct slice type)
 {
     struct slice content;
+    struct json rules;
     bool found = false;
+    if (room == 0 && slice_eq(type, LIT("m.push_rules"))) {
+        TRY(hs_push_rules_read(call->hs, call->ctx, call->actor.user, &rules));
+        json_out_value(&call->out, &rules);
+        return OK;
+    }
     TRY(hs_account_data_get(call->hs, call->ctx, call->actor.user, room, type, &content, &found));
     if (!found) {
         return err_public(ERR_M_NOT_FOUND, "There is no account data of this type.");
@@ -71,34 +75,6 @@ static struct err get_data(struct cs_room_call *call, uint64_t room, struct slic
     json_out_raw(&call->out, content);
     return OK;
 }
-
-static struct err get_global(void *app, struct ctx *ctx, const struct http_request *request,
-                             struct http_reply *reply)
-{
-    struct cs_room_call call;
-    struct json rules;
-    cs_call_begin(&call, app, ctx, request, reply);
-    TRY(require_self(request));
-    if (!slice_eq(request->params[1], LIT("m.push_rules"))) {
-        return get_data(&call, 0, request->params[1]);
-    }
-    TRY(hs_push_rules_read(call.hs, ctx, call.actor.user, &rules));
-    json_out_value(&call.out, &rules);
-    return OK;
-}
-
-static struct err get_in_room(void *app, struct ctx *ctx, const struct http_request *request,
-                              struct http_reply *reply)
-{
-    struct cs_room_call call;
-    uint64_t room = 0;
-    cs_call_begin(&call, app, ctx, request, reply);
-    TRY(require_self(request));
-    TRY(find_room(&call, &room));
-    return get_data(&call, room, request->params[2]);
-}
-
-/* --- removing (MSC3391) --- */
 
 static struct err empty_datum(void *arg, struct ctx *ctx, struct slice old,
                               struct slice *content_out)
@@ -111,7 +87,8 @@ static struct err empty_datum(void *arg, struct ctx *ctx, struct slice old,
     return OK;
 }
 
-static struct err delete_data(struct cs_room_call *call, uint64_t room, struct slice type)
+/* MSC3391. */
+static struct err delete_datum(struct cs_room_call *call, uint64_t room, struct slice type)
 {
     struct account_data_edit edit = {
         .user = call->actor.user, .room = room, .type = type, .make = empty_datum};
@@ -121,24 +98,52 @@ static struct err delete_data(struct cs_room_call *call, uint64_t room, struct s
     return OK;
 }
 
+static struct err put_global(void *app, struct ctx *ctx, const struct http_request *request,
+                             struct http_reply *reply)
+{
+    struct cs_room_call call;
+    cs_call_begin(&call, app, ctx, request, reply);
+    return on_global(&call, put_datum);
+}
+
+static struct err put_in_room(void *app, struct ctx *ctx, const struct http_request *request,
+                              struct http_reply *reply)
+{
+    struct cs_room_call call;
+    cs_call_begin(&call, app, ctx, request, reply);
+    return on_room(&call, put_datum);
+}
+
+static struct err get_global(void *app, struct ctx *ctx, const struct http_request *request,
+                             struct http_reply *reply)
+{
+    struct cs_room_call call;
+    cs_call_begin(&call, app, ctx, request, reply);
+    return on_global(&call, get_datum);
+}
+
+static struct err get_in_room(void *app, struct ctx *ctx, const struct http_request *request,
+                              struct http_reply *reply)
+{
+    struct cs_room_call call;
+    cs_call_begin(&call, app, ctx, request, reply);
+    return on_room(&call, get_datum);
+}
+
 static struct err delete_global(void *app, struct ctx *ctx, const struct http_request *request,
                                 struct http_reply *reply)
 {
     struct cs_room_call call;
     cs_call_begin(&call, app, ctx, request, reply);
-    TRY(require_self(request));
-    return delete_data(&call, 0, request->params[1]);
+    return on_global(&call, delete_datum);
 }
 
 static struct err delete_in_room(void *app, struct ctx *ctx, const struct http_request *request,
                                  struct http_reply *reply)
 {
     struct cs_room_call call;
-    uint64_t room = 0;
     cs_call_begin(&call, app, ctx, request, reply);
-    TRY(require_self(request));
-    TRY(find_room(&call, &room));
-    return delete_data(&call, room, request->params[2]);
+    return on_room(&call, delete_datum);
 }
 
 /* --- tags: one datum, m.tag, of which each request changes one member --- */

@@ -288,24 +288,15 @@ static struct err go_to_room(struct search_walk *walk, struct ctx *ctx, uint64_t
 static struct err take_accounts(struct search_walk *walk, struct ctx *ctx, int64_t *upto,
                                 bool *more_out)
 {
-    struct store_rows rows;
-    struct buf from;
-    struct hs *hs = walk->feed->hs;
-    struct store_object ids = {.kind = STORE_USER_IDS};
-    buf_init_arena(&from, ctx->arena, 16);
-    buf_add_byte(&from, 'n');
-    pack_be64(&from, (uint64_t)*upto + 1);
-    struct store_range range = {.from = buf_slice(&from), .to = LIT("o"), .limit = USERS_PER_STEP};
-    TRY(store_read_range(hs->store, ctx, ids, range, &rows));
-    for (size_t i = 0; i < rows.count; i++) {
-        struct unpack key = unpack_of(slice_from(rows.rows[i].key, 1));
-        uint64_t user = unpack_be64(&key);
-        if (hs_user_is_local(hs, rows.rows[i].value)) {
-            TRY(search_feed_account(walk->feed, ctx, user));
+    struct user_page page;
+    TRY(hs_users_page(walk->feed->hs, ctx, (uint64_t)*upto + 1, USERS_PER_STEP, &page));
+    for (size_t i = 0; i < page.count; i++) {
+        if (page.items[i].is_local) {
+            TRY(search_feed_account(walk->feed, ctx, page.items[i].number));
         }
-        *upto = (int64_t)user;
+        *upto = (int64_t)page.items[i].number;
     }
-    *more_out = rows.count == USERS_PER_STEP;
+    *more_out = page.next != 0;
     return OK;
 }
 

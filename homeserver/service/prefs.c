@@ -197,18 +197,16 @@ static struct slice data_key(struct ctx *ctx, uint64_t room, struct slice type)
 static struct err read_datum(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice key,
                              struct account_datum *datum_out, bool *found_out)
 {
-    struct slice row;
-    TRY(store_get(hs->store, ctx, user_object(ctx, user), key, &row, found_out));
+    struct user_row_of_room row;
+    TRY(user_row_of_room_load(hs, ctx, user, key, &row, found_out));
     if (!*found_out) {
         return OK;
     }
-    struct unpack in = unpack_of(row);
-    struct unpack name = unpack_of(slice_from(key, 1));
-    datum_out->pos = unpack_u64(&in);
-    datum_out->room = unpack_be64(&name);
-    datum_out->type = name.rest;
-    datum_out->content = in.rest;
-    return unpack_check(&in);
+    datum_out->pos = unpack_u64(&row.value);
+    datum_out->room = row.room;
+    datum_out->type = row.name;
+    datum_out->content = row.value.rest;
+    return unpack_check(&row.value);
 }
 
 /* MSC3391: a datum is removed by an empty object, which stays so that clients learn of it. */

@@ -167,6 +167,15 @@ struct store_object user_object(struct ctx *ctx, uint64_t user);
 struct slice key_u64(struct ctx *ctx, char prefix, uint64_t number);
 struct slice key_i64(struct ctx *ctx, char prefix, int64_t number);
 struct slice key_bytes(struct ctx *ctx, char prefix, struct slice bytes);
+/* A row of a user about something in a room: the key is a letter, be64 room and a name. Borrows
+ * from `key`. */
+struct user_row_of_room {
+    uint64_t room;
+    struct slice name;
+    struct unpack value;
+};
+struct err user_row_of_room_load(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice key,
+                                 struct user_row_of_room *row_out, bool *found_out) MUST_USE;
 struct slice state_pair(struct ctx *ctx, struct slice type, struct slice state_key);
 
 /* An event that is in memory, with its facts; row NULL = it is not there. */

@@ -25,21 +25,17 @@ static struct slice encode(struct ctx *ctx, const struct thread_sub *sub)
 static struct err load(struct hs *hs, struct ctx *ctx, uint64_t user, struct slice key,
                        struct thread_sub *sub_out, bool *found_out)
 {
-    struct slice row;
-    TRY(store_get(hs->store, ctx, user_object(ctx, user), key, &row, found_out));
+    struct user_row_of_room row;
+    TRY(user_row_of_room_load(hs, ctx, user, key, &row, found_out));
     if (!*found_out) {
         return OK;
     }
-    struct unpack in = unpack_of(row);
-    struct unpack name = unpack_of(slice_from(key, 1));
-    *sub_out = (struct thread_sub){.room = unpack_be64(&name)};
-    sub_out->root = name.rest;
-    sub_out->pos = unpack_u64(&in);
-    sub_out->subscribed = unpack_u64(&in) != 0;
-    sub_out->automatic = unpack_u64(&in) != 0;
-    sub_out->unsubscribed_at = unpack_i64(&in);
-    TRY(unpack_check(&name));
-    return unpack_check(&in);
+    *sub_out = (struct thread_sub){.room = row.room, .root = row.name};
+    sub_out->pos = unpack_u64(&row.value);
+    sub_out->subscribed = unpack_u64(&row.value) != 0;
+    sub_out->automatic = unpack_u64(&row.value) != 0;
+    sub_out->unsubscribed_at = unpack_i64(&row.value);
+    return unpack_check(&row.value);
 }
 
 struct err hs_thread_sub_get(struct hs *hs, struct ctx *ctx, uint64_t user, uint64_t room,

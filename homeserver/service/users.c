@@ -230,6 +230,28 @@ struct err users_rows(struct hs *hs, struct ctx *ctx, uint64_t user, enum user_r
                             rows_out);
 }
 
+struct err hs_users_page(struct hs *hs, struct ctx *ctx, uint64_t from, size_t limit,
+                         struct user_page *page_out)
+{
+    struct store_rows rows;
+    const char after = KEY_BY_NUMBER + 1;
+    struct store_range range = {
+        .from = key_of_number(ctx, from), .to = {&after, 1}, .limit = limit};
+    TRY(store_read_range(hs->store, ctx, ids_object(), range, &rows));
+    *page_out = (struct user_page){
+        .items = arena_array(ctx->arena, rows.count, sizeof *page_out->items), .count = rows.count};
+    for (size_t i = 0; i < rows.count; i++) {
+        struct unpack key = unpack_of(slice_from(rows.rows[i].key, 1));
+        page_out->items[i] =
+            (struct numbered_user){.number = unpack_be64(&key),
+                                   .user_id = rows.rows[i].value,
+                                   .is_local = hs_user_is_local(hs, rows.rows[i].value)};
+    }
+    page_out->next =
+        rows.count == limit && rows.count ? page_out->items[rows.count - 1].number + 1 : 0;
+    return OK;
+}
+
 void hs_user_lane_enter(struct hs *hs, uint64_t user)
 {
     workers_lane_enter(hs->workers, lane_of_user(user));

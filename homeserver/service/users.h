@@ -23,6 +23,19 @@ struct err hs_user_intern(struct hs *hs, struct ctx *ctx, struct slice user_id,
 struct err hs_user_id_of(struct hs *hs, struct ctx *ctx, uint64_t number,
                          struct slice *user_id_out) MUST_USE;
 bool hs_user_is_local(const struct hs *hs, struct slice user_id);
+/* Users by their numbers, from `from` on, `limit` at most; remote ones among them. */
+struct numbered_user {
+    uint64_t number;
+    struct slice user_id;
+    bool is_local;
+};
+struct user_page {
+    struct numbered_user *items;
+    size_t count;
+    uint64_t next; /* where the next page begins; 0 = there is none */
+};
+struct err hs_users_page(struct hs *hs, struct ctx *ctx, uint64_t from, size_t limit,
+                         struct user_page *page_out) MUST_USE;
 
 /* --- accounts --- */
 enum account_flag {
