@@ -1,0 +1,11 @@
+/* Dehydrated devices: their data, keys and messages. */
+#include "tests/support/asking.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct asking asking;
+    asking_run(&asking, &cs_dehydrated_routes, (struct slice){(const char *)data, size});
+    return 0;
+}

@@ -1,0 +1,11 @@
+/* Delayed events: delays, ids and what becomes of them. */
+#include "tests/support/asking.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static struct asking asking;
+    asking_run(&asking, &cs_delayed_events_routes, (struct slice){(const char *)data, size});
+    return 0;
+}
