@@ -32,6 +32,14 @@ struct err fed_keys_ask_server(struct fed *fed, struct ctx *ctx, struct slice se
 
 /* --- notaries --- */
 
+/* A time that an event told may lie anywhere; one that is no number of canonical JSON would have
+ * the whole question refused, that is, those of other events too. */
+static int64_t time_to_ask(const struct fed_key_query *want)
+{
+    int64_t ts = want->ts_ms < 0 ? 0 : want->ts_ms;
+    return ts > JSON_INT_MAX ? JSON_INT_MAX : ts;
+}
+
 static struct json question_of(struct ctx *ctx, const struct fed_key_query *wants, size_t count)
 {
     struct arena *arena = ctx->arena;
@@ -42,7 +50,7 @@ static struct json question_of(struct ctx *ctx, const struct fed_key_query *want
         struct json keys = json_object();
         const struct json *earlier = json_get_object(&servers, wants[i].server);
         keys = earlier ? *earlier : keys;
-        json_set(arena, &criteria, LIT("minimum_valid_until_ts"), json_int(wants[i].ts_ms));
+        json_set(arena, &criteria, LIT("minimum_valid_until_ts"), json_int(time_to_ask(&wants[i])));
         json_set(arena, &keys, wants[i].key_id, criteria);
         json_set(arena, &servers, wants[i].server, keys);
     }

@@ -122,9 +122,6 @@ static struct err judge(struct directory *d, const struct search_candidate *cand
     uint32_t flags = 0;
     bool has_account = false;
     bool is_local = hs_user_is_local(hs, person->user_id);
-    if (person->user == d->call.actor.user) {
-        return OK;
-    }
     TRY(look_at_rooms(d, person->user, &standing));
     if (!standing.shares && !standing.is_open &&
         !(is_local && hs->conf->user_directory_search_all_users)) {

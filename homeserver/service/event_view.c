@@ -107,12 +107,24 @@ static bool is_own_send(const struct viewer *viewer, const struct stored_event *
            slice_eq(viewer->device_id, event->device_id);
 }
 
+/* Spec: client-server, "Room Event Format", `age`: may be negative. Before room version 6 the time
+ * that the other server told is any 64-bit number. */
+static int64_t age_of(const struct view *v, const struct stored_event *event)
+{
+    int64_t age = 0;
+    int64_t ts = event->event.origin_server_ts;
+    if (__builtin_sub_overflow(now_wall_ms(v->ctx->now), ts, &age)) {
+        return ts < 0 ? JSON_INT_MAX : -JSON_INT_MAX;
+    }
+    age = age > JSON_INT_MAX ? JSON_INT_MAX : age;
+    return age < -JSON_INT_MAX ? -JSON_INT_MAX : age;
+}
+
 static struct err write_unsigned(struct view *v, const struct stored_event *event, uint32_t flags,
                                  struct json_out *out)
 {
-    int64_t age = now_wall_ms(v->ctx->now) - event->event.origin_server_ts;
     json_out_object(out);
-    json_out_key_int(out, LIT("age"), age);
+    json_out_key_int(out, LIT("age"), age_of(v, event));
     TRY(write_membership(v, event, out));
     TRY(write_previous(v, event, out));
     if (is_own_send(v->viewer, event)) {

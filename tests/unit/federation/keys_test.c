@@ -20,6 +20,7 @@ static struct {
     bool unsigned_peer; /* the answer is not signed by its server */
     int64_t valid_until_ms;
     unsigned asked_peer, asked_notary;
+    int64_t asked_for_ms; /* of the notary; -1: it was no number of canonical JSON */
 } net;
 
 static struct slice key_text(const struct ed25519_key *key)
@@ -80,8 +81,13 @@ static struct json notary_says(const struct http_fetch_request *request)
     struct json answer = json_object();
     struct json list = json_array();
     struct json object = peer_keys();
-    assert_non_null(
-        json_get_object(json_get_object(&question, LIT("server_keys")), LIT("peer.org:1")));
+    const struct json *keys =
+        json_get_object(json_get_object(&question, LIT("server_keys")), LIT("peer.org:1"));
+    assert_non_null(keys);
+    if (!json_get_int(json_get_object(keys, LIT("ed25519:one")), LIT("minimum_valid_until_ts"),
+                      &net.asked_for_ms)) {
+        net.asked_for_ms = -1;
+    }
     sign_as(&object, "notary.org:1", "ed25519:n", net.forged ? &peer_key : &notary_key);
     json_push(arena, &list, object);
     json_set(arena, &answer, LIT("server_keys"), list);
@@ -227,6 +233,17 @@ static void answers_of_a_notary_carry_both_signatures(void **state)
                                  &own_public));
 }
 
+/* Before room version 6 an event may tell any 64-bit time. */
+static void a_time_far_away_is_asked_for_within_bounds(void **state)
+{
+    static struct slice notaries[] = {{"notary.org:1", 12}};
+    (void)state;
+    fw.world.conf.trusted_key_servers = (struct conf_texts){notaries, 1};
+    net.peer_down = true;
+    assert_false(find("ed25519:one", FED_KEY_EVENT, INT64_MAX));
+    assert_int_equal(net.asked_for_ms, JSON_INT_MAX);
+}
+
 static void a_notary_asks_again_when_keys_must_last_longer(void **state)
 {
     (void)state;
@@ -293,6 +310,7 @@ int main(void)
         WORLD_TEST(failures_are_not_repeated_at_once),
         WORLD_TEST(a_notary_speaks_for_a_dead_server_with_both_signatures),
         WORLD_TEST(answers_of_a_notary_carry_both_signatures),
+        WORLD_TEST(a_time_far_away_is_asked_for_within_bounds),
         WORLD_TEST(a_notary_asks_again_when_keys_must_last_longer),
         WORLD_TEST(a_notary_remembers_the_dead_and_leaves_out_the_unknown),
     };

@@ -275,6 +275,34 @@ static void a_join_undone_by_resolution_changes_the_users_rooms(void **state)
     assert_int_equal(entry.pos, hs_room_head(a.room).pos);
 }
 
+/* Before room version 6 the time that a server tells may be any 64-bit number. */
+static void a_time_far_away_is_shown(void **state)
+{
+    const int64_t times[] = {INT64_MIN + 1, INT64_MAX - 10};
+    (void)state;
+    away_close(&a);
+    away_open(&a, "1");
+    away_join(&a, AWAY_WHOLE);
+    for (size_t i = 0; i < COUNT_OF(times); i++) {
+        struct buf text;
+        struct json json;
+        int64_t age = 0;
+        struct viewer viewer = {.user = a.ann.actor.user, .user_id = a.ann.actor.user_id};
+        a.r.ts = times[i];
+        size_t said = away_say(&a, &a.by_rob, NULL, 0);
+        assert_int_equal(away_take(&a, said).result, INTAKE_ACCEPTED);
+        struct stored_event event = away_stored(&a, said);
+        assert_int_equal(event.event.origin_server_ts, times[i]);
+        buf_init_arena(&text, a.h.ctx.arena, 100000);
+        struct json_out out = json_out_to(&text);
+        assert_int_equal(hs_write_event(&a.h.hs, &a.h.ctx, a.room, &viewer, &event, 0, &out).code,
+                         0);
+        assert_int_equal(json_parse(a.h.ctx.arena, buf_slice(&text), &json).code, 0);
+        assert_true(json_get_int(json_get_object(&json, LIT("unsigned")), LIT("age"), &age));
+        assert_int_equal(age, times[i] < 0 ? JSON_INT_MAX : -JSON_INT_MAX);
+    }
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, open_house, close_house)
@@ -289,6 +317,7 @@ int main(void)
         CASE(a_missing_policy_signature_fails_softly),
         CASE(an_event_of_another_room_is_no_event_of_this_one),
         CASE(an_outlier_gets_its_place_when_it_comes),
+        CASE(a_time_far_away_is_shown),
         CASE(a_rejected_event_may_be_accepted_later),
         CASE(a_ban_on_another_branch_undoes_what_the_banned_did),
         CASE(a_local_user_banned_on_another_branch_is_out),
