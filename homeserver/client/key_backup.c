@@ -64,7 +64,8 @@ static struct err reply_version(struct hs *hs, struct ctx *ctx, const struct htt
     struct json_out out = json_out_to(&reply->body);
     TRY(hs_key_backup_get(hs, ctx, request->requester->user, version, &backup, &found));
     if (!found) {
-        return err_public(ERR_M_NOT_FOUND, "There is no key backup of this version.");
+        return err_public(ERR_M_NOT_FOUND, version ? "There is no key backup of this version."
+                                                   : "This account has no key backup.");
     }
     json_out_object(&out);
     json_out_key_string(&out, LIT("algorithm"), backup.algorithm);
