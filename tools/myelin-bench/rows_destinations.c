@@ -334,6 +334,9 @@ static void report_wave(struct row_run *run, const struct crowd *crowd, enum wav
 {
     struct arena *arena = run->target->arena;
     const struct wave_times *times = &crowd->times[wave];
+    if (times->last_us == 0) { /* not sent, or not to all */
+        return;
+    }
     struct slice note =
         arena_printf(arena, "p50 %.0f, p99 %.0f ms; sender's CPU %.2f ms a server",
                      times->p50_us / 1000, times->p99_us / 1000, times->cpu_us / 1000);
@@ -349,6 +352,9 @@ static void report_delay(struct row_run *run, const struct crowd *crowd, enum wa
 {
     struct arena *arena = run->target->arena;
     const struct wave_times *slow = &crowd->times[beside], *base = &crowd->times[alone];
+    if (slow->last_us == 0 || base->last_us == 0) {
+        return;
+    }
     struct slice note =
         arena_printf(arena, "half of them: %.2f times as long", slow->p50_us / base->p50_us);
     add_figure(run, &(struct report_figure){.what = what,
@@ -363,23 +369,20 @@ static void report(struct row_run *run, const struct crowd *crowd)
     struct slice note =
         arena_printf(arena, "%zu servers; the dead refuse, are gone, or hang; all joined in %.1f s",
                      crowd->count, (double)crowd->joined_us / 1e6);
-    size_t waves = run->target->is_peer ? WAVE_ALONE_NEW : WAVES;
     add_figure(run, &(struct report_figure){.what = "servers",
                                             .value = (double)crowd->count,
                                             .unit = "",
                                             .note = arena_cstr(arena, note)});
-    for (size_t i = 0; i < waves; i++) {
+    for (size_t i = 0; i < WAVES; i++) {
         report_wave(run, crowd, (enum wave)i);
     }
     report_delay(run, crowd, WAVE_HALF_DEAD, WAVE_ALONE, "the living wait for the dead, kept");
-    if (!run->target->is_peer) {
-        report_delay(run, crowd, WAVE_HALF_DEAD_NEW, WAVE_ALONE_NEW, "the same, new");
-    }
+    report_delay(run, crowd, WAVE_HALF_DEAD_NEW, WAVE_ALONE_NEW, "the same, new");
     if (run->target->pid == 0) {
         return;
     }
     add_figure(
-        run, &(struct report_figure){.what = "sender's CPU beside 5 s of death, of a core",
+        run, &(struct report_figure){.what = "sender's CPU 5 s later, of a core",
                                      .unit = "%",
                                      .value = 100.0 * (double)crowd->idle_cpu_us / AFTERWARDS_US});
     add_figure(run, &(struct report_figure){.what = "sender's memory, highest",
@@ -409,9 +412,7 @@ struct err row_fed_destinations(struct row_run *run)
     }
     if (err.code == 0) {
         err = send_all(&crowd);
-    }
-    if (err.code == 0) {
-        report(run, &crowd);
+        report(run, &crowd); /* as far as it came */
     }
     made_up_free(&crowd.made_up);
     return err;
