@@ -9,7 +9,7 @@
 
 enum {
     CHAIN_MAX = 16,
-    SEEN = 256, /* a power of two */
+    SEEN = 256,
     DIGEST_BYTES = 32,
 };
 
@@ -44,8 +44,6 @@ static void drop_list(struct http_authorities *authorities)
         gnutls_x509_trust_list_deinit(authorities->list, 1);
         authorities->list = NULL;
     }
-    mem_free(authorities->seen);
-    authorities->seen = NULL;
 }
 
 void http_authorities_deinit(struct http_authorities *authorities)
@@ -55,6 +53,9 @@ void http_authorities_deinit(struct http_authorities *authorities)
         mem_free(authorities->files[i]);
     }
     mem_free(authorities->files);
+    mem_free(authorities->seen);
+    pthread_rwlock_destroy(&authorities->lock);
+    pthread_mutex_destroy(&authorities->seen_lock);
     *authorities = (struct http_authorities){0};
 }
 
@@ -62,6 +63,9 @@ struct err http_authorities_init(struct http_authorities *authorities, const str
                                  size_t count)
 {
     *authorities = (struct http_authorities){.file_count = count};
+    authorities->seen = mem_alloc(SEEN * sizeof(struct seen));
+    pthread_rwlock_init(&authorities->lock, NULL);
+    pthread_mutex_init(&authorities->seen_lock, NULL);
     if (count == 0) {
         return OK;
     }
@@ -82,23 +86,25 @@ struct err http_authorities_init(struct http_authorities *authorities, const str
     return err_public(ERR_IO, "a file of tls.trusted_ca has no certificate that can be read");
 }
 
-/* Without the system's authorities those of the operator still count, and the other way round. */
-static bool load(struct http_authorities *authorities)
+static bool is_fresh(const struct http_authorities *authorities)
 {
-    int64_t now_us = now_mono_us();
-    if (authorities->list && now_us - authorities->loaded_us < LIST_US) {
-        return true;
+    return authorities->list && now_mono_us() - authorities->loaded_us < LIST_US;
+}
+
+/* Without the system's authorities those of the operator still count, and the other way round. Lock
+ * held for writing. */
+static void load(struct http_authorities *authorities)
+{
+    if (is_fresh(authorities)) { /* another thread was here before */
+        return;
     }
     drop_list(authorities);
     authorities->list = new_list();
-    if (!authorities->list) {
-        return false;
+    if (authorities->list) {
+        gnutls_x509_trust_list_add_system_trust(authorities->list, 0, 0);
+        add_files(authorities, authorities->list);
+        authorities->loaded_us = now_mono_us();
     }
-    gnutls_x509_trust_list_add_system_trust(authorities->list, 0, 0);
-    add_files(authorities, authorities->list);
-    authorities->seen = mem_alloc(SEEN * sizeof(struct seen));
-    authorities->loaded_us = now_us;
-    return true;
 }
 
 static bool verify(const struct http_authorities *authorities, const gnutls_datum_t *chain,
@@ -123,25 +129,59 @@ static bool verify(const struct http_authorities *authorities, const gnutls_datu
     return good && problems == 0;
 }
 
+/* Chains are checked by as many threads as have one; the list does not change meanwhile. */
+static bool verify_now(struct http_authorities *authorities, const gnutls_datum_t *chain,
+                       unsigned count)
+{
+    pthread_rwlock_rdlock(&authorities->lock);
+    if (!is_fresh(authorities)) {
+        pthread_rwlock_unlock(&authorities->lock);
+        pthread_rwlock_wrlock(&authorities->lock);
+        load(authorities);
+    }
+    bool good = authorities->list && verify(authorities, chain, count);
+    pthread_rwlock_unlock(&authorities->lock);
+    return good;
+}
+
+static struct seen *seen_at(struct http_authorities *authorities, const struct seen *leaf)
+{
+    return (struct seen *)authorities->seen + leaf->digest[0] % SEEN;
+}
+
+static bool was_seen(struct http_authorities *authorities, const struct seen *leaf)
+{
+    pthread_mutex_lock(&authorities->seen_lock);
+    struct seen seen = *seen_at(authorities, leaf);
+    pthread_mutex_unlock(&authorities->seen_lock);
+    return seen.checked_us && leaf->checked_us - seen.checked_us < SEEN_US &&
+           memcmp(seen.digest, leaf->digest, sizeof seen.digest) == 0;
+}
+
+static void remember(struct http_authorities *authorities, const struct seen *leaf)
+{
+    pthread_mutex_lock(&authorities->seen_lock);
+    *seen_at(authorities, leaf) = *leaf;
+    pthread_mutex_unlock(&authorities->seen_lock);
+}
+
 bool http_authorities_vouch(struct http_authorities *authorities, void *session)
 {
     unsigned count = 0;
-    struct seen now = {.checked_us = now_mono_us()};
-    size_t size = sizeof now.digest;
+    struct seen leaf = {.checked_us = now_mono_us()};
+    size_t size = sizeof leaf.digest;
     bool x509 = gnutls_certificate_type_get2(session, GNUTLS_CTYPE_SERVER) == GNUTLS_CRT_X509;
     const gnutls_datum_t *chain = x509 ? gnutls_certificate_get_peers(session, &count) : NULL;
-    if (!chain || count == 0 || !load(authorities) ||
-        gnutls_fingerprint(GNUTLS_DIG_SHA256, &chain[0], now.digest, &size) != 0) {
+    if (!chain || count == 0 ||
+        gnutls_fingerprint(GNUTLS_DIG_SHA256, &chain[0], leaf.digest, &size) != 0) {
         return false;
     }
-    struct seen *seen = (struct seen *)authorities->seen + now.digest[0] % SEEN;
-    if (seen->checked_us && now.checked_us - seen->checked_us < SEEN_US &&
-        memcmp(seen->digest, now.digest, sizeof now.digest) == 0) {
+    if (was_seen(authorities, &leaf)) {
         return true;
     }
-    if (!verify(authorities, chain, count)) {
-        return false;
+    bool good = verify_now(authorities, chain, count);
+    if (good) {
+        remember(authorities, &leaf);
     }
-    *seen = now;
-    return true;
+    return good;
 }

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 enum {
     HEADER_BYTES_MAX = 1 << 16,
@@ -20,8 +21,8 @@ enum {
 
 static void *run_thread(void *arg)
 {
-    struct http_fetcher *fetcher = arg;
-    loop_run(fetcher->loop);
+    struct http_strand *strand = arg;
+    loop_run(strand->loop);
     return NULL;
 }
 
@@ -65,6 +66,22 @@ static size_t connection_max(const struct http_fetcher *fetcher)
     return wanted < limit.rlim_max / 2 ? wanted : (size_t)limit.rlim_max / 2;
 }
 
+/* A handshake is a millisecond of computing, and thousands may come at once; the other half of the
+ * cores is for those who ask. */
+static void open_strands(struct http_fetcher *fetcher)
+{
+    size_t count = fetcher->config.thread_count;
+    if (count == 0) {
+        long cores = sysconf(_SC_NPROCESSORS_ONLN);
+        count = cores > 2 ? (size_t)cores / 2 : 1;
+    }
+    count = count < HTTP_STRANDS_MAX ? count : HTTP_STRANDS_MAX;
+    fetcher->strand_count = count < fetcher->shard_count ? count : fetcher->shard_count;
+    for (size_t i = 0; i < fetcher->strand_count; i++) {
+        fetcher->strands[i] = (struct http_strand){.fetcher = fetcher, .loop = loop_new()};
+    }
+}
+
 static void open_shards(struct http_fetcher *fetcher)
 {
     size_t most = connection_max(fetcher);
@@ -72,13 +89,15 @@ static void open_shards(struct http_fetcher *fetcher)
     count = count < 1 ? 1 : count;
     count = count < HTTP_SHARDS_MAX ? count : HTTP_SHARDS_MAX;
     fetcher->shard_count = count;
+    open_strands(fetcher);
     for (size_t i = 0; i < count; i++) {
         struct http_shard *shard = &fetcher->shards[i];
-        *shard = (struct http_shard){.fetcher = fetcher, .multi = curl_multi_init()};
+        struct http_strand *strand = &fetcher->strands[i % fetcher->strand_count];
+        *shard = (struct http_shard){.strand = strand, .multi = curl_multi_init()};
         ASSERT(shard->multi);
         http_shard_set_callbacks(shard);
         curl_multi_setopt(shard->multi, CURLMOPT_MAXCONNECTS, (long)(most / count));
-        shard->timer = loop_timer_new(fetcher->loop, http_shard_on_timer, shard);
+        shard->timer = loop_timer_new(strand->loop, http_shard_on_timer, shard);
     }
 }
 
@@ -96,21 +115,27 @@ static void free_timers(struct http_fetcher *fetcher)
     }
 }
 
+static void start_strand(struct http_strand *strand)
+{
+    int failed = pthread_create(&strand->thread, NULL, run_thread, strand);
+    ASSERT(failed == 0);
+    pthread_setname_np(strand->thread, "fetch");
+}
+
 static void start(struct http_fetcher *fetcher)
 {
     sigset_t pipe;
     sigset_t old;
     curl_global_init(CURL_GLOBAL_DEFAULT);
-    fetcher->loop = loop_new();
     fetcher->links = http_links_new();
     open_shards(fetcher);
-    fetcher->dns = http_dns_new(fetcher->loop, fetcher->config.dns_server);
+    fetcher->dns = http_dns_new(fetcher->strands[0].loop, fetcher->config.dns_server);
     sigemptyset(&pipe);
     sigaddset(&pipe, SIGPIPE);
     pthread_sigmask(SIG_BLOCK, &pipe, &old);
-    int failed = pthread_create(&fetcher->thread, NULL, run_thread, fetcher);
-    ASSERT(failed == 0);
-    pthread_setname_np(fetcher->thread, "fetch");
+    for (size_t i = 0; i < fetcher->strand_count; i++) {
+        start_strand(&fetcher->strands[i]);
+    }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
@@ -141,8 +166,11 @@ struct err http_fetcher_new(const struct http_fetch_config *config,
 void http_fetcher_stop(struct http_fetcher *fetcher)
 {
     if (!atomic_exchange(&fetcher->stopping, true)) {
-        fetcher->stop_task = (struct loop_task){.fn = http_fetcher_on_stop, .arg = fetcher};
-        loop_post(fetcher->loop, &fetcher->stop_task);
+        for (size_t i = 0; i < fetcher->strand_count; i++) {
+            struct http_strand *strand = &fetcher->strands[i];
+            strand->stop_task = (struct loop_task){.fn = http_strand_on_stop, .arg = strand};
+            loop_post(strand->loop, &strand->stop_task);
+        }
     }
 }
 
@@ -162,12 +190,12 @@ static void on_pass(void *arg)
     pthread_mutex_unlock(&passing->mutex);
 }
 
-void http_fetcher_await(struct http_fetcher *fetcher)
+static void await_strand(struct http_strand *strand)
 {
     struct passing passing = {.task = {.fn = on_pass, .arg = &passing}};
     pthread_mutex_init(&passing.mutex, NULL);
     pthread_cond_init(&passing.changed, NULL);
-    loop_post(fetcher->loop, &passing.task);
+    loop_post(strand->loop, &passing.task);
     pthread_mutex_lock(&passing.mutex);
     while (!passing.has_passed) {
         pthread_cond_wait(&passing.changed, &passing.mutex);
@@ -177,6 +205,13 @@ void http_fetcher_await(struct http_fetcher *fetcher)
     pthread_mutex_destroy(&passing.mutex);
 }
 
+void http_fetcher_await(struct http_fetcher *fetcher)
+{
+    for (size_t i = 0; i < fetcher->strand_count; i++) {
+        await_strand(&fetcher->strands[i]);
+    }
+}
+
 void http_fetcher_free(struct http_fetcher **pointer)
 {
     struct http_fetcher *fetcher = *pointer;
@@ -184,12 +219,16 @@ void http_fetcher_free(struct http_fetcher **pointer)
         return;
     }
     http_fetcher_stop(fetcher);
-    loop_stop(fetcher->loop);
-    pthread_join(fetcher->thread, NULL);
+    for (size_t i = 0; i < fetcher->strand_count; i++) {
+        loop_stop(fetcher->strands[i].loop);
+        pthread_join(fetcher->strands[i].thread, NULL);
+    }
     close_shards(fetcher);
     http_dns_free(&fetcher->dns);
     free_timers(fetcher);
-    loop_free(&fetcher->loop);
+    for (size_t i = 0; i < fetcher->strand_count; i++) {
+        loop_free(&fetcher->strands[i].loop);
+    }
     http_links_free(&fetcher->links);
     curl_global_cleanup();
     http_hosts_free(&fetcher->hosts);
@@ -422,7 +461,7 @@ static void post(struct transfer *transfer, struct loop_task *task, void (*fn)(v
 {
     *task = (struct loop_task){.fn = fn, .arg = transfer};
     transfer->tasks++;
-    loop_post(transfer->fetcher->loop, task);
+    loop_post(transfer->shard->strand->loop, task);
 }
 
 /* Takes pieces off the queue until the loop has let go of the transfer. */

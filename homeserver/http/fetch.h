@@ -1,7 +1,7 @@
-/* Outbound HTTP(S), carried out by one loop: plain blocking calls for jobs of the slow pool, and
- * requests that hold no thread. The only user of libcurl. Addresses are checked after name
- * resolution and again on each reused connection: without HTTP_FETCH_ANY_ADDRESS only public ones
- * are reached. */
+/* Outbound HTTP(S), carried out by few loops, each host by one of them: plain blocking calls for
+ * jobs of the slow pool, and requests that hold no thread. The only user of libcurl. Addresses are
+ * checked after name resolution and again on each reused connection: without HTTP_FETCH_ANY_ADDRESS
+ * only public ones are reached. */
 #pragma once
 #include "homeserver/http/dns.h"
 #include "homeserver/http/http.h"
@@ -30,6 +30,7 @@ struct http_fetch_config {
     const struct http_fetch_override *overrides;
     size_t override_count;
     size_t connection_max; /* kept open, all hosts together; 0 = 1024 */
+    size_t thread_count;   /* 0 = half of the cores, at most 4 */
     struct log *log;
     struct stats *stats;
 };
@@ -108,7 +109,7 @@ struct err http_fetch(struct http_fetcher *fetcher, struct ctx *ctx,
                       const struct http_fetch_request *request,
                       struct http_fetch_reply *reply_out) MUST_USE;
 
-/* The same without waiting: `on_done` is called once, on the fetcher's thread, when there is a
+/* The same without waiting: `on_done` is called once, on a thread of the fetcher's, when there is a
  * result, perhaps before this returns; then http_fetch_end must be called, on any other thread. The
  * request and what it points to stay until then; no sink. Nothing follows an error. */
 struct http_fetching;

@@ -1,4 +1,4 @@
-/* What runs on the fetcher's thread: libcurl's sockets and timer, and what it calls back. */
+/* What runs on the fetcher's threads: libcurl's sockets and timer, and what it calls back. */
 #include "homeserver/base/mem.h"
 #include "homeserver/http/fetch_priv.h"
 
@@ -176,12 +176,12 @@ static size_t on_header(char *bytes, size_t size, size_t count, void *arg)
 
 static void finish(struct transfer *transfer, CURLcode code)
 {
-    struct http_fetcher *fetcher = transfer->fetcher;
+    struct http_strand *strand = transfer->shard->strand;
     curl_multi_remove_handle(transfer->shard->multi, transfer->easy);
     if (transfer->prev) {
         transfer->prev->next = transfer->next;
     } else {
-        fetcher->transfers = transfer->next;
+        strand->transfers = transfer->next;
     }
     if (transfer->next) {
         transfer->next->prev = transfer->prev;
@@ -249,7 +249,7 @@ static int on_socket_interest(CURL *easy, curl_socket_t fd, int what, void *arg,
         socket_watch = mem_alloc(sizeof *socket_watch);
         *socket_watch = (struct socket_watch){.shard = shard, .fd = fd};
         socket_watch->watch =
-            loop_watch_new(shard->fetcher->loop, fd, on_socket_event, socket_watch);
+            loop_watch_new(shard->strand->loop, fd, on_socket_event, socket_watch);
         curl_multi_assign(shard->multi, fd, socket_watch);
     }
     loop_watch_set(socket_watch->watch,
@@ -289,17 +289,17 @@ static void task_done(struct transfer *transfer)
 void http_transfer_on_start(void *arg)
 {
     struct transfer *transfer = arg;
-    struct http_fetcher *fetcher = transfer->fetcher;
-    transfer->next = fetcher->transfers;
+    struct http_strand *strand = transfer->shard->strand;
+    transfer->next = strand->transfers;
     if (transfer->next) {
         transfer->next->prev = transfer;
     }
-    fetcher->transfers = transfer;
+    strand->transfers = transfer;
     if (transfer->on_begun) {
         transfer->on_begun(transfer->on_done_arg);
     }
     curl_multi_add_handle(transfer->shard->multi, transfer->easy);
-    if (atomic_load(&fetcher->stopping)) {
+    if (atomic_load(&strand->fetcher->stopping)) {
         finish(transfer, CURLE_ABORTED_BY_CALLBACK);
     }
     task_done(transfer);
@@ -332,12 +332,14 @@ void http_transfer_on_cancel(void *arg)
     task_done(transfer);
 }
 
-void http_fetcher_on_stop(void *arg)
+void http_strand_on_stop(void *arg)
 {
-    struct http_fetcher *fetcher = arg;
-    http_dns_stop(fetcher->dns);
-    while (fetcher->transfers) {
-        finish(fetcher->transfers, CURLE_ABORTED_BY_CALLBACK);
+    struct http_strand *strand = arg;
+    if (strand == &strand->fetcher->strands[0]) {
+        http_dns_stop(strand->fetcher->dns);
+    }
+    while (strand->transfers) {
+        finish(strand->transfers, CURLE_ABORTED_BY_CALLBACK);
     }
 }
 

@@ -12,12 +12,21 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { HTTP_FETCH_BODY_DEFAULT = 1 << 24, HTTP_SHARDS_MAX = 32 };
+enum { HTTP_FETCH_BODY_DEFAULT = 1 << 24, HTTP_SHARDS_MAX = 32, HTTP_STRANDS_MAX = 4 };
+
+/* A thread with its loop, and what runs there: all of some shards. */
+struct http_strand {
+    struct http_fetcher *fetcher;
+    struct loop *loop;
+    pthread_t thread;
+    struct transfer *transfers; /* running */
+    struct loop_task stop_task;
+};
 
 /* libcurl walks through all connections of a handle after each request, and to find the oldest one;
  * so each of several handles has the hosts of a share of the hashes. */
 struct http_shard {
-    struct http_fetcher *fetcher;
+    struct http_strand *strand;
     CURLM *multi;
     struct loop_timer *timer;
 };
@@ -29,13 +38,11 @@ struct http_fetcher {
     struct http_hosts *hosts;
     struct http_dns *dns;
     struct http_authorities authorities;
-    struct loop *loop;
+    struct http_strand strands[HTTP_STRANDS_MAX]; /* the first has the questions to DNS, too */
+    size_t strand_count;
     struct http_shard shards[HTTP_SHARDS_MAX];
     size_t shard_count;
     struct http_links *links;
-    pthread_t thread;
-    struct transfer *transfers; /* running, of the loop */
-    struct loop_task stop_task;
     _Atomic bool stopping;
 };
 
@@ -73,6 +80,6 @@ void http_transfer_set_callbacks(struct transfer *transfer);
 void http_transfer_on_start(void *transfer);
 void http_transfer_on_resume(void *transfer);
 void http_transfer_on_cancel(void *transfer);
-void http_fetcher_on_stop(void *fetcher);
+void http_strand_on_stop(void *strand);
 void http_shard_set_callbacks(struct http_shard *shard);
 void http_shard_on_timer(void *shard);

@@ -170,7 +170,8 @@ static void open_fed(void)
     fed_free(&fw.fed);
     const struct http_fetch_override override = {
         LIT("wk.org"), arena_printf(fw.world.ctx.arena, "127.0.0.1:%u", ports[0])};
-    const struct http_fetch_config config = {.dns_server = slice_of(dns),
+    const struct http_fetch_config config = {.thread_count = 3,
+                                             .dns_server = slice_of(dns),
                                              .skip_tls_checks = true,
                                              .allow = allowed,
                                              .allow_count = COUNT_OF(allowed),

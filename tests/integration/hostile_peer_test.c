@@ -100,7 +100,7 @@ static int start(void **state)
     assert_int_equal(pthread_create(&server.thread, NULL, serve, NULL), 0);
     now = now_system();
     arena = arena_new();
-    struct http_fetch_config config = {.allow = &allowed, .allow_count = 1};
+    struct http_fetch_config config = {.allow = &allowed, .allow_count = 1, .thread_count = 3};
     assert_int_equal(http_fetcher_new(&config, &fetcher).code, 0);
     return 0;
 }

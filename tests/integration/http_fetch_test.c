@@ -28,6 +28,7 @@ static struct http_fetcher *new_trusting_fetcher(struct harness *harness, enum t
         .ca_file_count = trust == TRUST_HARNESS,
         .skip_tls_checks = trust == TRUST_ALL,
         .overrides = overrides,
+        .thread_count = 3,
         .override_count = 1,
     };
     struct http_fetcher *fetcher = NULL;
