@@ -56,14 +56,17 @@ static void copy_config(struct http_fetcher *fetcher, const struct http_fetch_co
     fetcher->config.proxy = arena_copy(arena, config->proxy);
 }
 
-/* Unused connections must leave descriptors for those in use, here and in the other direction. */
+/* The handles do not get equal shares of the hosts, so each has room for a quarter more; and unused
+ * connections must leave descriptors for those in use, here and in the other direction. */
 static size_t connection_max(const struct http_fetcher *fetcher)
 {
     struct rlimit limit;
     size_t wanted = fetcher->config.connection_max;
     wanted = wanted ? wanted : CONNECTIONS_DEFAULT;
+    wanted += wanted / 4;
     getrlimit(RLIMIT_NOFILE, &limit);
-    return wanted < limit.rlim_max / 2 ? wanted : (size_t)limit.rlim_max / 2;
+    size_t most = (size_t)limit.rlim_max / 5 * 3;
+    return wanted < most ? wanted : most;
 }
 
 /* A handshake is a millisecond of computing, and thousands may come at once; the other half of the

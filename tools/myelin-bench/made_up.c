@@ -82,8 +82,8 @@ int made_up_main(int argc, char **argv)
     if (argc != 7) {
         return 2;
     }
-    int fd = atoi(argv[2]);
-    struct made_up_serving serving = {.port = (uint16_t)atoi(argv[3]),
+    int fd = (int)strtol(argv[2], NULL, 10);
+    struct made_up_serving serving = {.port = (uint16_t)strtoul(argv[3], NULL, 10),
                                       .count = strtoul(argv[4], NULL, 10),
                                       .certificate = argv[5],
                                       .key = argv[6]};
