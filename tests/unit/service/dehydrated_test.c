@@ -3,6 +3,7 @@
 
 #include "homeserver/service/devices.h"
 #include "tests/support/failing.h"
+#include "tests/support/house_plan.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,20 +19,7 @@ static void furnish(void)
     ann = house_guest(&h, "ann");
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    house_open(&h);
-    furnish();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    house_close(&h);
-    return 0;
-}
+static struct house_plan plan = {&h, furnish};
 
 static struct json parsed(struct slice text)
 {
@@ -161,15 +149,13 @@ static void deleting_with_a_failing_store(void **state)
     failing_each_call(&(struct failing){&h, furnish_one, delete_step, .check_done = none_is_there});
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(a_new_one_takes_the_place_of_the_one_before),
-        TEST(an_ordinary_device_does_not_become_one),
-        TEST(keys_that_are_refused_leave_the_one_before),
-        TEST(one_that_was_deleted_as_a_device_is_gone),
+        HOUSE_TEST(a_new_one_takes_the_place_of_the_one_before),
+        HOUSE_TEST(an_ordinary_device_does_not_become_one),
+        HOUSE_TEST(keys_that_are_refused_leave_the_one_before),
+        HOUSE_TEST(one_that_was_deleted_as_a_device_is_gone),
         cmocka_unit_test(putting_with_a_failing_store),
         cmocka_unit_test(deleting_with_a_failing_store),
     };

@@ -3,6 +3,7 @@
 
 #include "homeserver/service/users.h"
 #include "tests/support/failing.h"
+#include "tests/support/house_plan.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -22,20 +23,7 @@ static void furnish(void)
     room_id = arena_copy(h.conf_arena, hs_room_info(room).room_id);
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    house_open(&h);
-    furnish();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    house_close(&h);
-    return 0;
-}
+static struct house_plan plan = {&h, furnish};
 
 static struct err schedule_as(const char *txn_id, int64_t delay_ms, const char *content,
                               struct slice *delay_id_out)
@@ -370,25 +358,23 @@ static void being_due_with_a_failing_store(void **state)
     failing_each_call(&(struct failing){&h, furnish_one, due_step, .check_done = it_fires_once});
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(an_event_is_sent_when_due_and_not_before),
-        TEST(events_are_sent_in_the_order_of_their_times),
-        TEST(a_jump_of_the_wall_clock_hurries_nothing),
-        TEST(what_was_due_while_off_is_sent_at_the_start),
-        TEST(a_clock_that_was_set_back_while_off_delays_by_no_more_than_asked),
-        TEST(the_same_transaction_is_scheduled_once),
-        TEST(what_was_sent_before_a_crash_is_not_sent_again),
-        TEST(a_cancelled_event_is_never_sent),
-        TEST(a_restart_begins_the_delay_anew),
-        TEST(an_event_is_sent_at_once_when_asked_for),
-        TEST(what_may_not_be_sent_keeps_its_error),
-        TEST(limits_are_kept),
-        TEST(nothing_of_an_account_that_ended_is_sent),
-        TEST(unknown_ids_are_not_found),
+        HOUSE_TEST(an_event_is_sent_when_due_and_not_before),
+        HOUSE_TEST(events_are_sent_in_the_order_of_their_times),
+        HOUSE_TEST(a_jump_of_the_wall_clock_hurries_nothing),
+        HOUSE_TEST(what_was_due_while_off_is_sent_at_the_start),
+        HOUSE_TEST(a_clock_that_was_set_back_while_off_delays_by_no_more_than_asked),
+        HOUSE_TEST(the_same_transaction_is_scheduled_once),
+        HOUSE_TEST(what_was_sent_before_a_crash_is_not_sent_again),
+        HOUSE_TEST(a_cancelled_event_is_never_sent),
+        HOUSE_TEST(a_restart_begins_the_delay_anew),
+        HOUSE_TEST(an_event_is_sent_at_once_when_asked_for),
+        HOUSE_TEST(what_may_not_be_sent_keeps_its_error),
+        HOUSE_TEST(limits_are_kept),
+        HOUSE_TEST(nothing_of_an_account_that_ended_is_sent),
+        HOUSE_TEST(unknown_ids_are_not_found),
         cmocka_unit_test(scheduling_with_a_failing_store),
         cmocka_unit_test(sending_with_a_failing_store),
         cmocka_unit_test(restarting_with_a_failing_store),

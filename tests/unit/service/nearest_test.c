@@ -1,6 +1,6 @@
 /* The event of a room that is nearest to a moment. */
 #include "homeserver/service/nearest.h"
-#include "tests/support/house.h"
+#include "tests/support/house_plan.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,21 +11,13 @@ static struct house h;
 static struct guest ann;
 static struct room *room;
 
-static int open_house(void **state)
+static void furnish(void)
 {
-    (void)state;
-    house_open(&h);
     ann = house_guest(&h, "ann");
     room = house_room(&h, &ann, "{}");
-    return 0;
 }
 
-static int close_house(void **state)
-{
-    (void)state;
-    house_close(&h);
-    return 0;
-}
+static struct house_plan plan = {&h, furnish};
 
 static struct slice say_at(int64_t ts_ms)
 {
@@ -68,8 +60,7 @@ static void of_one_moment_the_nearest_on_the_way_is_taken(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(of_one_moment_the_nearest_on_the_way_is_taken, open_house,
-                                        close_house),
+        HOUSE_TEST(of_one_moment_the_nearest_on_the_way_is_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

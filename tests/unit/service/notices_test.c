@@ -5,6 +5,7 @@
 #include "homeserver/service/invite_filter.h"
 #include "homeserver/service/prefs.h"
 #include "tests/support/failing.h"
+#include "tests/support/house_plan.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,20 +22,7 @@ static void furnish(void)
     ann = house_guest(&h, "ann");
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    house_open(&h);
-    furnish();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    house_close(&h);
-    return 0;
-}
+static struct house_plan plan = {&h, furnish};
 
 static struct err tell(const char *txn_id, struct slice *event_id_out)
 {
@@ -160,16 +148,14 @@ static void telling_with_a_failing_store(void **state)
         &(struct failing){&h, furnish, tell_step, .check_done = she_is_invited_to_one_room});
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(a_notice_invites_to_a_tagged_room),
-        TEST(the_invite_cannot_be_refused_but_the_room_be_left),
-        TEST(the_same_transaction_is_one_notice),
-        TEST(notices_reach_who_blocks_invites),
-        TEST(notices_that_are_off_are_refused),
+        HOUSE_TEST(a_notice_invites_to_a_tagged_room),
+        HOUSE_TEST(the_invite_cannot_be_refused_but_the_room_be_left),
+        HOUSE_TEST(the_same_transaction_is_one_notice),
+        HOUSE_TEST(notices_reach_who_blocks_invites),
+        HOUSE_TEST(notices_that_are_off_are_refused),
         cmocka_unit_test(telling_with_a_failing_store),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,7 @@
 #include "homeserver/service/notifications.h"
 
 #include "homeserver/service/signals.h"
-#include "tests/support/house.h"
+#include "tests/support/house_plan.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,10 +13,8 @@ static struct house h;
 static struct guest ann, ben;
 static struct room *rooms[3];
 
-static int open_house(void **state)
+static void furnish(void)
 {
-    (void)state;
-    house_open(&h);
     ann = house_guest(&h, "ann");
     ben = house_guest(&h, "ben");
     for (size_t i = 0; i < COUNT_OF(rooms); i++) {
@@ -24,15 +22,9 @@ static int open_house(void **state)
         house_say(&h, rooms[i], &ann, "before ben came");
         house_member(&h, rooms[i], &ben, &ben, MEMBERSHIP_JOIN);
     }
-    return 0;
 }
 
-static int close_house(void **state)
-{
-    (void)state;
-    house_close(&h);
-    return 0;
-}
+static struct house_plan plan = {&h, furnish};
 
 static struct notifications list(uint64_t before, size_t limit)
 {
@@ -121,13 +113,11 @@ static void highlights_alone_on_request(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(rooms_are_merged_newest_first, open_house, close_house),
-        cmocka_unit_test_setup_teardown(pages_follow_each_other_without_gap, open_house,
-                                        close_house),
-        cmocka_unit_test_setup_teardown(own_events_and_quiet_ones_are_none, open_house,
-                                        close_house),
-        cmocka_unit_test_setup_teardown(receipts_say_what_is_read, open_house, close_house),
-        cmocka_unit_test_setup_teardown(highlights_alone_on_request, open_house, close_house),
+        HOUSE_TEST(rooms_are_merged_newest_first),
+        HOUSE_TEST(pages_follow_each_other_without_gap),
+        HOUSE_TEST(own_events_and_quiet_ones_are_none),
+        HOUSE_TEST(receipts_say_what_is_read),
+        HOUSE_TEST(highlights_alone_on_request),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

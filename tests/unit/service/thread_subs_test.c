@@ -2,6 +2,7 @@
 #include "homeserver/service/thread_subs.h"
 
 #include "tests/support/failing.h"
+#include "tests/support/house_plan.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -19,20 +20,7 @@ static void furnish(void)
     room = hs_room_info(house_room(&h, &ann, "{}")).number;
 }
 
-static int setup(void **state)
-{
-    (void)state;
-    house_open(&h);
-    furnish();
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    house_close(&h);
-    return 0;
-}
+static struct house_plan plan = {&h, furnish};
 
 static struct err follow(int64_t cause)
 {
@@ -117,14 +105,12 @@ static void following_with_a_failing_store(void **state)
     failing_each_call(&(struct failing){&h, furnish, follow_step, .check_done = it_is_followed});
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(what_the_user_chose_stays),
-        TEST(what_the_user_left_is_not_followed_by_older_events),
-        TEST(each_thread_is_told_once),
+        HOUSE_TEST(what_the_user_chose_stays),
+        HOUSE_TEST(what_the_user_left_is_not_followed_by_older_events),
+        HOUSE_TEST(each_thread_is_told_once),
         cmocka_unit_test(following_with_a_failing_store),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
