@@ -97,6 +97,7 @@ static struct glance glance_begin(struct resync *r)
     struct glance glance = {.r = r, .ctx = *r->ctx};
     glance.ctx.arena = arena_new();
     glance.ctx.deferred = NULL;
+    glance.ctx.reads_once = true;
     return glance;
 }
 

@@ -217,6 +217,7 @@ static struct err take_many(struct derive *d, struct derive_states states, struc
     }
     d->is_ahead = true;
     struct ctx page = room_page_begin(d->ctx);
+    page.reads_once = true;
     struct err err = take_pages(&ahead, &page);
     if (err.code == 0 && heals) {
         room_page_next(&page);

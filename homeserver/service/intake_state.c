@@ -95,10 +95,7 @@ static struct err take_run(struct hs *hs, struct ctx *page, struct room *room,
                            struct event_numbers numbers, struct told *told)
 {
     struct stored_events events;
-    page->reads_once = true;
-    struct err err = hs_events_scan_many(hs, page, room, numbers, &events);
-    page->reads_once = false;
-    TRY(err);
+    TRY(hs_events_scan_many(hs, page, room, numbers, &events));
     for (size_t i = 0; i < events.count; i++) {
         TRY(take_event(hs, page, room, &events.items[i], told));
     }
@@ -111,6 +108,7 @@ static struct err take_numbers(struct hs *hs, struct ctx *ctx, struct room *room
 {
     struct ctx page = room_page_begin(ctx);
     struct err err = OK;
+    page.reads_once = true;
     for (size_t at = 0; at < numbers.count && err.code == 0; at += EVENTS_PER_PAGE) {
         size_t left = numbers.count - at;
         struct event_numbers run = {numbers.items + at,

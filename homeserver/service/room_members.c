@@ -79,6 +79,7 @@ static struct err visit_index(struct hs *hs, struct ctx *page, uint64_t room, st
         }
         from = number_of_key(rows.rows[rows.count - 1].key) + 1;
         room_page_next(page);
+        page->reads_once = true; /* there are many */
     }
 }
 
