@@ -175,6 +175,9 @@ struct http_parked *http_park(struct ctx *ctx, const struct http_request *reques
  * (or the expiry) won the race: then nothing happens. fn gets a fresh ctx and reply. Any thread. */
 typedef struct err (*http_resume_fn)(void *arg, struct ctx *ctx, struct http_reply *reply);
 bool http_unpark(struct http_parked *parked, http_resume_fn fn, void *arg);
+/* The same for an answer that is written already: fn runs on the loop, so it copies a body of
+ * moderate size and does nothing else. */
+bool http_unpark_at_hand(struct http_parked *parked, http_resume_fn fn, void *arg);
 
 /* --- WebSockets --- */
 struct http_ws;

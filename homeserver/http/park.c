@@ -68,7 +68,10 @@ static void resume_if_quiet(struct http_connection *connection)
         http_exchange_new_job(connection);
     }
     connection->phase = HTTP_PHASE_WORK;
-    if (!http_exchange_submit(connection, 0, run_resume)) {
+    if (parked->is_at_hand) {
+        atomic_fetch_add(&connection->home->server->running, 1);
+        run_resume(connection);
+    } else if (!http_exchange_submit(connection, 0, run_resume)) {
         connection->phase = HTTP_PHASE_PARKED;
         retry_later(connection);
         return;
@@ -83,15 +86,35 @@ static void on_unparked(void *arg)
     resume_if_quiet(connection);
 }
 
-bool http_unpark(struct http_parked *parked, http_resume_fn fn, void *arg)
+static bool take(struct http_parked *parked)
 {
-    if (atomic_exchange(&parked->taken, true)) {
-        return false;
-    }
+    return !atomic_exchange(&parked->taken, true);
+}
+
+static void answer(struct http_parked *parked, http_resume_fn fn, void *arg)
+{
     parked->resume = fn;
     parked->resume_arg = arg;
     parked->unpark_task = (struct loop_task){.fn = on_unparked, .arg = parked->connection};
     loop_post(parked->connection->home->loop, &parked->unpark_task);
+}
+
+bool http_unpark(struct http_parked *parked, http_resume_fn fn, void *arg)
+{
+    if (!take(parked)) {
+        return false;
+    }
+    answer(parked, fn, arg);
+    return true;
+}
+
+bool http_unpark_at_hand(struct http_parked *parked, http_resume_fn fn, void *arg)
+{
+    if (!take(parked)) {
+        return false;
+    }
+    parked->is_at_hand = true;
+    answer(parked, fn, arg);
     return true;
 }
 

@@ -59,6 +59,7 @@ struct http_parked {
     void *expired_arg;
     http_resume_fn resume; /* set by the winner */
     void *resume_arg;
+    bool is_at_hand; /* resume runs on the loop */
     int64_t timeout_ms;
     uint64_t write_ticket; /* of the job that parked */
     struct loop_task unpark_task, expired_task;

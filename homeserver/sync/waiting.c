@@ -4,7 +4,7 @@
 
 #include <stdatomic.h>
 
-enum { BODY_BYTES_MAX = 1 << 29 };
+enum { BODY_BYTES_MAX = 1 << 29, AT_HAND_BYTES_MAX = 1 << 16 };
 
 /* Two chains of calls hold it: the waiter's (which computes) and the request's (which answers).
  * Whoever claims it first answers. */
@@ -68,6 +68,17 @@ static void on_expired(void *arg)
     http_unpark(waiting->parked, answer_now, waiting);
 }
 
+/* Of many who wait for one message each would take a second turn of a worker, to copy its answer.
+ */
+static void give(struct sync_waiting *waiting)
+{
+    if (buf_slice(&waiting->body).len <= AT_HAND_BYTES_MAX) {
+        http_unpark_at_hand(waiting->parked, answer_found, waiting);
+    } else {
+        http_unpark(waiting->parked, answer_found, waiting);
+    }
+}
+
 /* --- waiting --- */
 
 /* True when there is something to say. */
@@ -117,7 +128,7 @@ void sync_waiting_wake(void *arg)
             continue;
         }
         if (claim(waiting)) {
-            http_unpark(waiting->parked, answer_found, waiting);
+            give(waiting);
         }
         break;
     }
