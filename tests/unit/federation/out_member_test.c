@@ -134,6 +134,36 @@ static void the_version_of_the_room_comes_with_the_refusal(void **state)
     assert_true(slice_eq(version, LIT("org.example.new")));
 }
 
+static bool knows_no_knocks(struct street *s, size_t to, const struct http_fetch_request *request,
+                            struct http_fetch_reply *reply)
+{
+    (void)s;
+    (void)to;
+    if (!slice_contains(request->url, LIT("/make_knock/"))) {
+        return false;
+    }
+    *reply = (struct http_fetch_reply){
+        .status = 404, .body = LIT("{\"errcode\":\"M_UNRECOGNIZED\",\"error\":\"what?\"}")};
+    return true;
+}
+
+/* M_UNRECOGNIZED would tell the client that its own server knows no knocks. */
+static void what_the_other_server_lacks_is_not_our_lack(void **state)
+{
+    struct house *b = &street.houses[1];
+    struct slice via = street_name(0);
+    struct slice room_id;
+    struct hs_entering entering = {.actor = &gil.actor,
+                                   .name = hs_room_info(room).room_id,
+                                   .membership = MEMBERSHIP_KNOCK,
+                                   .via = &via,
+                                   .via_count = 1};
+    (void)state;
+    gil.actor.is_guest = false;
+    street.intercept = knows_no_knocks;
+    assert_int_equal(hs_room_enter(&b->hs, &b->ctx, &entering, &room_id).code, ERR_M_REMOTE);
+}
+
 /* --- what is left of a user who was erased --- */
 
 static int ask_event(size_t from, struct slice event_id, struct slice *body_out)
@@ -176,6 +206,7 @@ int main(void)
         CLOSED(a_guest_stays_out_where_guests_may_not),
         CLOSED(a_guest_leaves_a_room_that_takes_no_guests),
         TEST(the_version_of_the_room_comes_with_the_refusal),
+        TEST(what_the_other_server_lacks_is_not_our_lack),
         TEST(servers_that_join_later_get_redacted_copies_of_an_erased_user),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
