@@ -127,7 +127,7 @@ static struct err visit_pending(struct checker *c, void *arg, const struct store
     return waits ? OK : check_row_stray(c, place_of(*pending, row->key));
 }
 
-/* Usage, which comes after all records. */
+/* Usage: after all records have been counted. */
 static struct err visit_usage(struct checker *c, void *arg, const struct store_row *row)
 {
     const struct media_check *check = arg;
@@ -177,13 +177,24 @@ static struct err visit_object(void *arg, struct slice id)
     arena_reset(c->page.arena);
     if (id.len > 0 && id.ptr[0] == '@') {
         TRY(check_each_row(c, object, 0, visit_pending, &object));
-    } else if (hs_media_is_usage_object(id, &user)) {
-        check->at = object;
-        TRY(check_each_row(c, object, 0, visit_usage, check));
-    } else {
+    } else if (!hs_media_is_usage_object(id, &user)) {
         TRY(check_record(check, object.id));
     }
     arena_reset(c->room.arena);
+    return OK;
+}
+
+static struct err visit_usage_object(void *arg, struct slice id)
+{
+    struct media_check *check = arg;
+    struct checker *c = check->c;
+    uint64_t user = 0;
+    if (hs_media_is_usage_object(id, &user)) {
+        check->at = (struct store_object){STORE_MEDIA, arena_copy(c->room.arena, id)};
+        arena_reset(c->page.arena);
+        TRY(check_each_row(c, check->at, 0, visit_usage, check));
+        arena_reset(c->room.arena);
+    }
     return OK;
 }
 
@@ -216,6 +227,7 @@ static struct err check_all_records(struct media_check *check)
 {
     struct checker *c = check->c;
     TRY(store_each_object(c->hs->store, c->ctx, STORE_MEDIA, visit_object, check));
+    TRY(store_each_object(c->hs->store, c->ctx, STORE_MEDIA, visit_usage_object, check));
     return check_sums(check);
 }
 

@@ -3,7 +3,7 @@
 static const struct store_object meta = {.kind = STORE_META};
 #define MARK_KEY LIT("media_usage")
 
-/* `~` is no character of a media id, and comes after all of them. */
+/* `~` is no character of a media id. */
 struct store_object hs_media_usage_object(struct ctx *ctx, uint64_t user)
 {
     return (struct store_object){

@@ -7,7 +7,8 @@
 #include "homeserver/service/pushers.h"
 #include "homeserver/service/to_device.h"
 
-const struct slice house_announced = {"announced", 9}, house_uploaded = {"uploaded", 8};
+const struct slice house_announced = {"announced", 9},
+                   house_uploaded = {"uploadedWithAnIdAsLongAsTheyAre", 31};
 
 static void must(struct err err)
 {
