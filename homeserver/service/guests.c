@@ -29,3 +29,18 @@ struct err hs_guests_leave(struct hs *hs, struct ctx *ctx, struct room *room)
     }
     return OK;
 }
+
+struct err hs_guests_check(struct hs *hs, struct ctx *ctx, struct room *room,
+                           const struct event *event)
+{
+    struct stored_event access;
+    bool found = false;
+    if (!event_is(event, LIT("m.room.guest_access"), LIT(""))) {
+        return OK;
+    }
+    TRY(hs_state_event(hs, ctx, room, hs_room_head(room).root, LIT("m.room.guest_access"), LIT(""),
+                       &access, &found));
+    bool may_join = found && json_is_string(json_get(access.event.content, LIT("guest_access")),
+                                            LIT("can_join"));
+    return may_join ? OK : hs_guests_leave(hs, ctx, room);
+}

@@ -1,6 +1,7 @@
 /* Live events of other servers: what is missing, the checks in their order, then the append. */
 #include "homeserver/base/stats.h"
 #include "homeserver/service/intake_priv.h"
+#include "homeserver/service/memberships.h"
 #include "homeserver/service/users.h"
 
 struct taking {
@@ -302,5 +303,7 @@ struct err hs_intake_event(struct hs *hs, struct ctx *ctx, struct room *room,
         room_mark_broken(hs, room); /* numbers and keys may have been given out in memory alone */
     }
     workers_lane_leave(hs->workers, lane);
-    return err;
+    TRY(err);
+    bool is_taken = report_out->result == INTAKE_ACCEPTED || report_out->result == INTAKE_KNOWN;
+    return is_taken ? hs_guests_check(hs, ctx, room, intake->event) : OK;
 }

@@ -49,6 +49,10 @@ struct err hs_room_forget(struct hs *hs, struct ctx *ctx, struct room *room,
 /* Takes every guest of this server out of the room, each by a leave of its own.
  * Spec: client-server, "Guest Access". */
 struct err hs_guests_leave(struct hs *hs, struct ctx *ctx, struct room *room) MUST_USE;
+/* The same, if the event is of a type that may have ended the guests' access and it has ended. In
+ * no lane. */
+struct err hs_guests_check(struct hs *hs, struct ctx *ctx, struct room *room,
+                           const struct event *event) MUST_USE;
 /* Registers the hooks that carry profile changes into rooms and take deactivated users out. */
 void hs_memberships_hook(struct hs *hs);
 

@@ -1,5 +1,6 @@
 /* Taking in events of other servers, one at a time: rooms of made-up servers that this one joins.
  */
+#include "homeserver/service/users.h"
 #include "tests/support/away.h"
 
 #include <setjmp.h>
@@ -303,6 +304,26 @@ static void a_time_far_away_is_shown(void **state)
     }
 }
 
+static void guests_are_shut_out_by_other_servers_too(void **state)
+{
+    (void)state;
+    struct guest bob = house_guest(&a.h, "bob");
+    house_member(&a.h, a.room, &bob, &bob, MEMBERSHIP_JOIN);
+    assert_int_equal(
+        hs_account_set_flags(&a.h.hs, &a.h.ctx, bob.actor.user, ACCOUNT_GUEST, ACCOUNT_GUEST).code,
+        0);
+    struct peer_draft access = a.by_ria;
+    access.type = "m.room.guest_access";
+    access.state_key = "";
+    access.content = "{\"guest_access\":\"can_join\"}";
+    assert_int_equal(away_take(&a, peer_make(&a.r, &access)).result, INTAKE_ACCEPTED);
+    assert_int_equal(away_membership(&a, bob.actor.user_id), MEMBERSHIP_JOIN);
+    access.content = "{\"guest_access\":\"forbidden\"}";
+    assert_int_equal(away_take(&a, peer_make(&a.r, &access)).result, INTAKE_ACCEPTED);
+    assert_int_equal(away_membership(&a, bob.actor.user_id), MEMBERSHIP_LEAVE);
+    assert_int_equal(away_membership(&a, a.ann.actor.user_id), MEMBERSHIP_JOIN);
+}
+
 int main(void)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, open_house, close_house)
@@ -322,6 +343,7 @@ int main(void)
         CASE(a_ban_on_another_branch_undoes_what_the_banned_did),
         CASE(a_local_user_banned_on_another_branch_is_out),
         CASE(a_join_undone_by_resolution_changes_the_users_rooms),
+        CASE(guests_are_shut_out_by_other_servers_too),
     };
 #undef CASE
     return cmocka_run_group_tests(tests, NULL, NULL);
