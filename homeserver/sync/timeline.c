@@ -18,6 +18,7 @@ struct scan {
     bool has_end;
     bool reached;                              /* met the last event that the client knows */
     bool stopped;                              /* no need to read on */
+    bool cut;                                  /* met a change of state that is not shown */
     bool at_create;                            /* the oldest event read is the room's first */
     struct slice ignored_sender, heard_sender; /* last answers of hs_is_ignored */
 };
@@ -71,6 +72,9 @@ static struct err is_shown(struct scan *scan, struct stored_event *event, bool *
         return OK;
     }
     TRY(is_visible(scan, event, shown_out));
+    /* A change that the caller must not see: older values of what it changed, shown after the
+     * `state` that holds the new one, would undo it. So the timeline begins behind it. */
+    scan->cut = !*shown_out && scan->kept_count > 0 && (event->flags & EVENT_STATE);
     if (*shown_out) {
         TRY(is_ignored(scan, event, &ignored));
         *shown_out = !ignored;
@@ -133,7 +137,8 @@ static struct err take(struct scan *scan, struct stored_event *event)
     /* Spec: client-server, "Syncing": a gap in what the server knows is a limited timeline. */
     bool gap = false;
     TRY(is_at_gap(scan, event, &gap));
-    if (gap || scan->kept_count > scan->limit || scan->scanned > scan->limit + SCAN_EXTRA) {
+    if (gap || scan->cut || scan->kept_count > scan->limit ||
+        scan->scanned > scan->limit + SCAN_EXTRA) {
         room->limited = true;
         scan->stopped = true;
     }

@@ -362,6 +362,30 @@ static void history_before_a_join_is_shown_only_where_it_is_shared(void **state)
                         "m.room.history_visibility m.room.member/@bob:test open");
 }
 
+/* Carol's join came while bob was out, and her invite before: shown after the state that holds the
+ * join, the invite would undo it. */
+static void a_timeline_begins_behind_changes_that_are_not_shown(void **state)
+{
+    struct fixture *f = *state;
+    const char *hidden = "{\"preset\":\"public_chat\",\"initial_state\":[{\"type\":"
+                         "\"m.room.history_visibility\",\"content\":{\"history_visibility\":"
+                         "\"joined\"}}]}";
+    struct guest carol = house_guest(&f->house, "carol");
+    struct room *room = house_room(&f->house, &f->alice, hidden);
+    house_member(&f->house, room, &f->bob, &f->bob, MEMBERSHIP_JOIN);
+    house_member(&f->house, room, &f->alice, &carol, MEMBERSHIP_INVITE);
+    struct json first = sync_as(f, &f->bob, (struct asking){0});
+    house_member(&f->house, room, &f->bob, &f->bob, MEMBERSHIP_LEAVE);
+    house_member(&f->house, room, &carol, &carol, MEMBERSHIP_JOIN);
+    house_member(&f->house, room, &f->bob, &f->bob, MEMBERSHIP_JOIN);
+    struct json answer = sync_as(f, &f->bob, (struct asking){.since = next_batch(f, &first)});
+    const struct json *joined = room_of(&answer, "join", room);
+    assert_string_equal(types_of(f, events_of(joined, "timeline")), "m.room.member/@bob:test");
+    assert_true(is_limited(joined));
+    const char *types = types_of(f, events_of(joined, "state"));
+    assert_non_null(strstr(types, "m.room.member/@carol:test"));
+}
+
 static void full_state_repeats_the_state_but_not_the_timeline(void **state)
 {
     struct fixture *f = *state;
@@ -596,6 +620,7 @@ int main(void)
         ENGINE_TEST(lazy_loading_in_a_crowd_sends_only_who_is_needed),
         ENGINE_TEST(fields_and_federation_format_change_how_events_look),
         ENGINE_TEST(history_before_a_join_is_shown_only_where_it_is_shared),
+        ENGINE_TEST(a_timeline_begins_behind_changes_that_are_not_shown),
         ENGINE_TEST(full_state_repeats_the_state_but_not_the_timeline),
         ENGINE_TEST(to_device_messages_come_by_the_hundred_until_acknowledged),
         ENGINE_TEST(account_data_comes_where_it_belongs),
