@@ -157,6 +157,11 @@ static struct err register_user(struct hs *hs, struct ctx *ctx, const struct htt
     if (!hs->conf->registration_open) {
         return err_public(ERR_M_FORBIDDEN, "Registration is closed on this server.");
     }
+    /* Spec: client-server, "User-Interactive Authentication API": who retries a completed stage
+     * gets the result of the call. */
+    if (hs_uia_answer_again(hs, request, reply)) {
+        return OK;
+    }
     TRY(read_wish(hs, ctx, request, &wish));
     TRY(hs_uia_check(hs, ctx, &check, reply, &result));
     if (!result.complete) {
@@ -166,7 +171,9 @@ static struct err register_user(struct hs *hs, struct ctx *ctx, const struct htt
         return err_public(ERR_M_MISSING_PARAM, "password is missing.");
     }
     wish.token = result.registration_token;
-    return finish(hs, ctx, reply, &wish);
+    TRY(finish(hs, ctx, reply, &wish));
+    hs_uia_keep_answer(hs, request, reply);
+    return OK;
 }
 
 /* Spec: application-service, "Server admin style permissions": a user without a password. The name

@@ -11,7 +11,13 @@
 #include <pthread.h>
 #include <string.h>
 
-enum { SESSIONS_MAX = 10000, SESSION_LETTERS = 24 };
+enum {
+    SESSIONS_MAX = 10000,
+    SESSION_LETTERS = 24,
+    ANSWERS_MAX = 256,
+    ANSWER_BYTES_MAX = 4096,
+    ANSWER_LIFE_MS = 600000,
+};
 
 static const struct slice stage_names[] = {
     [UIA_DUMMY] = {"m.login.dummy", 13},
@@ -31,12 +37,22 @@ struct session {
     char token[REGISTRATION_TOKEN_BYTES_MAX];
 };
 
-/* A ring of sessions: when it is full, the oldest gives way. */
+/* What a request got that completed its session. */
+struct answer {
+    struct sha256 asked; /* the whole request */
+    char *body_owned;    /* NULL: the slot is free */
+    size_t body_len;
+    int64_t given_mono_ms;
+};
+
+/* Rings of sessions and answers: when one is full, the oldest gives way. */
 struct hs_uia {
     pthread_mutex_t mutex; /* everything below; held for lookups and copies alone */
     struct map *by_id;     /* id -> slot */
     struct session *slots;
     size_t next;
+    struct answer answers[ANSWERS_MAX];
+    size_t next_answer;
 };
 
 struct hs_uia *hs_uia_new(struct hs *hs)
@@ -52,6 +68,9 @@ struct hs_uia *hs_uia_new(struct hs *hs)
 void hs_uia_free(struct hs_uia **uia)
 {
     if (*uia) {
+        for (size_t i = 0; i < ANSWERS_MAX; i++) {
+            mem_free((*uia)->answers[i].body_owned);
+        }
         map_free(&(*uia)->by_id);
         mem_free((*uia)->slots);
         pthread_mutex_destroy(&(*uia)->mutex);
@@ -356,6 +375,59 @@ struct err hs_uia_check(struct hs *hs, struct ctx *ctx, const struct uia_check *
         return OK;
     }
     return finish(hs, ctx, check, &session, result_out);
+}
+
+/* --- answers, for a client that did not get its own --- */
+
+/* Method, path and body, so that the session's id is part of it; false: it names no session. */
+static bool asked_of(const struct http_request *request, struct sha256 *asked_out)
+{
+    struct sha256 operation = operation_of(request);
+    const struct slice parts[] = {sha256_slice(&operation), request->body};
+    *asked_out = sha256_of_parts(parts, COUNT_OF(parts));
+    return json_get_string(json_get_object(&request->json, LIT("auth")), LIT("session")).len > 0;
+}
+
+void hs_uia_keep_answer(struct hs *hs, const struct http_request *request,
+                        const struct http_reply *reply)
+{
+    struct hs_uia *uia = hs->uia;
+    struct answer answer = {.given_mono_ms = now_mono_ms(hs->now)};
+    if (!asked_of(request, &answer.asked) || reply->body.len > ANSWER_BYTES_MAX) {
+        return;
+    }
+    answer.body_len = reply->body.len;
+    answer.body_owned = mem_alloc(reply->body.len + 1);
+    memcpy(answer.body_owned, buf_slice(&reply->body).ptr, reply->body.len);
+    pthread_mutex_lock(&uia->mutex);
+    struct answer *slot = &uia->answers[uia->next_answer];
+    mem_free(slot->body_owned);
+    *slot = answer;
+    uia->next_answer = (uia->next_answer + 1) % ANSWERS_MAX;
+    pthread_mutex_unlock(&uia->mutex);
+}
+
+bool hs_uia_answer_again(struct hs *hs, const struct http_request *request,
+                         struct http_reply *reply)
+{
+    struct hs_uia *uia = hs->uia;
+    struct sha256 asked;
+    bool found = false;
+    if (!asked_of(request, &asked)) {
+        return false;
+    }
+    int64_t oldest_mono_ms = now_mono_ms(hs->now) - ANSWER_LIFE_MS;
+    pthread_mutex_lock(&uia->mutex);
+    for (size_t i = 0; i < ANSWERS_MAX && !found; i++) {
+        const struct answer *answer = &uia->answers[i];
+        found = answer->body_owned && answer->given_mono_ms >= oldest_mono_ms &&
+                token_eq(sha256_slice(&answer->asked), sha256_slice(&asked));
+        if (found) {
+            buf_add(&reply->body, (struct slice){answer->body_owned, answer->body_len});
+        }
+    }
+    pthread_mutex_unlock(&uia->mutex);
+    return found;
 }
 
 /* --- fallback pages --- */

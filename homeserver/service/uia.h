@@ -37,6 +37,14 @@ struct uia_result {
 struct err hs_uia_check(struct hs *hs, struct ctx *ctx, const struct uia_check *check,
                         struct http_reply *reply, struct uia_result *result_out) MUST_USE;
 
+/* Keeps the answer of a request that completed its session, for ten minutes and the last few
+ * hundred requests; and gives it to the same request when that comes again (false: there is none).
+ * For operations that cannot be done twice. */
+void hs_uia_keep_answer(struct hs *hs, const struct http_request *request,
+                        const struct http_reply *reply);
+bool hs_uia_answer_again(struct hs *hs, const struct http_request *request,
+                         struct http_reply *reply);
+
 /* --- fallback pages --- */
 bool hs_uia_parse_stage(struct slice type, enum uia_stage *stage_out);
 /* Whether the session exists and still waits for the stage. */

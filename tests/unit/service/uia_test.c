@@ -206,6 +206,39 @@ static void sessions_expire(void **state)
 
 #define WITH_WORLD(test) cmocka_unit_test_setup_teardown(test, open_world, close_world)
 
+static struct slice again(struct slice path, struct slice body)
+{
+    struct http_request request = {.method = HTTP_POST, .path = path, .body = body};
+    struct http_reply reply = {0};
+    buf_init_arena(&reply.body, w.ctx.arena, 1 << 16);
+    assert_int_equal(json_parse(w.ctx.arena, body, &request.json).code, 0);
+    return hs_uia_answer_again(&w.hs, &request, &reply) ? buf_slice(&reply.body)
+                                                        : (struct slice){0};
+}
+
+static void an_answer_is_given_again_to_the_same_request_alone(void **state)
+{
+    (void)state;
+    struct slice body = LIT("{\"n\":1,\"auth\":{\"session\":\"abc\"}}");
+    struct slice other = LIT("{\"n\":2,\"auth\":{\"session\":\"abc\"}}");
+    struct slice bare = LIT("{\"n\":1}");
+    const struct slice bodies[] = {body, bare};
+    for (size_t i = 0; i < COUNT_OF(bodies); i++) {
+        struct http_request request = {.method = HTTP_POST, .path = LIT("/p"), .body = bodies[i]};
+        struct http_reply reply = {0};
+        buf_init_arena(&reply.body, w.ctx.arena, 1 << 16);
+        buf_add(&reply.body, LIT("{\"done\":true}"));
+        assert_int_equal(json_parse(w.ctx.arena, bodies[i], &request.json).code, 0);
+        hs_uia_keep_answer(&w.hs, &request, &reply);
+    }
+    assert_true(slice_eq(again(LIT("/p"), body), LIT("{\"done\":true}")));
+    assert_null(again(LIT("/p"), other).ptr);
+    assert_null(again(LIT("/q"), body).ptr);
+    assert_null(again(LIT("/p"), bare).ptr);
+    world_wait(&w, 600001);
+    assert_null(again(LIT("/p"), body).ptr);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -215,6 +248,7 @@ int main(void)
         WITH_WORLD(stages_come_in_order_and_are_reported),
         WITH_WORLD(a_page_can_complete_a_stage),
         WITH_WORLD(sessions_expire),
+        WITH_WORLD(an_answer_is_given_again_to_the_same_request_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
