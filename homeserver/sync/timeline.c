@@ -58,6 +58,17 @@ static struct err is_ignored(struct scan *scan, const struct stored_event *event
     return OK;
 }
 
+/* Whether one of the later events, which are shown, sets the same piece of state; or there is none
+ * yet, and so nothing to cut off. */
+static bool is_changed_again(const struct scan *scan, const struct stored_event *event)
+{
+    bool again = scan->kept_count == 0;
+    for (size_t i = 0; i < scan->kept_count && !again; i++) {
+        again = event_is(&scan->kept[i].event, event->event.type, event->event.state_key);
+    }
+    return again;
+}
+
 static struct err is_shown(struct scan *scan, struct stored_event *event, bool *shown_out)
 {
     const struct sync_event_filter *filter = &scan->job->filter->room_timeline;
@@ -74,7 +85,7 @@ static struct err is_shown(struct scan *scan, struct stored_event *event, bool *
     TRY(is_visible(scan, event, shown_out));
     /* A change that the caller must not see: older values of what it changed, shown after the
      * `state` that holds the new one, would undo it. So the timeline begins behind it. */
-    scan->cut = !*shown_out && scan->kept_count > 0 && (event->flags & EVENT_STATE);
+    scan->cut = !*shown_out && (event->flags & EVENT_STATE) && !is_changed_again(scan, event);
     if (*shown_out) {
         TRY(is_ignored(scan, event, &ignored));
         *shown_out = !ignored;

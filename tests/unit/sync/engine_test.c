@@ -386,6 +386,25 @@ static void a_timeline_begins_behind_changes_that_are_not_shown(void **state)
     assert_non_null(strstr(types, "m.room.member/@carol:test"));
 }
 
+/* What was hidden for a while and is open again undoes nothing: older events are shown with it. */
+static void a_hidden_change_that_was_changed_again_cuts_nothing(void **state)
+{
+    struct fixture *f = *state;
+    struct room *room = house_room(&f->house, &f->alice, PUBLIC);
+    const char *steps[] = {"joined", "invited", "shared"};
+    for (size_t i = 0; i < COUNT_OF(steps); i++) {
+        char content[64];
+        snprintf(content, sizeof content, "{\"history_visibility\":\"%s\"}", steps[i]);
+        house_state(&f->house, room, &f->alice, "m.room.history_visibility", content);
+    }
+    house_member(&f->house, room, &f->bob, &f->bob, MEMBERSHIP_JOIN);
+    struct json answer =
+        sync_as(f, &f->bob, (struct asking){.filter = "{\"room\":{\"timeline\":{\"limit\":3}}}"});
+    assert_string_equal(types_of(f, events_of(room_of(&answer, "join", room), "timeline")),
+                        "m.room.history_visibility m.room.history_visibility "
+                        "m.room.member/@bob:test");
+}
+
 static void full_state_repeats_the_state_but_not_the_timeline(void **state)
 {
     struct fixture *f = *state;
@@ -621,6 +640,7 @@ int main(void)
         ENGINE_TEST(fields_and_federation_format_change_how_events_look),
         ENGINE_TEST(history_before_a_join_is_shown_only_where_it_is_shared),
         ENGINE_TEST(a_timeline_begins_behind_changes_that_are_not_shown),
+        ENGINE_TEST(a_hidden_change_that_was_changed_again_cuts_nothing),
         ENGINE_TEST(full_state_repeats_the_state_but_not_the_timeline),
         ENGINE_TEST(to_device_messages_come_by_the_hundred_until_acknowledged),
         ENGINE_TEST(account_data_comes_where_it_belongs),
