@@ -159,7 +159,7 @@ static struct err register_user(struct hs *hs, struct ctx *ctx, const struct htt
     }
     /* Spec: client-server, "User-Interactive Authentication API": who retries a completed stage
      * gets the result of the call. */
-    if (hs_uia_answer_again(hs, request, reply)) {
+    if (hs_uia_answer_again(hs, ctx, request, reply)) {
         return OK;
     }
     TRY(read_wish(hs, ctx, request, &wish));
@@ -172,7 +172,7 @@ static struct err register_user(struct hs *hs, struct ctx *ctx, const struct htt
     }
     wish.token = result.registration_token;
     TRY(finish(hs, ctx, reply, &wish));
-    hs_uia_keep_answer(hs, request, reply);
+    hs_uia_keep_answer(hs, ctx, request, reply);
     return OK;
 }
 

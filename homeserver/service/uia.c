@@ -380,20 +380,21 @@ struct err hs_uia_check(struct hs *hs, struct ctx *ctx, const struct uia_check *
 /* --- answers, for a client that did not get its own --- */
 
 /* Method, path and body, so that the session's id is part of it; false: it names no session. */
-static bool asked_of(const struct http_request *request, struct sha256 *asked_out)
+static bool asked_of(struct ctx *ctx, const struct http_request *request, struct sha256 *asked_out)
 {
     struct sha256 operation = operation_of(request);
-    const struct slice parts[] = {sha256_slice(&operation), request->body};
+    const struct slice parts[] = {sha256_slice(&operation),
+                                  json_canonical(ctx->arena, &request->json)};
     *asked_out = sha256_of_parts(parts, COUNT_OF(parts));
     return json_get_string(json_get_object(&request->json, LIT("auth")), LIT("session")).len > 0;
 }
 
-void hs_uia_keep_answer(struct hs *hs, const struct http_request *request,
+void hs_uia_keep_answer(struct hs *hs, struct ctx *ctx, const struct http_request *request,
                         const struct http_reply *reply)
 {
     struct hs_uia *uia = hs->uia;
     struct answer answer = {.given_mono_ms = now_mono_ms(hs->now)};
-    if (!asked_of(request, &answer.asked) || reply->body.len > ANSWER_BYTES_MAX) {
+    if (!asked_of(ctx, request, &answer.asked) || reply->body.len > ANSWER_BYTES_MAX) {
         return;
     }
     answer.body_len = reply->body.len;
@@ -407,13 +408,13 @@ void hs_uia_keep_answer(struct hs *hs, const struct http_request *request,
     pthread_mutex_unlock(&uia->mutex);
 }
 
-bool hs_uia_answer_again(struct hs *hs, const struct http_request *request,
+bool hs_uia_answer_again(struct hs *hs, struct ctx *ctx, const struct http_request *request,
                          struct http_reply *reply)
 {
     struct hs_uia *uia = hs->uia;
     struct sha256 asked;
     bool found = false;
-    if (!asked_of(request, &asked)) {
+    if (!asked_of(ctx, request, &asked)) {
         return false;
     }
     int64_t oldest_mono_ms = now_mono_ms(hs->now) - ANSWER_LIFE_MS;

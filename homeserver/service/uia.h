@@ -40,9 +40,9 @@ struct err hs_uia_check(struct hs *hs, struct ctx *ctx, const struct uia_check *
 /* Keeps the answer of a request that completed its session, for ten minutes and the last few
  * hundred requests; and gives it to the same request when that comes again (false: there is none).
  * For operations that cannot be done twice. */
-void hs_uia_keep_answer(struct hs *hs, const struct http_request *request,
+void hs_uia_keep_answer(struct hs *hs, struct ctx *ctx, const struct http_request *request,
                         const struct http_reply *reply);
-bool hs_uia_answer_again(struct hs *hs, const struct http_request *request,
+bool hs_uia_answer_again(struct hs *hs, struct ctx *ctx, const struct http_request *request,
                          struct http_reply *reply);
 
 /* --- fallback pages --- */
