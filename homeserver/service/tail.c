@@ -42,6 +42,8 @@ struct hs_tail {
 
     /* the thread's */
     struct ctx ctx;
+    struct mark found; /* the last run's */
+    bool is_found;
     bool has_gap; /* a change could not be handled before the end, and nothing after it was */
     size_t since_mark;
     int64_t marked_ms;
@@ -236,6 +238,14 @@ static bool insist(struct hs_tail *tail, const char *name, step_fn step,
     }
 }
 
+static struct err step_find(struct hs_tail *tail, const struct change *change)
+{
+    (void)change;
+    struct err err = read_mark(tail, &tail->found);
+    tail->is_found = err.code == 0;
+    return err;
+}
+
 static struct err step_handle(struct hs_tail *tail, const struct change *change)
 {
     return tail->port.handle(tail->port.arg, &tail->ctx, change);
@@ -393,17 +403,14 @@ static void work(struct hs_tail *tail, const struct turn *turn)
 
 static void begin(struct hs_tail *tail)
 {
-    struct mark mark = {0};
-    struct err err = read_mark(tail, &mark);
-    next_job(tail);
-    complain(tail, "start", err);
-    set_position(tail, mark.pos);
-    if (err.code != 0) { /* a later run looks again */
+    insist(tail, "start", step_find, NULL);
+    if (!tail->is_found) { /* a later run looks again */
         tail->has_gap = true;
         return;
     }
-    if (!mark.is_clean) {
-        catch_up(tail, mark.pos);
+    set_position(tail, tail->found.pos);
+    if (!tail->found.is_clean) {
+        catch_up(tail, tail->found.pos);
     }
     if (!tail->has_gap) {
         set_position(tail, tail->position > tail->start_pos ? tail->position : tail->start_pos);
