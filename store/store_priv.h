@@ -5,7 +5,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { STORE_STRIPES = 64 };
+/* A large write holds all of them; a thread may hold 64 locks under ThreadSanitizer. */
+enum { STORE_STRIPES = 48 };
 
 struct store {
     struct kv *kv;
