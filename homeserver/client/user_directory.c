@@ -80,13 +80,14 @@ struct standing {
 static struct err look_at_rooms(struct directory *d, uint64_t user, struct standing *standing_out)
 {
     struct user_rooms rooms;
+    bool is_other = user != d->call.actor.user; /* nobody shares a room with himself */
     *standing_out = (struct standing){0};
     ctx_finish(&d->scratch);
     arena_reset(d->scratch.arena);
     TRY(hs_user_rooms(d->call.hs, &d->scratch, user, &rooms));
     for (size_t i = 0; i < rooms.count && !standing_out->shares; i++) {
         if (rooms.items[i].membership == MEMBERSHIP_JOIN) {
-            standing_out->shares = has_room(&d->joined, rooms.items[i].room);
+            standing_out->shares = is_other && has_room(&d->joined, rooms.items[i].room);
             standing_out->is_open =
                 standing_out->is_open || has_room(&d->open, rooms.items[i].room);
         }
