@@ -142,17 +142,21 @@ static struct err await_usable(struct entry *entry, struct arena *arena)
     return err_public(ERR_TIMEOUT, "the room did not come with the sync");
 }
 
-/* The number of members in the room's summary. */
+/* The number of members in the summary of the largest room. */
 static size_t count_members(struct slice body)
 {
     static const char name[] = "\"m.joined_member_count\":";
-    const char *at = memmem(body.ptr, body.len, name, sizeof name - 1);
-    size_t count = 0;
-    for (at = at ? at + sizeof name - 1 : body.ptr + body.len;
-         at < body.ptr + body.len && *at >= '0' && *at <= '9'; at++) {
-        count = count * 10 + (size_t)(*at - '0');
+    const char *end = body.ptr + body.len;
+    const char *at = body.ptr;
+    size_t largest = 0;
+    while ((at = memmem(at, (size_t)(end - at), name, sizeof name - 1)) != NULL) {
+        size_t count = 0;
+        for (at += sizeof name - 1; at < end && *at >= '0' && *at <= '9'; at++) {
+            count = count * 10 + (size_t)(*at - '0');
+        }
+        largest = count > largest ? count : largest;
     }
-    return count;
+    return largest;
 }
 
 /* By the summary that a client with lazy members gets: an answer with all members in it takes
