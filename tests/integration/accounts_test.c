@@ -3,8 +3,7 @@
 #include "crypto/token.h"
 #include "homeserver/client/routes_priv.h"
 #include "homeserver/service/registration_tokens.h"
-#include "homeserver/service/requester.h"
-#include "tests/support/http_harness.h"
+#include "tests/support/front.h"
 #include "tests/support/world.h"
 
 #include <stdio.h>
@@ -15,8 +14,6 @@ static struct world w;
 static struct harness front;
 static struct harness_reply raw;
 static struct json body; /* of the last answer */
-
-static const struct http_listener listeners[] = {{.host = {"127.0.0.1", 9}}};
 
 static int start(void **state)
 {
@@ -33,22 +30,8 @@ static int start(void **state)
     tables[6] = cs_auth_pages_routes;
     tables[7] = cs_devices_routes;
     tables[8] = cs_profile_routes;
-    struct http_server_config config = {
-        .listeners = listeners,
-        .listener_count = 1,
-        .loop_count = 1,
-        .request_timeout_ms = 5000,
-        .idle_timeout_ms = 5000,
-        .tables = tables,
-        .table_count = COUNT_OF(tables),
-        .app = &w.hs,
-        .authenticate = hs_authenticate,
-        .lane_of = hs_lane_of_requester,
-        .workers = w.hs.workers,
-        .now = &w.now,
-    };
-    assert_int_equal(http_server_new(&config, &front.server).code, 0);
-    assert_int_equal(http_server_start(front.server).code, 0);
+    struct http_server_config config = front_config(&w.hs, tables, COUNT_OF(tables));
+    front_start(&front, &config);
     return 0;
 }
 

@@ -2,11 +2,10 @@
  * Sockets of one machine keep the order in which bytes were handed to them: when the sync can be
  * read, the reply must have been readable already. */
 #include "homeserver/client/routes_priv.h"
-#include "homeserver/service/requester.h"
 #include "homeserver/service/room_priv.h"
 #include "homeserver/service/tokens.h"
+#include "tests/support/front.h"
 #include "tests/support/house.h"
-#include "tests/support/http_harness.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -22,8 +21,6 @@ static struct harness front;
 static struct harness_reply replies[2];
 static char room_ids[1 + LOAD_THREADS][128], tokens[1 + LOAD_THREADS][128];
 static _Atomic bool over;
-
-static const struct http_listener listeners[] = {{.host = {"127.0.0.1", 9}}};
 
 static void add_user(const char *name, char token[128], char room_id[128])
 {
@@ -54,24 +51,11 @@ static int start(void **state)
     add_user("bob", tokens[1], room_ids[1]);
     add_user("cem", tokens[2], room_ids[2]);
     house_settle(&house);
-    struct http_server_config config = {
-        .listeners = listeners,
-        .listener_count = 1,
-        .loop_count = 2,
-        .request_timeout_ms = 5000,
-        .idle_timeout_ms = 5000,
-        .tables = tables,
-        .table_count = COUNT_OF(tables),
-        .app = &house.hs,
-        .authenticate = hs_authenticate,
-        .lane_of = hs_lane_of_requester,
-        .when_durable = when_durable,
-        .store = house.hs.store,
-        .workers = house.hs.workers,
-        .now = &house.now,
-    };
-    assert_int_equal(http_server_new(&config, &front.server).code, 0);
-    assert_int_equal(http_server_start(front.server).code, 0);
+    struct http_server_config config = front_config(&house.hs, tables, COUNT_OF(tables));
+    config.loop_count = 2;
+    config.when_durable = when_durable;
+    config.store = house.hs.store;
+    front_start(&front, &config);
     return 0;
 }
 
