@@ -4,6 +4,7 @@
 #include "spec/errcodes.h"
 
 #include <malloc.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -19,7 +20,8 @@ struct hs_memory {
     const struct now *now;
     _Atomic int64_t looked_mono_ms;
     _Atomic bool over;
-    int64_t judged_mono_ms, spare_bytes; /* of whoever looks; what the last trim left */
+    pthread_mutex_t looking;             /* the rest */
+    int64_t judged_mono_ms, spare_bytes; /* what the last trim left */
 };
 
 struct hs_memory *hs_memory_new(const struct conf *conf, const struct now *now)
@@ -27,11 +29,15 @@ struct hs_memory *hs_memory_new(const struct conf *conf, const struct now *now)
     struct hs_memory *memory = mem_alloc(sizeof *memory);
     memory->budget_bytes = conf->memory_budget;
     memory->now = now;
+    pthread_mutex_init(&memory->looking, NULL);
     return memory;
 }
 
 void hs_memory_free(struct hs_memory **memory)
 {
+    if (*memory) {
+        pthread_mutex_destroy(&(*memory)->looking);
+    }
     mem_free(*memory);
     *memory = NULL;
 }
@@ -70,7 +76,7 @@ static int64_t spare_bytes(int64_t own_bytes)
 
 /* Freed memory goes back to the system after a peak, and before anybody is turned away: the
  * allocator by itself keeps what it once had. What it cannot give back stands between blocks in
- * use. */
+ * use. Lock held. */
 static void look(struct hs_memory *memory, int64_t now)
 {
     struct resident held = resident();
@@ -95,8 +101,10 @@ void hs_memory_tend(struct hs_memory *memory)
     int64_t now = now_mono_ms(memory->now);
     int64_t looked = atomic_load_explicit(&memory->looked_mono_ms, memory_order_relaxed);
     bool due = now - looked >= LOOK_EVERY_MS || looked == 0;
-    if (due && atomic_compare_exchange_strong(&memory->looked_mono_ms, &looked, now ? now : 1)) {
+    due = due && atomic_compare_exchange_strong(&memory->looked_mono_ms, &looked, now ? now : 1);
+    if (due && pthread_mutex_trylock(&memory->looking) == 0) { /* a look may last over a second */
         look(memory, now);
+        pthread_mutex_unlock(&memory->looking);
     }
 }
 
