@@ -45,6 +45,7 @@ struct hs_tail {
     struct mark found; /* the last run's */
     bool is_found;
     bool has_gap; /* a change could not be handled before the end, and nothing after it was */
+    uint64_t replayed_pos; /* events up to here were read from the logs */
     size_t since_mark;
     int64_t marked_ms;
     int64_t rest_at_ms; /* wall; 0 = no need */
@@ -287,10 +288,12 @@ static bool take(struct hs_tail *tail, const struct change *change)
     return true;
 }
 
-/* Hands over the events after a position again. */
+/* Hands over the events after a position again. Those above what is published now may be in the
+ * logs or not yet: all of them come as changes, in their turn. */
 static struct err replay(struct hs_tail *tail, uint64_t since)
 {
     struct stream_events events = {0};
+    uint64_t upto = positions_published(tail->hs->positions);
     if (tail->port.kinds & TAIL_KIND(CHANGE_EVENT)) {
         TRY(hs_stream_events_since(tail->hs, &tail->ctx, since, tail->port.wants, tail->port.arg,
                                    &events));
@@ -299,12 +302,16 @@ static struct err replay(struct hs_tail *tail, uint64_t since)
         const struct stream_event *event = &events.items_owned[i];
         struct change change = {
             .pos = event->pos, .kind = CHANGE_EVENT, .room = event->room, .number = event->number};
+        if (event->pos > upto) {
+            break;
+        }
         if (is_stopping(tail)) { /* the rest in the next run */
             tail->has_gap = true;
         } else {
             take(tail, &change);
         }
     }
+    tail->replayed_pos = upto;
     mem_free(events.items_owned);
     return OK;
 }
@@ -389,11 +396,19 @@ static void take_turn(struct hs_tail *tail, struct turn *turn)
     *turn = next;
 }
 
-static void work(struct hs_tail *tail, const struct turn *turn)
+static void take_all(struct hs_tail *tail, const struct turn *turn)
 {
     for (size_t i = 0; i < turn->count && !tail->has_gap; i++) {
-        take(tail, &turn->changes[i]);
+        const struct change *change = &turn->changes[i];
+        if (change->kind != CHANGE_EVENT || change->pos > tail->replayed_pos) {
+            take(tail, change);
+        }
     }
+}
+
+static void work(struct hs_tail *tail, const struct turn *turn)
+{
+    take_all(tail, turn);
     if (turn->overrun && !tail->has_gap) {
         catch_up(tail, tail->position);
     }
@@ -423,9 +438,7 @@ static void end(struct hs_tail *tail, struct turn *turn, bool writes)
 {
     static const struct change ends;
     if (writes) {
-        for (size_t i = 0; i < turn->count && !tail->has_gap; i++) {
-            take(tail, &turn->changes[i]);
-        }
+        take_all(tail, turn);
         tail->has_gap = tail->has_gap || turn->overrun;
         complain(tail, "mark", step_mark(tail, &ends));
     }

@@ -2,6 +2,7 @@
 
 #include "tests/support/house.h"
 
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -60,6 +61,22 @@ static struct err lost(void *arg, struct ctx *ctx)
     (void)arg;
     (void)ctx;
     seen.lost++;
+    return OK;
+}
+
+/* Messages while the consumer is on its way to the logs: one is published, the next is stored, but
+ * waits for a position below it. */
+static _Atomic uint64_t held_pos;
+
+static struct err lost_while_people_talk(void *arg, struct ctx *ctx)
+{
+    (void)arg;
+    (void)ctx;
+    house_say(&h, room, &ann, "published");
+    house_settle(&h);
+    uint64_t held = positions_reserve(h.hs.positions);
+    house_say(&h, room, &ann, "stored");
+    held_pos = held;
     return OK;
 }
 
@@ -181,6 +198,32 @@ static void what_came_while_it_was_gone_after_a_crash_is_handed_over(void **stat
     hs_tail_free(&tail);
 }
 
+static void what_is_said_during_the_replay_comes_once_and_in_order(void **state)
+{
+    (void)state;
+    const struct hs_tail_port port = {.name = "crash",
+                                      .kinds = TAIL_KIND(CHANGE_EVENT),
+                                      .handle = handle,
+                                      .lost = lost_while_people_talk};
+    struct hs_tail *tail = begin("crash", false);
+    hs_tail_abandon(tail);
+    hs_tail_free(&tail);
+    tail = hs_tail_new(&h.hs, &port);
+    seen.count = 0;
+    assert_int_equal(hs_tail_start(tail).code, 0);
+    while (hs_tail_position(tail) < held_pos - 1 || held_pos == 0) {
+        sched_yield();
+    }
+    struct change late = {.pos = held_pos, .kind = CHANGE_EVENT, .room = 1, .number = 1};
+    positions_complete(h.hs.positions, &late, 0);
+    hs_tail_settle(tail);
+    assert_int_equal(seen.count, 3);
+    assert_ascending();
+    assert_int_equal(seen.positions[1], held_pos);
+    hs_tail_stop(tail);
+    hs_tail_free(&tail);
+}
+
 static void a_failed_change_comes_again_and_a_broken_one_is_passed_over(void **state)
 {
     (void)state;
@@ -272,6 +315,7 @@ int main(void)
         cmocka_unit_test(a_store_that_fails_at_the_start_is_asked_again),
         cmocka_unit_test(one_from_the_start_is_handed_all_history_once),
         cmocka_unit_test(what_came_while_it_was_gone_after_a_crash_is_handed_over),
+        cmocka_unit_test(what_is_said_during_the_replay_comes_once_and_in_order),
         cmocka_unit_test(a_failed_change_comes_again_and_a_broken_one_is_passed_over),
         cmocka_unit_test(one_that_ends_on_a_failure_goes_on_there),
         cmocka_unit_test(a_poke_has_it_rest),
