@@ -204,7 +204,8 @@ int main(void)
         TLS_TEST(a_gate_opens_behind_tls),
         TLS_TEST(wss_echoes_and_notices_the_end),
         TLS_TEST(a_parked_request_notices_a_lost_client),
-        TLS_TEST(a_client_that_does_not_shake_hands_is_cut),
+        cmocka_unit_test_setup_teardown(a_client_that_does_not_shake_hands_is_cut,
+                                        harness_start_hasty, harness_stop),
         TLS_TEST(certificates_are_replaced_while_serving),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

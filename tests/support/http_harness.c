@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { WAIT_MS = 10000 };
+enum { WAIT_MS = 30000, PATIENT_MS = 300000, HASTY_MS = 1500 };
 
 static struct err do_echo(void *app, struct ctx *ctx, const struct http_request *request,
                           struct http_reply *reply)
@@ -268,7 +268,7 @@ static const struct http_route admin_routes[] = {
 static const struct http_route_table tables[] = {{routes, COUNT_OF(routes)}};
 static const struct http_route_table admin_tables[] = {{admin_routes, COUNT_OF(admin_routes)}};
 
-int harness_start(void **state)
+static int start(void **state, int64_t timeout_ms)
 {
     struct harness *harness = calloc(1, sizeof *harness);
     const struct http_listener listeners[HARNESS_LISTENERS] = {
@@ -293,8 +293,8 @@ int harness_start(void **state)
         .tls_certificate = slice_of(harness->certificate),
         .tls_key = slice_of(harness->key),
         .loop_count = 2,
-        .request_timeout_ms = 1500,
-        .idle_timeout_ms = 1500,
+        .request_timeout_ms = timeout_ms,
+        .idle_timeout_ms = timeout_ms,
         .connection_max_per_address = 200,
         .tables = tables,
         .table_count = 1,
@@ -313,6 +313,16 @@ int harness_start(void **state)
     assert_int_equal(err.code, 0);
     *state = harness;
     return 0;
+}
+
+int harness_start(void **state)
+{
+    return start(state, PATIENT_MS);
+}
+
+int harness_start_hasty(void **state)
+{
+    return start(state, HASTY_MS);
 }
 
 int harness_stop(void **state)
