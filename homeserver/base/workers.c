@@ -3,7 +3,9 @@
 #include "homeserver/base/err.h"
 #include "homeserver/base/mem.h"
 
+#include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 
 enum { LANE_BUCKETS = 1024, SPARE_MAX = 1024 };
@@ -15,22 +17,23 @@ struct job {
     void *arg;
 };
 
+/* Threads wait on semaphores and not on conditions of the mutex: a condition takes the mutex back
+ * as a contended one, so that giving it back costs a system call each time. */
+
 /* A thread that waits to enter a lane; lives on that thread's stack. */
 struct waiter {
     struct waiter *next;
-    pthread_cond_t granted;
-    bool has_lane;
+    sem_t granted; /* posted once, when the lane is this thread's */
+    bool is_own;   /* a thread of the pool */
 };
 
 /* A thread, and whether it is without work. The one that slept shortest wakes first: its caches are
- * warm. Lives as long as the pool, so that it may be signalled without the mutex: whom a signal
- * wakes wants the mutex at once. */
+ * warm. */
 struct sleeper {
     struct sleeper *next;
     struct workers *workers;
     pthread_t thread;
-    pthread_cond_t woken;
-    bool wake;
+    sem_t woken; /* posted once for each time that it is taken off the list */
 };
 
 /* Exists while somebody holds it, waits for it or has a job in it. Only a running thread holds a
@@ -58,8 +61,8 @@ struct workers {
     size_t awake, awake_max; /* threads that neither sleep nor wait; those being woken count */
     bool lane_turn;          /* lanes and free jobs take turns */
     bool stopping;
-    bool ended;                /* no thread is left */
-    struct sleeper *to_signal; /* by whoever has the mutex, after giving it back */
+    bool ended;     /* no thread is left */
+    sem_t *to_post; /* by whoever has the mutex, after giving it back: whom it wakes wants it */
     const char *name;
     struct sleeper *threads; /* the first `started` run: one is started when none is at hand */
     size_t started, thread_max;
@@ -130,6 +133,14 @@ static void start_one(struct workers *workers)
     }
 }
 
+static void post_soon(struct workers *workers, sem_t *sem)
+{
+    if (workers->to_post) {
+        sem_post(workers->to_post);
+    }
+    workers->to_post = sem;
+}
+
 static void wake_one(struct workers *workers)
 {
     struct sleeper *sleeper = workers->sleepers;
@@ -141,31 +152,26 @@ static void wake_one(struct workers *workers)
     } else if (sleeper) {
         workers->sleepers = sleeper->next;
         workers->awake++;
-        sleeper->wake = true;
-        if (workers->to_signal) {
-            pthread_cond_signal(&sleeper->woken);
-        } else {
-            workers->to_signal = sleeper;
-        }
+        post_soon(workers, &sleeper->woken);
     }
 }
 
 static void unlock(struct workers *workers)
 {
-    struct sleeper *sleeper = workers->to_signal;
-    workers->to_signal = NULL;
+    sem_t *to_post = workers->to_post;
+    workers->to_post = NULL;
     pthread_mutex_unlock(&workers->mutex);
-    if (sleeper) {
-        pthread_cond_signal(&sleeper->woken);
+    if (to_post) {
+        sem_post(to_post);
     }
 }
 
-/* Before the mutex is given back by waiting. */
-static void signal_now(struct workers *workers)
+/* Gives the mutex back meanwhile. */
+static void wait_unlocked(struct workers *workers, sem_t *until)
 {
-    if (workers->to_signal) {
-        pthread_cond_signal(&workers->to_signal->woken);
-        workers->to_signal = NULL;
+    unlock(workers);
+    while (sem_wait(until) != 0) {
+        ASSERT(errno == EINTR);
     }
 }
 
@@ -189,13 +195,10 @@ static void step_aside(struct workers *workers)
 static void sleep_until_woken(struct workers *workers, struct sleeper *self)
 {
     self->next = workers->sleepers;
-    self->wake = false;
     workers->sleepers = self;
     workers->awake--;
-    signal_now(workers);
-    while (!self->wake) {
-        pthread_cond_wait(&self->woken, &workers->mutex);
-    }
+    wait_unlocked(workers, &self->woken);
+    pthread_mutex_lock(&workers->mutex);
 }
 
 static void lane_make_ready(struct workers *workers, struct lane *lane)
@@ -214,15 +217,16 @@ static void lane_make_ready(struct workers *workers, struct lane *lane)
     wake_one(workers);
 }
 
-/* Waiting threads come first: each of them occupies a thread. */
+/* Waiting threads come first: each of them occupies a thread. Whoever is given the lane wakes with
+ * it and needs the mutex no more. */
 static void lane_release(struct workers *workers, struct lane *lane)
 {
     struct waiter *next = lane->waiting_first;
     if (next) {
         lane->waiting_first = next->next;
         lane->waiting_last = lane->waiting_first ? lane->waiting_last : NULL;
-        next->has_lane = true;
-        pthread_cond_signal(&next->granted);
+        workers->awake += next->is_own ? 1 : 0;
+        post_soon(workers, &next->granted);
         return;
     }
     lane->held = false;
@@ -338,7 +342,7 @@ struct workers *workers_new(const char *name, size_t thread_max, size_t queue_ma
     workers->threads = mem_alloc(thread_max * sizeof *workers->threads);
     for (size_t i = 0; i < thread_max; i++) {
         workers->threads[i].workers = workers;
-        pthread_cond_init(&workers->threads[i].woken, NULL);
+        sem_init(&workers->threads[i].woken, 0, 0);
     }
     return workers;
 }
@@ -373,7 +377,7 @@ void workers_free(struct workers **pool)
         workers->spare = next;
     }
     for (size_t i = 0; i < workers->thread_max; i++) {
-        pthread_cond_destroy(&workers->threads[i].woken);
+        sem_destroy(&workers->threads[i].woken);
     }
     pthread_mutex_destroy(&workers->mutex);
     mem_free(workers->threads);
@@ -425,28 +429,22 @@ bool workers_submit(struct workers *workers, uint64_t lane, job_fn fn, void *arg
     return room;
 }
 
+/* Begins with the mutex and ends without it, in the lane. */
 static void wait_for_lane(struct workers *workers, struct lane *lane)
 {
-    struct waiter self = {.next = NULL};
-    pthread_cond_init(&self.granted, NULL);
+    struct waiter self = {.is_own = held.own == workers};
+    sem_init(&self.granted, 0, 0);
     if (lane->waiting_last) {
         lane->waiting_last->next = &self;
     } else {
         lane->waiting_first = &self;
     }
     lane->waiting_last = &self;
-    bool own = held.own == workers;
-    if (own) {
+    if (self.is_own) {
         step_aside(workers);
     }
-    signal_now(workers);
-    while (!self.has_lane) {
-        pthread_cond_wait(&self.granted, &workers->mutex);
-    }
-    if (own) {
-        workers->awake++;
-    }
-    pthread_cond_destroy(&self.granted);
+    wait_unlocked(workers, &self.granted);
+    sem_destroy(&self.granted);
 }
 
 void workers_lane_enter(struct workers *workers, uint64_t key)
@@ -462,9 +460,10 @@ void workers_lane_enter(struct workers *workers, uint64_t key)
     struct lane *lane = lane_get(workers, key);
     if (lane->held) {
         wait_for_lane(workers, lane);
+    } else {
+        lane->held = true;
+        unlock(workers);
     }
-    lane->held = true;
-    unlock(workers);
     held.workers = workers;
     held.key = key;
     held.depth = 1;
