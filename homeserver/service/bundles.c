@@ -88,7 +88,9 @@ static struct err bundle_thread(struct bundle *b)
     }
     json_out_key_object(b->out, LIT("m.thread"));
     json_out_key(b->out, LIT("latest_event"));
-    TRY(hs_write_event(b->hs, b->ctx, b->room, b->viewer, &latest, VIEW_ROOM_ID | VIEW_BUNDLE,
+    /* Spec: "The server should be careful to avoid loops": other servers send replies to replies.
+     */
+    TRY(hs_write_event(b->hs, b->ctx, b->room, b->viewer, &latest, VIEW_ROOM_ID | VIEW_IN_BUNDLE,
                        b->out));
     json_out_key_int(b->out, LIT("count"), count);
     json_out_key_bool(b->out, LIT("current_user_participated"), participated);
@@ -125,22 +127,23 @@ static struct err bundle_references(struct bundle *b)
     return OK;
 }
 
-struct err hs_bundle_relations(struct hs *hs, struct ctx *ctx, struct room *room,
-                               const struct viewer *viewer, const struct stored_event *event,
-                               struct slice *members_out)
+struct err hs_bundle_relations(struct hs *hs, struct ctx *ctx, const struct bundle_wish *wish,
+                               const struct stored_event *event, struct slice *members_out)
 {
     struct buf text;
     buf_init_arena(&text, ctx->arena, SIZE_MAX / 2);
     struct json_out out = json_out_to(&text);
-    struct bundle bundle = {hs, ctx, room, viewer, event, .out = &out};
+    struct bundle bundle = {hs, ctx, wish->room, wish->viewer, event, .out = &out};
     *members_out = (struct slice){0};
     /* Spec: "Servers MUST NOT bundle with state events". */
     if (event->event.has_state_key) {
         return OK;
     }
-    TRY(room_relations(hs, ctx, room, event->event.id.s, &bundle.rows));
+    TRY(room_relations(hs, ctx, wish->room, event->event.id.s, &bundle.rows));
     TRY(bundle_edit(&bundle));
-    TRY(bundle_thread(&bundle));
+    if (wish->depth == BUNDLE_ALL) {
+        TRY(bundle_thread(&bundle));
+    }
     TRY(bundle_references(&bundle));
     *members_out = buf_slice(&text);
     return OK;

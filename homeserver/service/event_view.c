@@ -135,11 +135,13 @@ static struct err write_unsigned(struct view *v, const struct stored_event *even
         json_out_key_string(out, LIT("org.matrix.msc4140.delay_id"), event->txn_id);
     }
     TRY(write_redaction(v, event, out));
-    if ((flags & VIEW_BUNDLE) && (event->flags & EVENT_RELATED)) {
+    if ((flags & (VIEW_BUNDLE | VIEW_IN_BUNDLE)) && (event->flags & EVENT_RELATED)) {
         struct slice members;
         struct stored_event target = *event;
         TRY(hs_event_parse_content(v->ctx, &target));
-        TRY(hs_bundle_relations(v->hs, v->ctx, v->room, v->viewer, &target, &members));
+        struct bundle_wish wish = {v->room, v->viewer,
+                                   flags & VIEW_IN_BUNDLE ? BUNDLE_WITHOUT_THREAD : BUNDLE_ALL};
+        TRY(hs_bundle_relations(v->hs, v->ctx, &wish, &target, &members));
         if (members.len) {
             json_out_key(out, LIT("m.relations"));
             json_out_raw(out, arena_printf(v->ctx->arena, "{%.*s}", (int)members.len, members.ptr));

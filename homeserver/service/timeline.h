@@ -52,17 +52,23 @@ struct err hs_is_erased_for(struct hs *hs, struct ctx *ctx, struct room *room,
                             bool *erased_out) MUST_USE;
 
 enum event_view_flag {
-    VIEW_ROOM_ID = 1, /* include room_id (everywhere but in /sync) */
-    VIEW_BUNDLE = 2,  /* include m.relations */
+    VIEW_ROOM_ID = 1,   /* include room_id (everywhere but in /sync) */
+    VIEW_BUNDLE = 2,    /* include m.relations */
+    VIEW_IN_BUNDLE = 4, /* the same for what is bundled itself: no thread, so that none nests */
 };
 /* Membership of the viewer when the event was sent (before its own change). */
 struct err hs_viewer_membership(struct hs *hs, struct ctx *ctx, struct room *room,
                                 const struct viewer *viewer, uint64_t root,
                                 enum membership *membership_out) MUST_USE;
+struct bundle_wish {
+    struct room *room;
+    const struct viewer *viewer;
+    enum { BUNDLE_ALL, BUNDLE_WITHOUT_THREAD } depth;
+};
 /* The relations bundled with an event, as the members of m.relations (without braces); empty when
  * there are none. */
-struct err hs_bundle_relations(struct hs *hs, struct ctx *ctx, struct room *room,
-                               const struct viewer *viewer, const struct stored_event *event,
+struct err hs_bundle_relations(struct hs *hs, struct ctx *ctx, const struct bundle_wish *wish,
+                               const struct stored_event *event,
                                struct slice *members_out) MUST_USE;
 /* Writes the event in client format: unsigned age, prev_content, replaces_state, membership,
  * transaction_id (only to the sending device), redacted_because, m.relations. */
