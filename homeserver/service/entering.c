@@ -172,7 +172,6 @@ static struct err enter_here(struct entry *e)
                                    .membership = e->want->membership,
                                    .reason = e->want->reason,
                                    .extra = e->want->extra};
-    TRY(check_guest(e));
     return hs_member_set(e->hs, e->ctx, e->room, e->want->actor, &change, &sent);
 }
 

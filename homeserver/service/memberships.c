@@ -138,6 +138,28 @@ static struct err is_done(struct changing *c, enum membership current, bool *don
     return OK;
 }
 
+/* Spec: client-server, "Guest Access": a guest comes in where the room says so, whatever endpoint
+ * the membership is set by. */
+static struct err check_guest(struct changing *c)
+{
+    const struct event *access = NULL;
+    TRY(room_state_current(c->hs, c->ctx, c->room, LIT("m.room.guest_access"), LIT(""), &access));
+    return access && json_is_string(json_get(access->content, LIT("guest_access")), LIT("can_join"))
+               ? OK
+               : err_public(ERR_M_GUEST_ACCESS_FORBIDDEN, "Guests may not join this room.");
+}
+
+static struct err check_entrance(struct changing *c, enum membership current)
+{
+    bool own = slice_eq(c->actor->user_id, c->change->target);
+    bool joins = own && c->change->membership == MEMBERSHIP_JOIN && current != MEMBERSHIP_JOIN;
+    bool knocks = own && c->change->membership == MEMBERSHIP_KNOCK;
+    if (c->actor->is_guest && (joins || knocks)) {
+        TRY(check_guest(c));
+    }
+    return joins ? add_authoriser(c) : OK;
+}
+
 static struct err decide(void *arg, struct hs_draft *draft_out, struct hs_sent *sent_out,
                          bool *done_out)
 {
@@ -150,11 +172,7 @@ static struct err decide(void *arg, struct hs_draft *draft_out, struct hs_sent *
         return OK;
     }
     TRY(make_content(c));
-    bool joins =
-        c->change->membership == MEMBERSHIP_JOIN && slice_eq(c->actor->user_id, c->change->target);
-    if (joins && current != MEMBERSHIP_JOIN) {
-        TRY(add_authoriser(c));
-    }
+    TRY(check_entrance(c, current));
     *draft_out = draft_of(c);
     return OK;
 }
