@@ -45,6 +45,20 @@ static struct err send_event(void *app, struct ctx *ctx, const struct http_reque
     return OK;
 }
 
+/* Spec: client-server, "Account suspension": events of one's own may be redacted, no others. */
+static struct err check_suspended(struct cs_room_call *call, struct slice event_id)
+{
+    struct stored_event target;
+    bool found = false;
+    if (!call->request->requester->is_suspended) {
+        return OK;
+    }
+    TRY(hs_event_find(call->hs, call->ctx, call->room, event_id, &target, &found));
+    return found && slice_eq(target.event.sender.s, call->actor.user_id)
+               ? OK
+               : err_make(ERR_M_USER_SUSPENDED, "redaction by a suspended account");
+}
+
 static struct err redact(void *app, struct ctx *ctx, const struct http_request *request,
                          struct http_reply *reply)
 {
@@ -53,6 +67,7 @@ static struct err redact(void *app, struct ctx *ctx, const struct http_request *
     struct slice reason;
     TRY(cs_room_begin(&call, app, ctx, request, reply));
     TRY(cs_body_string(request, LIT("reason"), &reason));
+    TRY(check_suspended(&call, request->params[1]));
     struct send_request send = request_of(&call, LIT("m.room.redaction"), request->params[2]);
     TRY(read_ts(&call, &send));
     TRY(hs_redact(call.hs, ctx, call.room, &send, request->params[1], &sent));
