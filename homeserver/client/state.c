@@ -1,6 +1,7 @@
 /* Spec: client-server, "Getting events for a room": state, members, single events, context. */
 #include "homeserver/client/rooms_priv.h"
 #include "homeserver/service/intake.h"
+#include "homeserver/service/prefs.h"
 #include "homeserver/service/remote.h"
 #include "homeserver/sync/filter.h"
 
@@ -241,6 +242,7 @@ static struct err read_side(struct cs_room_call *call, const struct context *con
     size_t kept = 0;
     TRY(hs_events_read(call->hs, call->ctx, call->room, range, events_out));
     TRY(hs_keep_visible(call->hs, call->ctx, call->room, &call->viewer, events_out));
+    TRY(hs_drop_ignored(call->hs, call->ctx, call->viewer.user, events_out));
     for (size_t i = 0; i < events_out->count; i++) {
         const struct event *event = &events_out->items[i].event;
         if (sync_filter_takes_event(&context->filter, event->type, event->sender.s,

@@ -380,6 +380,7 @@ static struct err read_ignored(struct hs *hs, struct ctx *ctx, uint64_t user,
                                struct map **ignored_out)
 {
     struct slice content;
+    struct slice own_id;
     struct json tree;
     bool found = false;
     *ignored_out = NULL;
@@ -388,8 +389,12 @@ static struct err read_ignored(struct hs *hs, struct ctx *ctx, uint64_t user,
         return OK;
     }
     TRY(json_parse(ctx->arena, content, &tree));
+    TRY(hs_user_id_of(hs, ctx, user, &own_id));
     const struct json *users = json_get_object(&tree, LIT("ignored_users"));
     for (uint32_t i = 0; users && i < users->count; i++) {
+        if (slice_eq(users->members[i].key, own_id)) { /* nobody loses his own messages */
+            continue;
+        }
         *ignored_out = *ignored_out ? *ignored_out : map_new();
         map_set(*ignored_out, users->members[i].key, 1);
     }
