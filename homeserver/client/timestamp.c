@@ -31,10 +31,8 @@ static struct err read_query(struct search *s)
 static struct err search_here(struct search *s)
 {
     struct stored_event event;
+    s->query.viewer = &s->call.viewer;
     TRY(hs_event_nearest(s->call.hs, s->call.ctx, s->call.room, s->query, &event, &s->found));
-    if (s->found) {
-        TRY(hs_can_see(s->call.hs, s->call.ctx, s->call.room, &s->call.viewer, &event, &s->found));
-    }
     s->event_id = s->found ? event.event.id.s : (struct slice){0};
     s->ts_ms = s->found ? event.event.origin_server_ts : 0;
     return OK;

@@ -1,5 +1,7 @@
 #include "homeserver/service/nearest.h"
 
+#include "homeserver/service/timeline.h"
+
 enum { WINDOW = 200, PAGES_MAX = 50 };
 
 struct search {
@@ -52,14 +54,26 @@ static bool is_better(const struct search *s, const struct stored_event *event)
            (!s->found || ts > best || (ts == best && event->number > s->best.number));
 }
 
-static void take(struct search *s, const struct stored_events *page)
+static struct err may_be_shown(struct search *s, const struct stored_event *event, bool *may_out)
+{
+    *may_out = true;
+    return s->query.viewer ? hs_can_see(s->hs, s->ctx, s->room, s->query.viewer, event, may_out)
+                           : OK;
+}
+
+static struct err take(struct search *s, const struct stored_events *page)
 {
     for (size_t i = 0; i < page->count; i++) {
-        if (is_better(s, &page->items[i])) {
+        bool takes = is_better(s, &page->items[i]);
+        if (takes) {
+            TRY(may_be_shown(s, &page->items[i], &takes));
+        }
+        if (takes) {
             s->best = page->items[i];
             s->found = true;
         }
     }
+    return OK;
 }
 
 /* Looks on from a place until something was found, then no further than a page. */
@@ -70,7 +84,7 @@ static struct err look(struct search *s, struct event_range range)
         struct stored_events events;
         bool had = s->found;
         TRY(read_page(s, range, &events));
-        take(s, &events);
+        TRY(take(s, &events));
         if (had || events.count < WINDOW) {
             return OK;
         }

@@ -5,6 +5,7 @@
 struct nearest_query {
     int64_t ts_ms;                                    /* wall */
     enum { NEAREST_AFTER, NEAREST_BEFORE } direction; /* at or after, at or before the moment */
+    const struct viewer *viewer; /* who must be able to see the event; NULL = nobody asks */
 };
 /* The timeline event closest to the moment in the direction. The times of a timeline mostly grow;
  * where they do not, the closest one near that place is given. */

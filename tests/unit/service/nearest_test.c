@@ -50,11 +50,11 @@ static void of_one_moment_the_nearest_on_the_way_is_taken(void **state)
     struct slice early = say_at(now + 10);
     struct slice first = say_at(now + 20);
     struct slice second = say_at(now + 20);
-    assert_nearest((struct nearest_query){now + 20, NEAREST_BEFORE}, second);
-    assert_nearest((struct nearest_query){now + 20, NEAREST_AFTER}, first);
-    assert_nearest((struct nearest_query){now + 19, NEAREST_BEFORE}, early);
-    assert_nearest((struct nearest_query){now + 25, NEAREST_BEFORE}, second);
-    assert_nearest((struct nearest_query){now + 21, NEAREST_AFTER}, (struct slice){0});
+    assert_nearest((struct nearest_query){now + 20, NEAREST_BEFORE, NULL}, second);
+    assert_nearest((struct nearest_query){now + 20, NEAREST_AFTER, NULL}, first);
+    assert_nearest((struct nearest_query){now + 19, NEAREST_BEFORE, NULL}, early);
+    assert_nearest((struct nearest_query){now + 25, NEAREST_BEFORE, NULL}, second);
+    assert_nearest((struct nearest_query){now + 21, NEAREST_AFTER, NULL}, (struct slice){0});
 }
 
 int main(void)
