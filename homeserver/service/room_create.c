@@ -418,6 +418,42 @@ static struct err send_preset(struct creating *c)
     return OK;
 }
 
+/* The user whom an event of the initial state invites; ptr NULL = none. */
+static struct slice invited_by(const struct json *event)
+{
+    const struct json *content = json_get_object(event, LIT("content"));
+    bool invites = json_is_string(json_get(event, LIT("type")), LIT("m.room.member")) &&
+                   json_is_string(json_get(content, LIT("membership")), LIT("invite"));
+    struct slice user_id = json_get_string(event, LIT("state_key"));
+    return invites && ids_is_user(user_id) ? user_id : (struct slice){0};
+}
+
+/* An invite is one wherever it stands: the invited may not take it, their server signs it. */
+static struct err put_invite(struct creating *c, const struct json *event)
+{
+    struct hs_sent sent;
+    struct send_request invite = {.actor = c->actor,
+                                  .type = LIT("m.room.member"),
+                                  .state_key = json_get_string(event, LIT("state_key")),
+                                  .content = json_get_object(event, LIT("content"))};
+    struct err err = hs_send_state(c->hs, c->ctx, c->room, &invite, &sent);
+    return err.code == ERR_M_INVITE_BLOCKED ? OK : err;
+}
+
+static struct err put_initial(struct creating *c, const struct json *event)
+{
+    struct slice type = json_get_string(event, LIT("type"));
+    struct slice state_key = json_get_string(event, LIT("state_key"));
+    const struct json *content = json_get_object(event, LIT("content"));
+    if (invited_by(event).ptr) {
+        return put_invite(c, event);
+    }
+    if (slice_eq(type, LIT("m.room.canonical_alias")) && state_key.len == 0) {
+        TRY(hs_check_first_alias(c->hs, c->ctx, c->room, content));
+    }
+    return put_state(c, type, state_key, *content);
+}
+
 static struct err send_initial_state(struct creating *c)
 {
     const struct json *initial = json_get_array(c->body, LIT("initial_state"));
@@ -428,7 +464,7 @@ static struct err send_initial_state(struct creating *c)
         if (slice_eq(type, LIT("m.room.power_levels")) && state_key.len == 0) {
             continue; /* stands already */
         }
-        struct err err = put_state(c, type, state_key, *json_get_object(event, LIT("content")));
+        struct err err = put_initial(c, event);
         if (err.code == ERR_M_FORBIDDEN) {
             return err_public(ERR_M_INVALID_ROOM_STATE, "The initial state is not allowed.");
         }
@@ -513,10 +549,18 @@ static void take_back(struct creating *c)
 static struct err check_may_wait(struct creating *c)
 {
     const struct json *invite = json_get_array(c->body, LIT("invite"));
+    const struct json *initial = json_get_array(c->body, LIT("initial_state"));
     bool waits = false;
     for (uint32_t i = 0; invite && i < invite->count; i++) {
         waits = waits || hs_invite_waits(c->hs, invite->items[i].text);
         TRY(hs_invite_prepare(c->hs, c->ctx, invite->items[i].text));
+    }
+    for (uint32_t i = 0; initial && i < initial->count; i++) {
+        struct slice user_id = invited_by(&initial->items[i]);
+        if (user_id.ptr) {
+            waits = waits || hs_invite_waits(c->hs, user_id);
+            TRY(hs_invite_prepare(c->hs, c->ctx, user_id));
+        }
     }
     return waits && !c->ctx->may_wait ? err_make(ERR_WAITS, "other servers sign invites") : OK;
 }

@@ -4,6 +4,7 @@
 #include "homeserver/room/power.h"
 #include "homeserver/room/relates.h"
 #include "homeserver/service/directory.h"
+#include "homeserver/service/entering.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/notices.h"
 #include "homeserver/service/prefs.h"
@@ -144,20 +145,18 @@ struct err hs_send_message(struct hs *hs, struct ctx *ctx, struct room *room,
 
 /* --- state --- */
 
-static struct err check_alias(struct hs *hs, struct ctx *ctx, const struct room *room,
-                              const struct json *alias)
+/* What a room's names are checked against. */
+struct naming {
+    struct hs *hs;
+    struct ctx *ctx;
+    struct room *room;
+    const struct event *current; /* what was named before is not asked for again; NULL = nothing */
+    size_t asked_count;
+};
+
+static struct err bad_alias(void)
 {
-    uint64_t number = 0;
-    uint64_t creator = 0;
-    bool found = false;
-    if (alias->type != JSON_STRING || !ids_is_alias(alias->text)) {
-        return err_public(ERR_M_INVALID_PARAM, "An alias must have the form #name:server.");
-    }
-    TRY(hs_alias_get(hs, ctx, alias->text, &number, &creator, &found));
-    if (!found || number != room->number) {
-        return err_public(ERR_M_BAD_ALIAS, "An alias does not point to this room.");
-    }
-    return OK;
+    return err_public(ERR_M_BAD_ALIAS, "An alias does not point to this room.");
 }
 
 static bool has_alias(const struct json *content, struct slice alias)
@@ -174,33 +173,107 @@ static bool has_alias(const struct json *content, struct slice alias)
     return false;
 }
 
-static struct err check_new_alias(struct hs *hs, struct ctx *ctx, const struct room *room,
-                                  const struct event *current, const struct json *alias)
+static bool is_named(const struct naming *naming, const struct json *alias)
 {
-    if (alias->type == JSON_STRING && current && has_alias(current->content, alias->text)) {
+    return alias->type == JSON_STRING && naming->current &&
+           has_alias(naming->current->content, alias->text);
+}
+
+static bool is_of_others(const struct naming *naming, const struct json *alias)
+{
+    return alias->type == JSON_STRING && ids_is_alias(alias->text) &&
+           !hs_is_local(naming->hs, ids_alias_domain(ids_trust_alias(alias->text)).s);
+}
+
+/* An alias of this server. */
+static struct err check_alias(struct naming *naming, const struct json *alias)
+{
+    uint64_t number = 0;
+    uint64_t creator = 0;
+    bool found = false;
+    if (alias->type != JSON_STRING || !ids_is_alias(alias->text)) {
+        return err_public(ERR_M_INVALID_PARAM, "An alias must have the form #name:server.");
+    }
+    TRY(hs_alias_get(naming->hs, naming->ctx, alias->text, &number, &creator, &found));
+    return found && number == naming->room->number ? OK : bad_alias();
+}
+
+/* Outside of the lane the aliases of other servers were asked for. */
+static struct err check_new_alias(struct naming *naming, const struct json *alias)
+{
+    return is_named(naming, alias) || is_of_others(naming, alias) ? OK : check_alias(naming, alias);
+}
+
+/* Another server knows where its alias points. */
+static struct err ask_for_alias(struct naming *naming, const struct json *alias)
+{
+    enum { ASKED_MAX = 20 };
+    struct json answer;
+    if (is_named(naming, alias) || !is_of_others(naming, alias)) {
         return OK;
     }
-    return check_alias(hs, ctx, room, alias);
+    if (++naming->asked_count > ASKED_MAX) {
+        return err_public(ERR_M_INVALID_PARAM,
+                          "At most 20 aliases of other servers can be added at once.");
+    }
+    struct err err = hs_alias_resolve(naming->hs, naming->ctx, alias->text, &answer);
+    if (err.code != 0) {
+        return hs_send_is_refusal(err) ? bad_alias() : err;
+    }
+    return json_is_string(json_get(&answer, LIT("room_id")), hs_room_info(naming->room).room_id)
+               ? OK
+               : bad_alias();
+}
+
+typedef struct err (*alias_fn)(struct naming *naming, const struct json *alias);
+
+static struct err each_alias(struct naming *naming, const struct json *content, alias_fn fn)
+{
+    const struct json *alias = json_get(content, LIT("alias"));
+    const struct json *others = json_get(content, LIT("alt_aliases"));
+    if (alias && alias->type != JSON_NULL && !json_is_string(alias, LIT(""))) {
+        TRY(fn(naming, alias));
+    }
+    if (others && others->type != JSON_ARRAY) {
+        return err_public(ERR_M_BAD_JSON, "alt_aliases must be a list of aliases.");
+    }
+    for (uint32_t i = 0; others && i < others->count; i++) {
+        TRY(fn(naming, &others->items[i]));
+    }
+    return OK;
 }
 
 /* Spec: "servers must check that aliases newly added are valid and point to the room". */
 static struct err check_canonical_alias(struct hs *hs, struct ctx *ctx, struct room *room,
                                         const struct json *content)
 {
-    const struct event *current = NULL;
-    const struct json *alias = json_get(content, LIT("alias"));
-    const struct json *others = json_get(content, LIT("alt_aliases"));
-    TRY(room_state_current(hs, ctx, room, LIT("m.room.canonical_alias"), LIT(""), &current));
-    if (alias && alias->type != JSON_NULL && !json_is_string(alias, LIT(""))) {
-        TRY(check_new_alias(hs, ctx, room, current, alias));
-    }
-    if (others && others->type != JSON_ARRAY) {
-        return err_public(ERR_M_BAD_JSON, "alt_aliases must be a list of aliases.");
-    }
-    for (uint32_t i = 0; others && i < others->count; i++) {
-        TRY(check_new_alias(hs, ctx, room, current, &others->items[i]));
-    }
-    return OK;
+    struct naming naming = {.hs = hs, .ctx = ctx, .room = room};
+    TRY(room_state_current(hs, ctx, room, LIT("m.room.canonical_alias"), LIT(""), &naming.current));
+    return each_alias(&naming, content, check_new_alias);
+}
+
+struct err hs_check_first_alias(struct hs *hs, struct ctx *ctx, struct room *room,
+                                const struct json *content)
+{
+    struct naming naming = {.hs = hs, .ctx = ctx, .room = room};
+    return each_alias(&naming, content, check_alias);
+}
+
+static struct err ask_for_aliases(struct hs *hs, struct ctx *ctx, struct room *room,
+                                  const struct json *content)
+{
+    struct naming naming = {.hs = hs, .ctx = ctx, .room = room};
+    struct stored_event current;
+    bool found = false;
+    TRY(hs_state_event(hs, ctx, room, hs_room_head(room).root, LIT("m.room.canonical_alias"),
+                       LIT(""), &current, &found));
+    naming.current = found ? &current.event : NULL;
+    return each_alias(&naming, content, ask_for_alias);
+}
+
+static bool names_room(const struct send_request *request)
+{
+    return slice_eq(request->type, LIT("m.room.canonical_alias")) && request->state_key.len == 0;
 }
 
 static struct err check_state(struct hs *hs, struct ctx *ctx, struct room *room,
@@ -218,7 +291,7 @@ static struct err check_state(struct hs *hs, struct ctx *ctx, struct room *room,
         TRY(room_state_current(hs, ctx, room, LIT("m.room.create"), LIT(""), &create));
         return power_check_content(ctx->arena, room->rules, create, request->content);
     }
-    if (slice_eq(request->type, LIT("m.room.canonical_alias")) && request->state_key.len == 0) {
+    if (names_room(request)) {
         return check_canonical_alias(hs, ctx, room, request->content);
     }
     return OK;
@@ -262,6 +335,9 @@ struct err hs_send_state(struct hs *hs, struct ctx *ctx, struct room *room,
     TRY(check_size(request));
     if (slice_eq(request->type, LIT("m.room.member"))) {
         return send_member_state(hs, ctx, room, request, sent_out);
+    }
+    if (names_room(request)) {
+        TRY(ask_for_aliases(hs, ctx, room, request->content));
     }
     struct client_send send = {.hs = hs, .ctx = ctx, .room = room, .request = request};
     struct err err = propose(&send, decide_state, sent_out);

@@ -25,6 +25,10 @@ struct err hs_send_message(struct hs *hs, struct ctx *ctx, struct room *room,
 /* A state event: power levels, aliases and memberships are checked beyond the rules. */
 struct err hs_send_state(struct hs *hs, struct ctx *ctx, struct room *room,
                          const struct send_request *request, struct hs_sent *sent_out) MUST_USE;
+/* Whether a new room's m.room.canonical_alias names aliases of this server that point to it alone;
+ * M_BAD_ALIAS, M_INVALID_PARAM. */
+struct err hs_check_first_alias(struct hs *hs, struct ctx *ctx, struct room *room,
+                                const struct json *content) MUST_USE;
 /* Redacts `event_id`; content may hold a reason. M_NOT_FOUND for unknown events, M_FORBIDDEN
  * without the power to redact this event. */
 struct err hs_redact(struct hs *hs, struct ctx *ctx, struct room *room,
