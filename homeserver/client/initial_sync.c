@@ -4,6 +4,7 @@
 #include "homeserver/client/sync_priv.h"
 #include "homeserver/service/directory.h"
 #include "homeserver/service/intake.h"
+#include "homeserver/service/invite_filter.h"
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/remote.h"
 #include "homeserver/sync/sync.h"
@@ -174,8 +175,14 @@ static struct err write_invited(const struct snapshot *snapshot, const struct us
     struct room *room = NULL;
     struct stored_event own;
     bool found = false;
+    bool hidden = false;
     TRY(hs_room_get(call->hs, call->ctx, entry->room, &room));
     TRY(hs_event_load(call->hs, call->ctx, room, entry->number, &own, &found));
+    TRY(hs_invite_is_hidden(call->hs, call->ctx, call->actor.user,
+                            found ? own.event.sender.s : (struct slice){0}, &hidden));
+    if (hidden) {
+        return OK;
+    }
     json_out_object(&call->out);
     json_out_key_string(&call->out, LIT("room_id"), hs_room_info(room).room_id);
     json_out_key_string(&call->out, LIT("membership"), membership_word(entry->membership));

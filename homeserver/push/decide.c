@@ -2,6 +2,7 @@
 #include "homeserver/push/push_priv.h"
 
 #include "homeserver/base/stats.h"
+#include "homeserver/service/invite_filter.h"
 #include "homeserver/service/users.h"
 #include "homeserver/service/verdicts.h"
 
@@ -221,7 +222,8 @@ static struct err decide_invite(struct dispatch *d)
     struct user_room entry;
     struct stored_event event;
     struct push_verdict verdict;
-    bool found = false, ignored = false;
+    bool found = false;
+    bool hidden = false;
     TRY(hs_user_room(hs, d->ctx, d->change->user, d->change->room, &entry, &found));
     if (!found || entry.membership != MEMBERSHIP_INVITE || entry.pos != d->change->pos) {
         return add_badges(d, d->change->user);
@@ -231,9 +233,9 @@ static struct err decide_invite(struct dispatch *d)
     if (!found) {
         return OK;
     }
-    TRY(hs_is_ignored(hs, d->ctx, d->change->user, event.event.sender.s, &ignored));
+    TRY(hs_invite_is_hidden(hs, d->ctx, d->change->user, event.event.sender.s, &hidden));
     TRY(hs_verdict_of(hs, d->ctx, room, d->change->user, &event, &verdict));
-    if (ignored || !verdict.notify) {
+    if (hidden || !verdict.notify) {
         return OK;
     }
     d->number = entry.number;

@@ -1,5 +1,6 @@
 #include "homeserver/service/verdicts.h"
 
+#include "homeserver/service/invite_filter.h"
 #include "homeserver/service/prefs_priv.h"
 #include "homeserver/service/room_priv.h"
 #include "homeserver/service/users.h"
@@ -49,10 +50,26 @@ static bool is_silent(const struct weighing *w, const struct push_rules *rules)
            facts->outlook.verdict == PUSH_OUTLOOK_SILENT;
 }
 
+/* Nobody hears of those whom he ignores, nor of invites that he does not see. */
+static struct err is_kept_from(struct weighing *w, uint64_t user, bool *kept_out)
+{
+    const struct event *event = &w->event.event;
+    struct slice user_id;
+    *kept_out = false;
+    if (slice_eq(event->type, LIT("m.room.member"))) {
+        TRY(hs_user_id_of(w->hs, w->ctx, user, &user_id));
+        TRY(hs_event_parse_content(w->ctx, &w->event));
+        if (slice_eq(event->state_key, user_id) && membership_of(event) == MEMBERSHIP_INVITE) {
+            return hs_invite_is_hidden(w->hs, w->ctx, user, event->sender.s, kept_out);
+        }
+    }
+    return hs_is_ignored(w->hs, w->ctx, user, event->sender.s, kept_out);
+}
+
 static struct err weigh_for(struct weighing *w, uint64_t user, struct push_verdict *verdict_out)
 {
     const struct push_rules *rules = NULL;
-    bool ignored = false;
+    bool kept = false;
     *verdict_out = (struct push_verdict){0};
     if (w->event.sender == user) {
         return OK;
@@ -61,8 +78,8 @@ static struct err weigh_for(struct weighing *w, uint64_t user, struct push_verdi
     if (is_silent(w, rules)) {
         return OK;
     }
-    TRY(hs_is_ignored(w->hs, w->ctx, user, w->event.event.sender.s, &ignored));
-    return ignored ? OK : weigh(w, user, rules, verdict_out);
+    TRY(is_kept_from(w, user, &kept));
+    return kept ? OK : weigh(w, user, rules, verdict_out);
 }
 
 static struct err weigh_all(struct weighing *w, const struct hs_verdict_request *request,

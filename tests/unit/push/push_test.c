@@ -505,6 +505,21 @@ static void who_is_ignored_pushes_nothing(void **state)
     assert_int_equal(wire.count, 0);
 }
 
+static void an_invite_that_is_not_shown_is_not_pushed(void **state)
+{
+    (void)state;
+    struct room *den = house_room(&h, &ann, "{\"name\":\"Den\"}");
+    set_pusher(&cat, "key", PLAIN);
+    assert_int_equal(hs_account_data_put(&h.hs, &h.ctx, cat.actor.user, 0,
+                                         LIT("org.matrix.msc4155.invite_permission_config"),
+                                         LIT("{\"ignored_users\":[\"@ann:test\"]}"))
+                         .code,
+                     0);
+    house_member(&h, den, &ann, &cat, MEMBERSHIP_INVITE);
+    settle();
+    assert_int_equal(wire.count, 0);
+}
+
 static void a_queue_that_grows_too_long_loses_its_oldest(void **state)
 {
     (void)state;
@@ -565,6 +580,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_invite_that_was_answered_is_no_news, open_house,
                                         close_house),
         cmocka_unit_test_setup_teardown(who_is_ignored_pushes_nothing, open_house, close_house),
+        cmocka_unit_test_setup_teardown(an_invite_that_is_not_shown_is_not_pushed, open_house,
+                                        close_house),
         cmocka_unit_test_setup_teardown(a_queue_that_grows_too_long_loses_its_oldest, open_house,
                                         close_house),
     };
