@@ -62,17 +62,42 @@ static struct slice data_path(struct app *app, const char *name)
     return arena_printf(app->arena, "%.*s/%s", (int)dir.len, dir.ptr, name);
 }
 
+/* Ids of users and rooms hold the server's name: a store serves the one that it was made for. */
+static struct err claim_store(struct app *app)
+{
+    const struct store_object meta = {.kind = STORE_META};
+    struct slice name = app->options.conf->server_name;
+    struct slice owner = {0};
+    bool found = false;
+    TRY(store_get(app->hs.store, &app->ctx, meta, LIT("server_name"), &owner, &found));
+    if (found && !slice_eq(owner, name)) {
+        return err_publicf(app->arena, ERR_IO,
+                           "%.*s: the data are those of the server %.*s, and server_name is %.*s: "
+                           "set it back, or give the other server a data_dir of its own",
+                           (int)app->options.conf->data_dir.len, app->options.conf->data_dir.ptr,
+                           (int)owner.len, owner.ptr, (int)name.len, name.ptr);
+    }
+    if (found || app->options.access == APP_READ_ONLY) {
+        return OK;
+    }
+    struct store_update *update = store_update_new(&app->ctx, meta);
+    store_put(update, LIT("server_name"), name);
+    return store_write(app->hs.store, &app->ctx, &update, 1);
+}
+
 static struct err open_store(struct app *app)
 {
     const struct conf *conf = app->options.conf;
     bool on_disk = app->options.storage == APP_ON_DISK;
     struct store_config config = {.path = on_disk ? data_path(app, "store") : (struct slice){0},
+                                  .arena = app->arena,
                                   .cache_bytes = (size_t)conf->memory_store_cache,
                                   .fail_after_calls = app->options.fail_after_calls,
                                   .access = app->options.access == APP_READ_ONLY ? STORE_READ_ONLY
                                                                                  : STORE_READ_WRITE,
                                   .log = app->options.log};
     TRY(store_open(&config, &app->hs.store));
+    TRY(claim_store(app));
     if (app->options.access == APP_READ_WRITE) { /* the counter claims positions */
         TRY(positions_open(app->hs.store, &app->ctx, &app->hs.positions));
     }
@@ -273,6 +298,7 @@ static struct err build_server(struct app *app)
         .waiters = app->hs.waiters,
         .now = app->hs.now,
         .log = app->hs.log,
+        .texts = app->arena,
     };
     return http_server_new(&config, &app->server);
 }
@@ -323,6 +349,7 @@ struct err app_new(const struct app_options *options, struct app **app_out)
                           .log = options->log};
     struct err err = open_all(app);
     if (err.code != 0) {
+        err.text = options->texts ? arena_cstr(options->texts, slice_of(err.text)) : "";
         app_free(&app);
         return err;
     }

@@ -10,6 +10,7 @@ struct app_options {
     const struct conf *conf;              /* borrowed; outlives the app */
     const struct now *now;                /* NULL = the machine's clocks */
     struct log *log;                      /* may be NULL */
+    struct arena *texts;                  /* of errors of app_new; NULL: they are not to be read */
     enum { APP_SERVE, APP_OFFLINE } mode; /* OFFLINE: no listeners */
     enum { APP_ON_DISK, APP_IN_MEMORY } storage;
     int32_t fail_after_calls;                      /* in memory: see store_config */

@@ -2,16 +2,25 @@
 #include "homeserver/app.h"
 #include "homeserver/appservice/registrations.h"
 #include "homeserver/base/mem.h"
+#include "homeserver/http/certificate.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { EXIT_USAGE = 2, REPORT_BYTES_MAX = 1 << 20, ALLOCATOR_ARENAS = 2, TEND_EVERY_S = 2 };
+enum {
+    EXIT_USAGE = 2,
+    REPORT_BYTES_MAX = 1 << 20,
+    ALLOCATOR_ARENAS = 2,
+    TEND_EVERY_S = 2,
+    FILES_MIN = 256,
+    CLOCK_MIN_S = 1735689600, /* 2025-01-01, before this program was written */
+};
 
 static const char usage[] =
     "usage: myelin --config FILE [--check-config]\n"
@@ -94,14 +103,32 @@ static bool load_config(struct arena *arena, const char *path, struct conf *conf
     return true;
 }
 
-static bool make_data_dir(struct arena *arena, const struct conf *conf)
+/* What a server cannot do without: open files, and a clock that somebody has set. */
+static struct err check_machine(struct arena *arena, struct log *log)
+{
+    struct rlimit files = {0};
+    getrlimit(RLIMIT_NOFILE, &files);
+    if (files.rlim_max < FILES_MIN) {
+        return err_publicf(arena, ERR_LIMIT,
+                           "the limit on open files is %llu, and %d are needed at least: raise it "
+                           "(ulimit -n, or LimitNOFILE of systemd)",
+                           (unsigned long long)files.rlim_max, FILES_MIN);
+    }
+    if (time(NULL) < CLOCK_MIN_S) {
+        log_warn(log, "clock_wrong",
+                 .err = LIT("the machine's clock is years behind: certificates of other servers "
+                            "seem not to be valid yet, and what is sent now seems old; set it"));
+    }
+    return OK;
+}
+
+static struct err make_data_dir(struct arena *arena, const struct conf *conf)
 {
     char *path = arena_cstr(arena, conf->data_dir);
     if (mkdir(path, 0700) != 0 && errno != EEXIST) {
-        fprintf(stderr, "myelin: cannot make data_dir %s: %s\n", path, strerror(errno));
-        return false;
+        return err_publicf(arena, ERR_IO, "data_dir %s cannot be made: %s", path, strerror(errno));
     }
-    return true;
+    return OK;
 }
 
 static void print_addresses(const struct app *app, const struct conf *conf, struct log *log)
@@ -154,12 +181,15 @@ static int serve(struct arena *arena, const struct conf *conf)
 {
     sigset_t signals = block_signals();
     struct log *log = log_new((enum log_level)conf->log_level, STDERR_FILENO);
-    struct app_options options = {.conf = conf, .log = log};
+    struct app_options options = {.conf = conf, .log = log, .texts = arena};
     struct app *app = NULL;
-    if (!make_data_dir(arena, conf)) {
-        return 1;
+    struct err err = check_machine(arena, log);
+    if (err.code == 0) {
+        err = make_data_dir(arena, conf);
     }
-    struct err err = app_new(&options, &app);
+    if (err.code == 0) {
+        err = app_new(&options, &app);
+    }
     if (err.code == 0) {
         err = app_start(app);
     }
@@ -177,13 +207,34 @@ static int serve(struct arena *arena, const struct conf *conf)
     return 0;
 }
 
+/* What --check-config looks at beside the configuration: the files that it names. Those in data_dir
+ * the server makes itself. */
+static int report_certificate(struct arena *arena, const struct conf *conf)
+{
+    struct now now = now_system();
+    struct slice warning = {0};
+    if (!conf->tls_certificate.len) {
+        return 0;
+    }
+    struct err err = http_certificate_check(arena, conf->tls_certificate, conf->tls_key,
+                                            now_wall_ms(&now), &warning);
+    if (err.code != 0) {
+        fprintf(stderr, "myelin: %s\n", err.text);
+        return 1;
+    }
+    if (warning.len) {
+        fprintf(stderr, "myelin: %s: %s\n", arena_cstr(arena, conf->tls_certificate), warning.ptr);
+    }
+    return 0;
+}
+
 static int run(const struct options *options)
 {
     struct arena *arena = arena_new();
     struct conf conf = {0};
     int status = 1;
     if (load_config(arena, options->config, &conf)) {
-        status = options->action == CHECK ? 0 : serve(arena, &conf);
+        status = options->action == CHECK ? report_certificate(arena, &conf) : serve(arena, &conf);
     }
     if (status == 0 && options->action == CHECK) {
         printf("%s is fine\n", options->config);

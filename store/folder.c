@@ -14,10 +14,15 @@
 enum { PATH_BYTES_MAX = 4096 };
 static const char marker[] = "myelin store\n";
 
-static struct err refuse(struct log *log, const char *path, const char *text)
+static struct err refuse(struct arena *arena, const char *path, const char *text)
 {
-    log_error(log, "store_folder", .note = slice_of(path), .err = slice_of(text));
-    return err_make(ERR_IO, text);
+    return err_publicf(arena, ERR_IO, "%s: %s", path, text);
+}
+
+/* The same with what the system says. */
+static struct err fail(struct arena *arena, const char *path, const char *text)
+{
+    return err_publicf(arena, ERR_IO, "%s: %s: %s", path, text, strerror(errno));
 }
 
 struct err folder_sync(const char *path)
@@ -50,6 +55,13 @@ struct err folder_make(const char *path)
     return OK;
 }
 
+static struct err make_data_folder(struct arena *arena, const char *path)
+{
+    errno = 0;
+    struct err err = folder_make(path);
+    return err.code && errno ? fail(arena, path, "the data folder cannot be made") : err;
+}
+
 static bool is_empty_folder(const char *path)
 {
     size_t count = 0;
@@ -64,68 +76,74 @@ static bool is_empty_folder(const char *path)
     return count == 0;
 }
 
-static struct err write_marker(const char *path)
+static struct err write_marker(struct arena *arena, const char *path)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) {
-        return err_make(ERR_IO, "the data folder cannot be written: check its permissions");
+        return fail(arena, path, "the data folder cannot be written");
     }
     bool good = write(fd, marker, sizeof marker - 1) == (ssize_t)(sizeof marker - 1);
-    good = fsync(fd) == 0 && good;
+    good = good && fsync(fd) == 0;
+    struct err err = good ? OK : fail(arena, path, "the data folder cannot be written");
     close(fd);
-    return good ? OK : err_make(ERR_IO, "the data folder cannot be written: is the disk full?");
+    return err;
 }
 
-static struct err check_marker(const char *folder, const char *path, struct log *log)
+static struct err check_marker(struct arena *arena, const char *folder, const char *path)
 {
     char text[sizeof marker] = {0};
     int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && errno != ENOENT) {
+        return fail(arena, path, "the data folder cannot be read");
+    }
     if (fd < 0) {
-        return refuse(log, folder,
+        return refuse(arena, folder,
                       "the data folder holds other files and no store: is the path right?");
     }
     ssize_t size = read(fd, text, sizeof text - 1);
     close(fd);
     /* A short marker is one that a killed first start left behind. */
     bool good = size >= 0 && strncmp(text, marker, (size_t)size) == 0;
-    return good ? OK : refuse(log, folder, "the file `store` in the data folder is not ours");
+    return good ? OK : refuse(arena, folder, "the file `store` in the data folder is not ours");
 }
 
-static struct err take_lock(const char *folder, const char *path, struct log *log, int *lock_fd_out)
+static struct err take_lock(struct arena *arena, const char *folder, const char *path,
+                            int *lock_fd_out)
 {
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) {
-        return refuse(log, folder, "the data folder cannot be written: check its permissions");
+        return fail(arena, path, "the data folder cannot be written");
     }
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
         close(fd);
-        return refuse(log, folder, "the data folder is in use by another process");
+        return refuse(arena, folder,
+                      "the data folder is in use by another process: is the server running?");
     }
     *lock_fd_out = fd;
     return OK;
 }
 
-struct err folder_open(const char *path, struct log *log, bool read_only, int *lock_fd_out)
+struct err folder_open(struct arena *arena, const char *path, bool read_only, int *lock_fd_out)
 {
     char marker_path[PATH_BYTES_MAX];
     char lock_path[PATH_BYTES_MAX];
     int len = snprintf(marker_path, sizeof marker_path, "%s/store", path);
     if (len < 0 || (size_t)len >= sizeof marker_path) {
-        return refuse(log, path, "the path of the data folder is too long");
+        return refuse(arena, path, "the path of the data folder is too long");
     }
     snprintf(lock_path, sizeof lock_path, "%s/lock", path);
     bool fresh = access(path, F_OK) != 0 || is_empty_folder(path);
     if (fresh && read_only) {
-        return refuse(log, path, "there is no store in the data folder");
+        return refuse(arena, path, "there is no store in the data folder");
     }
     if (fresh) {
-        TRY(folder_make(path));
-        TRY(write_marker(marker_path));
+        TRY(make_data_folder(arena, path));
+        TRY(write_marker(arena, marker_path));
         TRY(folder_sync(path));
     } else {
-        TRY(check_marker(path, marker_path, log));
+        TRY(check_marker(arena, path, marker_path));
     }
-    return take_lock(path, lock_path, log, lock_fd_out);
+    return take_lock(arena, path, lock_path, lock_fd_out);
 }
 
 void folder_close(int lock_fd)

@@ -4,6 +4,7 @@
 
 #include "homeserver/base/mem.h"
 
+#include <dirent.h>
 #include <rocksdb/c.h>
 
 enum {
@@ -75,7 +76,6 @@ static void set_options(struct kv_rocksdb *rocks, size_t cache_bytes)
     rocksdb_options_t *options = rocksdb_options_create();
     rocks->options = options;
     size_t memtable_bytes = memtable_bytes_for(cache_bytes);
-    rocksdb_options_set_create_if_missing(options, 1);
     rocksdb_options_set_compression(options, LZ4);
     rocksdb_options_set_write_buffer_size(options, memtable_bytes);
     rocksdb_options_set_max_write_buffer_number(options, 3);
@@ -336,6 +336,21 @@ static void rocks_close(struct kv *kv)
     mem_free(rocks);
 }
 
+/* Whether there are tables. Then there was a database, and an empty one must not take its place
+ * because the file that names its parts is gone. A first start that was killed leaves none. */
+static bool has_tables(const char *path)
+{
+    bool has = false;
+    DIR *dir = opendir(path);
+    for (struct dirent *entry = dir ? readdir(dir) : NULL; entry; entry = readdir(dir)) {
+        has = has || slice_has_suffix(slice_of(entry->d_name), LIT(".sst"));
+    }
+    if (dir) {
+        closedir(dir);
+    }
+    return has;
+}
+
 struct err kv_rocksdb_open(const struct store_config *config, const char *path, struct kv **kv_out)
 {
     static const struct kv_ops ops = {
@@ -354,6 +369,7 @@ struct err kv_rocksdb_open(const struct store_config *config, const char *path, 
     rocks->kv.ops = &ops;
     rocks->log = config->log;
     set_options(rocks, config->cache_bytes);
+    rocksdb_options_set_create_if_missing(rocks->options, !has_tables(path));
     rocks->read_options = rocksdb_readoptions_create();
     rocks->once_options = rocksdb_readoptions_create();
     rocksdb_readoptions_set_fill_cache(rocks->once_options, 0);
@@ -366,8 +382,12 @@ struct err kv_rocksdb_open(const struct store_config *config, const char *path, 
     }
     if (text) {
         rocks_close(&rocks->kv);
-        return failure(config->log, text, "open",
-                       "the database in the data folder cannot be opened (the log says why)");
+        struct err err = err_publicf(config->arena, ERR_IO,
+                                     "the database cannot be opened: %s. Where files are damaged "
+                                     "or gone, restore the data folder from a backup",
+                                     text);
+        rocksdb_free(text);
+        return err;
     }
     *kv_out = &rocks->kv;
     return OK;

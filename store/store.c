@@ -86,7 +86,7 @@ static struct err open_folder(struct store *store, const struct store_config *co
 {
     store->path_owned = path_join(config->path, "");
     store->media_owned = path_join(config->path, "/media");
-    TRY(folder_open(store->path_owned, config->log, store->read_only, &store->lock_fd));
+    TRY(folder_open(config->arena, store->path_owned, store->read_only, &store->lock_fd));
     if (!store->read_only) {
         folder_clean(store->media_owned);
     }

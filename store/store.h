@@ -39,8 +39,9 @@ struct store;
 struct store_update;
 
 struct store_config {
-    struct slice path;  /* folder of the embedded store; empty = in memory */
-    size_t cache_bytes; /* block cache and memtables together */
+    struct slice path;   /* folder of the embedded store; empty = in memory */
+    struct arena *arena; /* with a path: where texts of errors live */
+    size_t cache_bytes;  /* block cache and memtables together */
     int32_t
         fail_after_calls; /* in-memory backend: see store_fail_after, counted from the open on */
     enum {

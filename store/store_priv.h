@@ -26,8 +26,8 @@ struct store {
 
 /* folder.c */
 
-/* Makes or checks the data folder `path` and takes its lock. */
-struct err folder_open(const char *path, struct log *log, bool read_only,
+/* Makes or checks the data folder `path` and takes its lock. Texts of errors are the arena's. */
+struct err folder_open(struct arena *arena, const char *path, bool read_only,
                        int *lock_fd_out) MUST_USE;
 void folder_close(int lock_fd);
 struct err folder_make(const char *path) MUST_USE;

@@ -282,9 +282,9 @@ struct err as_registrations_load(const struct conf *conf, struct buf *problems,
         struct err problem = load_one(table, conf, files->items[i], problems);
         err = err.code ? err : problem;
     }
-    if (err.code != 0) {
+    if (err.code != 0) { /* its text may lie in the table */
         hs_appservice_table_free(&table);
-        return err;
+        return err_public(err.code, "a registration of an application service has problems");
     }
     *table_out = table;
     return OK;

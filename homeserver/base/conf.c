@@ -31,6 +31,8 @@ static const struct section sections[] = {
 #undef SECTION
 };
 
+static const char problems_text[] = "the configuration has problems";
+
 struct reader {
     struct arena *arena;
     struct slice file, folder;
@@ -49,7 +51,11 @@ struct open_map {
 static void report(struct reader *reader, size_t line, struct slice path, const char *text)
 {
     reader->problem_count++;
-    buf_printf(reader->problems, "%.*s:%zu: ", (int)reader->file.len, reader->file.ptr, line);
+    buf_add(reader->problems, reader->file);
+    if (line > 0) {
+        buf_printf(reader->problems, ":%zu", line);
+    }
+    buf_add(reader->problems, LIT(": "));
     if (path.len > 0) {
         buf_printf(reader->problems, "%.*s: ", (int)path.len, path.ptr);
     }
@@ -229,7 +235,7 @@ static bool is_server_name(struct slice name)
             return false;
         }
     }
-    return name.len > 0;
+    return true;
 }
 
 static bool listeners_differ(const struct conf *conf)
@@ -254,8 +260,10 @@ static bool listeners_differ(const struct conf *conf)
 static void check_combinations(struct reader *reader)
 {
     const struct conf *conf = reader->conf;
-    check(reader, is_server_name(conf->server_name), LIT("server_name"),
+    check(reader, conf->server_name.len > 0, LIT("server_name"),
           "this setting is required: a host name, as in example.org or example.org:8448");
+    check(reader, is_server_name(conf->server_name), LIT("server_name"),
+          "this is no server name: expected a host name, as in example.org or example.org:8448");
     check(reader,
           conf->public_baseurl.len == 0 ||
               slice_has_prefix(conf->public_baseurl, LIT("https://")) ||
@@ -284,7 +292,7 @@ static struct err read_text(struct reader *reader, struct slice text)
     struct err err = conf_yaml_parse(reader->arena, text, &root, &line);
     if (err.code != 0) {
         report(reader, line, (struct slice){0}, err.text);
-        return err;
+        return err_public(err.code, problems_text);
     }
     if (root && root->type != CONF_NODE_MAP) {
         report(reader, root->line, (struct slice){0}, "expected settings as keys and values");
@@ -294,8 +302,7 @@ static struct err read_text(struct reader *reader, struct slice text)
         }
         check_combinations(reader);
     }
-    return reader->problem_count == 0 ? OK
-                                      : err_public(ERR_SYNTAX, "the configuration has problems");
+    return reader->problem_count == 0 ? OK : err_public(ERR_SYNTAX, problems_text);
 }
 
 struct err conf_parse(struct arena *arena, struct slice text, struct slice file,
@@ -313,7 +320,7 @@ struct err conf_load(struct arena *arena, struct slice path, struct conf *conf_o
     struct err err = conf_yaml_read(arena, path, &text);
     if (err.code != 0) {
         report(&reader, 0, (struct slice){0}, err.text);
-        return err;
+        return err_public(err.code, problems_text);
     }
     size_t slash = slice_find_last(path, '/');
     reader.folder = slash < path.len ? slice_sub(path, 0, slash ? slash : 1) : LIT(".");

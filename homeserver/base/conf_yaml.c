@@ -3,6 +3,7 @@
 #include "homeserver/base/json_out.h"
 #include "homeserver/base/mem.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <yaml.h>
@@ -90,15 +91,16 @@ struct err conf_yaml_read(struct arena *arena, struct slice path, struct slice *
 {
     FILE *file = fopen(arena_cstr(arena, path), "rb");
     if (!file) {
-        return err_public(ERR_IO, "the file cannot be opened");
+        return err_publicf(arena, ERR_IO, "the file cannot be opened: %s", strerror(errno));
     }
     char *bytes = mem_alloc_raw(CONF_TEXT_BYTES_MAX + 1);
     size_t size = fread(bytes, 1, CONF_TEXT_BYTES_MAX + 1, file);
     bool failed = ferror(file) != 0;
+    int why = errno;
     fclose(file);
     *text_out = arena_copy(arena, (struct slice){bytes, size});
     mem_free(bytes);
-    return failed ? err_public(ERR_IO, "the file cannot be read") : OK;
+    return failed ? err_publicf(arena, ERR_IO, "the file cannot be read: %s", strerror(why)) : OK;
 }
 
 bool conf_node_is_null(const struct conf_node *node)

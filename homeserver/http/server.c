@@ -2,6 +2,7 @@
 
 #include "homeserver/base/mem.h"
 #include "homeserver/base/stats.h"
+#include "homeserver/http/certificate.h"
 #include "homeserver/http/priv.h"
 #include "spec/errcodes.h"
 
@@ -92,11 +93,25 @@ static void name_stats(struct stats *stats)
     }
 }
 
+/* The text of the error goes with the server. */
+static struct err check_certificate(struct http_server *server)
+{
+    const struct http_server_config *config = &server->config;
+    struct slice warning = {0};
+    TRY(http_certificate_check(server->arena, config->tls_certificate, config->tls_key,
+                               now_wall_ms(config->now), &warning));
+    if (warning.len) {
+        log_warn(config->log, "certificate", .note = config->tls_certificate, .err = warning);
+    }
+    return OK;
+}
+
 static struct err init_tls(struct http_server *server)
 {
     const struct http_server_config *config = &server->config;
     for (size_t i = 0; i < config->listener_count; i++) {
         if (config->listeners[i].tls && !server->tls) {
+            TRY(check_certificate(server));
             TRY(http_tls_new(config->tls_certificate, config->tls_key, &server->tls));
         }
     }
@@ -149,8 +164,7 @@ struct err http_server_new(const struct http_server_config *config, struct http_
     }
     *server_out = server;
     if (err.code) {
-        log_error(config->log, "listen_failed", .err = slice_of(err.text));
-        err.text = "cannot open the HTTP listeners"; /* the full text goes with the server */
+        err.text = config->texts ? arena_cstr(config->texts, slice_of(err.text)) : "";
         http_server_free(server_out);
     }
     return err;
@@ -161,6 +175,7 @@ struct err http_server_reload(struct http_server *server)
     if (!server->tls) {
         return OK;
     }
+    TRY(check_certificate(server));
     return http_tls_reload(server->tls, server->config.tls_certificate, server->config.tls_key);
 }
 

@@ -51,6 +51,7 @@ struct http_server_config {
     const struct now *now;
     struct log *log;
     struct stats *stats; /* base/stats.h */
+    struct arena *texts; /* of errors of http_server_new; NULL: they are not to be read */
 };
 
 struct err http_server_new(const struct http_server_config *config,
@@ -58,7 +59,8 @@ struct err http_server_new(const struct http_server_config *config,
 /* The port a listener really has. */
 uint16_t http_server_port(const struct http_server *server, size_t listener);
 struct err http_server_start(struct http_server *server) MUST_USE; /* loops run on own threads */
-/* Loads the certificate files again; the old one stays on error. Any thread. */
+/* Loads the certificate files again; the old one stays on error. One thread at a time; a text
+ * lives as long as the server. */
 struct err http_server_reload(struct http_server *server) MUST_USE;
 /* Stops accepting, expires parked requests, closes WebSockets with 1001, finishes running requests
  * (at most grace_ms), then stops the loops. */

@@ -124,7 +124,9 @@ int main(int argc, char **argv)
         return 2;
     }
     struct bench bench = {.latencies_us = calloc(LATENCIES_MAX, sizeof(uint32_t))};
-    struct store_config config = {.path = slice_of(argv[1]), .cache_bytes = cache_mb << 20};
+    struct arena *arena = arena_new();
+    struct store_config config = {
+        .path = slice_of(argv[1]), .arena = arena, .cache_bytes = cache_mb << 20};
     struct err err = store_open(&config, &bench.store);
     if (err.code != 0) {
         fprintf(stderr, "%s\n", err.text);
@@ -132,6 +134,7 @@ int main(int argc, char **argv)
     }
     int code = measure(&bench, thread_count, seconds);
     store_close(&bench.store);
+    arena_free(&arena);
     free(bench.latencies_us);
     return code;
 }

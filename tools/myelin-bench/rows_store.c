@@ -43,7 +43,8 @@ static struct err stage_open(const struct row_run *run, struct stage *stage)
     }
     stage->now = now_system();
     stage->ctx = (struct ctx){.arena = arena_new(), .now = &stage->now};
-    struct store_config config = {.path = slice_of(stage->path), .cache_bytes = CACHE_BYTES};
+    struct store_config config = {
+        .path = slice_of(stage->path), .arena = stage->ctx.arena, .cache_bytes = CACHE_BYTES};
     TRY(store_open(&config, &stage->store));
     stage->states = state_store_new(stage->store, NODE_CACHE_BYTES);
     return OK;

@@ -330,6 +330,7 @@ struct app *ctl_open(struct ctl *ctl, bool read_only)
     }
     struct app_options options = {.conf = &ctl->conf,
                                   .log = ctl->log_owned,
+                                  .texts = ctl->arena,
                                   .mode = APP_OFFLINE,
                                   .access = read_only ? APP_READ_ONLY : APP_READ_WRITE};
     struct app *app = NULL;

@@ -25,7 +25,8 @@ static const struct store_object room = {.kind = STORE_ROOM, .id = {"r1", 2}};
 
 static void bench_open(struct bench *bench)
 {
-    struct store_config config = {.path = slice_of(bench->path), .cache_bytes = 8 << 20};
+    struct store_config config = {
+        .path = slice_of(bench->path), .arena = bench->ctx.arena, .cache_bytes = 8 << 20};
     struct err err = store_open(&config, &bench->store);
     assert_int_equal(err.code, 0);
 }
@@ -507,7 +508,7 @@ static void a_second_opener_is_refused(void **state)
 {
     struct bench *bench = *state;
     struct store *second = NULL;
-    struct store_config config = {.path = slice_of(bench->path)};
+    struct store_config config = {.path = slice_of(bench->path), .arena = bench->ctx.arena};
     struct err err = store_open(&config, &second);
     assert_int_equal(err.code, ERR_IO);
     assert_non_null(strstr(err.text, "in use"));
@@ -522,7 +523,7 @@ static void a_foreign_folder_is_refused(void **state)
     snprintf(path, sizeof path, "%s/media", bench->path);
     struct store_blob_writer *writer;
     assert_int_equal(store_blob_begin(bench->store, &writer).code, 0);
-    struct store_config config = {.path = slice_of(path)};
+    struct store_config config = {.path = slice_of(path), .arena = bench->ctx.arena};
     struct err err = store_open(&config, &second);
     assert_int_equal(err.code, ERR_IO);
     assert_non_null(strstr(err.text, "path right"));
@@ -535,7 +536,7 @@ static void a_newer_schema_is_refused(void **state)
     struct store_object meta = {.kind = STORE_META};
     put(bench, meta, "schema", "\x63");
     store_close(&bench->store);
-    struct store_config config = {.path = slice_of(bench->path)};
+    struct store_config config = {.path = slice_of(bench->path), .arena = bench->ctx.arena};
     struct err err = store_open(&config, &bench->store);
     assert_int_equal(err.code, ERR_IO);
     assert_non_null(strstr(err.text, "newer version"));
@@ -547,7 +548,8 @@ static void a_closed_store_can_be_read_without_changing_it(void **state)
     struct bench *bench = *state;
     put(bench, room, "a", "1");
     store_close(&bench->store);
-    struct store_config config = {.path = slice_of(bench->path), .access = STORE_READ_ONLY};
+    struct store_config config = {
+        .path = slice_of(bench->path), .arena = bench->ctx.arena, .access = STORE_READ_ONLY};
     assert_int_equal(store_open(&config, &bench->store).code, 0);
     assert_string_equal(get(bench, room, "a"), "1");
     struct store_update *update = store_update_new(&bench->ctx, room);
