@@ -118,22 +118,44 @@ static struct err set_receipt(const struct arrival *in, struct room *room,
     return hs_receipt_set(in->hs, in->ctx, room, &receipt);
 }
 
+/* The room of a receipt, looked for once for all of a room, which stand beside each other. */
+struct receipt_room {
+    struct slice room_id;
+    struct room *room;
+    bool found;
+    struct err err;
+};
+
+static void enter_room(const struct arrival *in, struct slice room_id, struct receipt_room *at)
+{
+    if (at->room_id.ptr && slice_eq(at->room_id, room_id)) {
+        return;
+    }
+    *at = (struct receipt_room){.room_id = room_id};
+    at->err = find_room(in, room_id, &at->room, &at->found);
+}
+
+static struct err take_receipt(const struct arrival *in, const struct edu_receipt *given,
+                               struct receipt_room *at)
+{
+    if (!is_theirs(in, given->user_id)) {
+        return not_theirs();
+    }
+    enter_room(in, given->room_id, at);
+    TRY(at->err);
+    return at->found ? set_receipt(in, at->room, given) : OK;
+}
+
 /* Receipts of one room that keeps the origin out do not touch those of others. */
 static struct err on_receipt(const struct arrival *in)
 {
     struct edu_receipt *receipts = NULL;
+    struct receipt_room at = {0};
     size_t count = 0;
     struct err refused = OK;
     TRY(edu_parse_receipts(in->ctx->arena, in->content, &receipts, &count));
     for (size_t i = 0; i < count; i++) {
-        struct room *room = NULL;
-        bool found = false;
-        struct err err = is_theirs(in, receipts[i].user_id)
-                             ? find_room(in, receipts[i].room_id, &room, &found)
-                             : not_theirs();
-        if (err.code == 0 && found) {
-            err = set_receipt(in, room, &receipts[i]);
-        }
+        struct err err = take_receipt(in, &receipts[i], &at);
         refused = err.code != 0 ? err : refused;
     }
     return refused;

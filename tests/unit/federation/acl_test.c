@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -110,6 +111,55 @@ static void a_hostile_list_takes_bounded_work(void **state)
     arena_free(&arena);
 }
 
+/* As long as an event may be, for a name that nearly fits at each of its places. */
+static void a_long_list_of_near_misses_takes_little_time(void **state)
+{
+    enum { PATTERNS = 600, CHECKS = 400, SECONDS_MAX = 10 };
+    struct json content = json_object();
+    struct json allow = json_array();
+    struct arena *arena = arena_new();
+    char host[230];
+    char pattern[101] = "*";
+    (void)state;
+    memset(host, 'a', sizeof host);
+    memset(pattern + 1, 'a', sizeof pattern - 2);
+    pattern[sizeof pattern - 2] = 'b';
+    for (int i = 0; i < PATTERNS; i++) {
+        json_push(arena, &allow, json_string(slice_of(pattern)));
+    }
+    json_set(arena, &content, LIT("allow"), allow);
+    clock_t from = clock(); /* of the processor, so other work does not count */
+    for (int i = 0; i < CHECKS; i++) {
+        assert_false(fed_acl_allows(&content, (struct slice){host, sizeof host}));
+    }
+    assert_true((clock() - from) / CLOCKS_PER_SEC < SECONDS_MAX);
+    arena_free(&arena);
+}
+
+static void globs_match_as_a_whole(void **state)
+{
+    (void)state;
+    static const struct acl_case cases[] = {
+        {"{\"allow\":[\"*\"]}", "a", true},
+        {"{\"allow\":[\"**\"]}", "good.com", true},
+        {"{\"allow\":[\"\"]}", "good.com", false},
+        {"{\"allow\":[\"?*\"]}", "a", true},
+        {"{\"allow\":[\"??*\"]}", "a", false},
+        {"{\"allow\":[\"*od*co*\"]}", "good.com", true},
+        {"{\"allow\":[\"*od*od*\"]}", "good.com", false},
+        {"{\"allow\":[\"good.com*\"]}", "good.com", true},
+        {"{\"allow\":[\"good.co\"]}", "good.com", false},
+        {"{\"allow\":[\"ood.com\"]}", "good.com", false},
+        {"{\"allow\":[\"good.com?\"]}", "good.com", false},
+        {"{\"allow\":[\"*?\"]}", "good.com", true},
+        {"{\"allow\":[\"g\u00f6od.com\",\"*\u00f6*\"]}", "good.com", false},
+        {"{\"allow\":[\"*.12345678901234567890123456789012345678901234567890123456789012345"
+         ".c?m\"]}",
+         "x.12345678901234567890123456789012345678901234567890123456789012345.com", true},
+    };
+    check_cases(cases, COUNT_OF(cases));
+}
+
 static void malformed_lists_are_read_as_far_as_they_go(void **state)
 {
     (void)state;
@@ -148,6 +198,8 @@ int main(void)
         cmocka_unit_test(names_are_compared_without_port_and_case),
         cmocka_unit_test(addresses_are_denied_by_the_flag),
         cmocka_unit_test(a_hostile_list_takes_bounded_work),
+        cmocka_unit_test(a_long_list_of_near_misses_takes_little_time),
+        cmocka_unit_test(globs_match_as_a_whole),
         cmocka_unit_test(malformed_lists_are_read_as_far_as_they_go),
         cmocka_unit_test(the_current_state_of_the_room_decides),
     };
