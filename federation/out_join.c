@@ -68,7 +68,9 @@ static struct err read_event(struct out_join *join)
         TRY(json_parse(ctx->arena, join->answer.event, &tree));
         TRY(event_parse_tree(ctx->arena, out->rules, &tree, &join->event));
     }
-    if (!ids_event_eq(join->event.id, out->event.id)) {
+    /* The id and our signature do not cover all of the content; its hash does. */
+    if (!ids_event_eq(join->event.id, out->event.id) ||
+        !event_check_hash(ctx->arena, &join->event)) {
         return err_public(ERR_M_REMOTE, "The other server returned another event than the join.");
     }
     const struct event *events[] = {&join->event};

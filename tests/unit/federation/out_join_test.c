@@ -213,6 +213,9 @@ static void wrong_answers_do_not_bring_a_user_in(void **state)
         {"/send_join/", "\"state\":[", "\"state\":[{"},
         {"/send_join/", "\"type\":\"m.room.create\"", "\"type\":\"m.room.creat\""},
         {"/send_join/", "\"membership\":\"join\"", "\"membership\":\"leave\""},
+        /* What a redaction would drop is neither in the id nor signed. */
+        {"/send_join/", "\"content\":{\"membership\":\"join\"}",
+         "\"content\":{\"displayname\":\"rob\",\"membership\":\"join\"}"},
     };
     (void)state;
     const char *room_id = make_room("\"room_version\":\"12\"");
