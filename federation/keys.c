@@ -14,7 +14,9 @@
 
 enum {
     SERVERS_CACHED_MAX = 20000,
-    PAUSE_MS_MIN = 5000, /* between fetches for one server that bring nothing */
+    KEYS_CACHED_MAX = 100000, /* of all servers: 18 MB */
+    KEPT_BYTES_MAX = 1 << 14, /* of an answer that is kept for others, with each of its keys */
+    PAUSE_MS_MIN = 5000,      /* between fetches for one server that bring nothing */
     PAUSE_MS_MAX = 300000,
     FLIGHT_WAIT_MS = 30000,
 };
@@ -43,6 +45,7 @@ struct fed_keys {
     pthread_mutex_t lock; /* leaf: nothing is called that waits */
     pthread_cond_t landed;
     struct map *servers;
+    size_t key_count; /* of all of them */
 };
 
 struct fed_keys *fed_keys_new(void)
@@ -101,7 +104,8 @@ static struct cached_key *find_key(const struct cached_server *server, struct sl
 
 /* Newer answers replace what they mention; one that has run out already (a wrong clock, or an old
  * answer of a notary) shortens nothing. */
-static bool merge_key(struct cached_server *server, const struct server_key *from, bool may_shorten)
+static bool merge_key(struct fed_keys *keys, struct cached_server *server,
+                      const struct server_key *from, bool may_shorten)
 {
     struct cached_key *key = find_key(server, from->id);
     if (!key) {
@@ -110,6 +114,7 @@ static bool merge_key(struct cached_server *server, const struct server_key *fro
         }
         server->keys = mem_grow(server->keys, (server->count + 1) * sizeof *server->keys);
         key = &server->keys[server->count++];
+        keys->key_count++;
         *key = (struct cached_key){.id_len = (uint8_t)from->id.len};
         memcpy(key->id, from->id.ptr, from->id.len);
     } else if (!may_shorten && from->valid_until_ms <= key->valid_until_ms) {
@@ -124,15 +129,17 @@ static bool merge_key(struct cached_server *server, const struct server_key *fro
 /* When the cache is full, it starts again with those that are in use; the store has the rest. */
 static void make_room(struct fed_keys *keys)
 {
-    if (map_count(keys->servers) < SERVERS_CACHED_MAX) {
+    if (map_count(keys->servers) < SERVERS_CACHED_MAX && keys->key_count < KEYS_CACHED_MAX) {
         return;
     }
     struct map *kept = map_new();
     struct slice name;
     uint64_t value = 0;
+    keys->key_count = 0;
     for (size_t at = 0; map_next(keys->servers, &at, &name, &value);) {
         struct cached_server *server = (struct cached_server *)(uintptr_t)value;
         if (server->refs) {
+            keys->key_count += server->count;
             map_set_ptr(kept, name, server);
         } else {
             free_server(server);
@@ -165,7 +172,7 @@ static bool is_good(const struct cached_key *key, const struct fed_key_query *qu
 
 /* (SERVER, "keys:" + server): "f" -> when they were fetched; "k" key id -> the key; "a" key id ->
  * the newest answer that lists it, as canonical JSON with its signatures, for those who ask this
- * server as a notary. */
+ * server as a notary; none when it is too large: servers that are made up cost nothing. */
 struct store_object fed_keys_object(struct ctx *ctx, struct slice server)
 {
     return (struct store_object){STORE_SERVER, arena_concat(ctx->arena, LIT("keys:"), server)};
@@ -216,7 +223,7 @@ static struct err load(struct fed *fed, struct ctx *ctx, struct slice name)
             struct unpack in = unpack_of(rows.rows[i].value);
             server->fetched_ms = unpack_i64(&in);
         } else if (decode_key(&rows.rows[i], &key)) {
-            merge_key(server, &key, false);
+            merge_key(fed->keys, server, &key, false);
         }
     }
     server->loaded = true;
@@ -244,10 +251,15 @@ struct err fed_keys_take(struct fed *fed, struct ctx *ctx, const struct fed_keys
     struct cached_server *server = get_server(fed->keys, answer->server);
     for (size_t i = 0; i < answer->keys.count; i++) {
         const struct server_key *key = &answer->keys.keys[i];
-        if (merge_key(server, key, answer->is_direct && !has_run_out)) {
+        if (merge_key(fed->keys, server, key, answer->is_direct && !has_run_out)) {
             store_put(update, arena_concat(ctx->arena, LIT("k"), key->id),
                       encode_key(ctx->arena, key));
-            store_put(update, arena_concat(ctx->arena, LIT("a"), key->id), text);
+            struct slice row = arena_concat(ctx->arena, LIT("a"), key->id);
+            if (text.len <= KEPT_BYTES_MAX) {
+                store_put(update, row, text);
+            } else {
+                store_delete(update, row);
+            }
             changed = true;
         }
     }

@@ -10,7 +10,8 @@ enum {
     WIDTH_MAX = 8,
     WITHIN_MS = 15000,
     ANSWERS_MAX = 64, /* of one server */
-    RUNNING_MAX = 4,  /* questions that make this server ask others, at once */
+    ANSWER_BYTES_MAX = 4 << 20,
+    RUNNING_MAX = 4, /* questions that make this server ask others, at once */
 };
 
 /* Whether the newest answers that are kept serve the question. */
@@ -140,33 +141,77 @@ static struct err ask_servers(struct fed *fed, struct ctx *ctx,
     return OK;
 }
 
-struct err notary_answer(struct fed *fed, struct ctx *ctx, const struct notary_question *questions,
-                         size_t count, struct json_out *out)
+/* Looks at one question of many, in memory of its own: what is kept may be much. */
+typedef struct err (*look_fn)(struct fed *fed, struct ctx *ctx,
+                              const struct notary_question *question, void *arg);
+
+static struct err look_apart(struct fed *fed, struct ctx *ctx,
+                             const struct notary_question *question, look_fn fn, void *arg)
 {
-    const struct notary_question **open = arena_array(ctx->arena, count + 1, sizeof *open);
-    size_t open_count = 0;
-    struct kept kept;
-    for (size_t i = 0; i < count; i++) {
-        const struct notary_question *question = &questions[i];
-        if (hs_is_local(fed->hs, question->server) || !ids_is_server_name(question->server) ||
-            !fed_peer_is_allowed(fed, question->server)) {
-            continue;
-        }
-        TRY(read_kept(fed, ctx, question->server, &kept));
-        if (!all_served(ctx, question, &kept) && fed_keys_may_fetch(fed, ctx, question->server)) {
-            open[open_count++] = question;
-        }
+    struct ctx own = *ctx;
+    own.arena = arena_new();
+    own.deferred = NULL;
+    struct err err = fn(fed, &own, question, arg);
+    if (err.text) {
+        err.text = arena_cstr(ctx->arena, slice_of(err.text));
     }
-    TRY(ask_servers(fed, ctx, open, open_count));
-    for (size_t i = 0; i < count; i++) {
+    ctx_finish(&own);
+    arena_free(&own.arena);
+    return err;
+}
+
+static struct err look_if_open(struct fed *fed, struct ctx *ctx,
+                               const struct notary_question *question, void *is_open)
+{
+    struct kept kept;
+    TRY(read_kept(fed, ctx, question->server, &kept));
+    *(bool *)is_open =
+        !all_served(ctx, question, &kept) && fed_keys_may_fetch(fed, ctx, question->server);
+    return OK;
+}
+
+static struct err look_up(struct fed *fed, struct ctx *ctx, const struct notary_question *question,
+                          void *out)
+{
+    struct kept kept;
+    TRY(read_kept(fed, ctx, question->server, &kept));
+    write_kept(fed, ctx, question, &kept, out);
+    return OK;
+}
+
+static struct err write_answers(struct fed *fed, struct ctx *ctx,
+                                const struct notary_question *questions, size_t count,
+                                struct json_out *out)
+{
+    for (size_t i = 0; i < count && out->buf->len < ANSWER_BYTES_MAX; i++) {
         const struct notary_question *question = &questions[i];
         if (hs_is_local(fed->hs, question->server)) {
             struct json own = self_keys(fed->hs, ctx);
             json_out_value(out, &own);
         } else if (ids_is_server_name(question->server)) {
-            TRY(read_kept(fed, ctx, question->server, &kept));
-            write_kept(fed, ctx, question, &kept, out);
+            TRY(look_apart(fed, ctx, question, look_up, out));
         }
     }
     return OK;
+}
+
+struct err notary_answer(struct fed *fed, struct ctx *ctx, const struct notary_question *questions,
+                         size_t count, struct json_out *out)
+{
+    const struct notary_question **open = arena_array(ctx->arena, count + 1, sizeof *open);
+    size_t open_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct notary_question *question = &questions[i];
+        bool is_open = false;
+        if (hs_is_local(fed->hs, question->server) || !ids_is_server_name(question->server) ||
+            !fed_peer_is_allowed(fed, question->server)) {
+            continue;
+        }
+        TRY(look_apart(fed, ctx, question, look_if_open, &is_open));
+        if (is_open) {
+            open[open_count++] = question;
+        }
+    }
+    TRY(ask_servers(fed, ctx, open, open_count));
+    return write_answers(fed, ctx, questions, count, out);
 }

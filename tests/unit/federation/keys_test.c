@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { PADDING_BYTES = 20000 };
+
 static struct fed_world fw;
 static struct ed25519_key peer_key, new_key, notary_key;
 
@@ -18,6 +20,7 @@ static struct {
     bool rotated;       /* new_key is in force, peer_key old */
     bool forged;        /* the notary's signature is not its own */
     bool unsigned_peer; /* the answer is not signed by its server */
+    bool padded;        /* the answer is much larger than its keys */
     int64_t valid_until_ms;
     unsigned asked_peer, asked_notary;
     int64_t asked_for_ms; /* of the notary; -1: it was no number of canonical JSON */
@@ -55,6 +58,12 @@ static struct json peer_keys(void)
         (long long)net.valid_until_ms, net.rotated ? "new" : "one", (int)current.len, current.ptr,
         net.rotated ? "\"ed25519:one\":{\"expired_ts\":1700000000500,\"key\":\"" : "",
         net.rotated ? (int)old.len : 0, old.ptr, net.rotated ? "\"}" : ""));
+    if (net.padded) {
+        char *padding = arena_alloc(arena, PADDING_BYTES);
+        memset(padding, 'x', PADDING_BYTES);
+        json_set(arena, &object, LIT("padding"),
+                 json_string((struct slice){padding, PADDING_BYTES}));
+    }
     if (!net.unsigned_peer) {
         sign_as(&object, "peer.org:1", net.rotated ? "ed25519:new" : "ed25519:one",
                 net.rotated ? &new_key : &peer_key);
@@ -280,6 +289,23 @@ static void a_notary_remembers_the_dead_and_leaves_out_the_unknown(void **state)
     assert_int_equal(ask_notary("{\"ed25519:one\":{}}", fw.world.wall_ms).count, 1);
 }
 
+/* Each key of an answer is kept with the whole of it: what servers make up costs nothing here. */
+static void an_answer_that_is_large_is_not_kept_for_others(void **state)
+{
+    (void)state;
+    net.padded = true;
+    assert_int_equal(ask_notary("{}", fw.world.wall_ms).count, 0);
+    assert_true(find_now("ed25519:one"));
+    world_wait(&fw.world, 300001);
+    net.padded = false;
+    net.valid_until_ms += 1000;
+    assert_int_equal(ask_notary("{}", net.valid_until_ms).count, 1);
+    world_wait(&fw.world, 300001);
+    net.padded = true;
+    net.valid_until_ms += 1000;
+    assert_int_equal(ask_notary("{}", net.valid_until_ms).count, 0);
+}
+
 static int open_world(void **state)
 {
     (void)state;
@@ -312,6 +338,7 @@ int main(void)
         WORLD_TEST(answers_of_a_notary_carry_both_signatures),
         WORLD_TEST(a_time_far_away_is_asked_for_within_bounds),
         WORLD_TEST(a_notary_asks_again_when_keys_must_last_longer),
+        WORLD_TEST(an_answer_that_is_large_is_not_kept_for_others),
         WORLD_TEST(a_notary_remembers_the_dead_and_leaves_out_the_unknown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
