@@ -3,6 +3,11 @@
 #include "homeserver/service/intake_priv.h"
 #include "homeserver/service/users.h"
 
+/* What comes with an invite is shown before anybody has agreed to anything, is read with each list
+ * of the user's rooms, and has no bound in the specification. An event of it that does not fit any
+ * more is left out. */
+enum { STRIPPED_BYTES_MAX = 1 << 16 };
+
 static void write_member(struct json_out *out, const struct json *event, struct slice name)
 {
     const struct json *value = json_get(event, name);
@@ -44,7 +49,8 @@ static struct slice stripped_of(struct ctx *ctx, const struct intake_invite *inv
     struct json_out out = json_out_to(&buf);
     json_out_array(&out);
     for (uint32_t i = 0; given && given->type == JSON_ARRAY && i < given->count; i++) {
-        if (!is_own(&given->items[i], invite->event)) {
+        if (!is_own(&given->items[i], invite->event) &&
+            buf.len + json_canonical(ctx->arena, &given->items[i]).len < STRIPPED_BYTES_MAX) {
             write_stripped(&out, &given->items[i]);
         }
     }

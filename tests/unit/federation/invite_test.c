@@ -41,6 +41,13 @@ static int open_old(void **state)
     return 0;
 }
 
+static int open_stripped(void **state)
+{
+    (void)state;
+    open_with("{\"preset\":\"private_chat\",\"room_version\":\"10\"}");
+    return 0;
+}
+
 static int close_street(void **state)
 {
     (void)state;
@@ -249,6 +256,32 @@ static void room_state_that_does_not_hold_is_refused(void **state)
     assert_answer(put(v2, event.id.s, &content), 200, "");
 }
 
+/* Before version 12 its events are taken as they are; the user's row is read with each list. */
+static void what_comes_with_an_invite_is_cut(void **state)
+{
+    enum { EVENTS = 400, NAME_BYTES = 1000, ROW_BYTES_MAX = 80000 };
+    struct json list = json_array();
+    char name[NAME_BYTES + 1] = "";
+    (void)state;
+    memset(name, 'x', NAME_BYTES);
+    for (int i = 0; i < EVENTS; i++) {
+        struct slice text =
+            arena_printf(arena(),
+                         "{\"type\":\"m.room.name\",\"state_key\":\"%d\",\"sender\":"
+                         "\"@alice:a.test:1\",\"content\":{\"name\":\"%s\"}}",
+                         i, name);
+        json_push(arena(), &list, parse(text.ptr));
+    }
+    struct event event = make(&good);
+    struct json content = wrap(event_tree(arena(), &event), "10");
+    json_set(arena(), &content, LIT("invite_room_state"), list);
+    assert_answer(put(v2, event.id.s, &content), 200, "");
+    struct user_room row = row_of_bob();
+    assert_true(row.invite_state.len < ROW_BYTES_MAX);
+    assert_true(slice_contains(row.invite_state, LIT("\"state_key\":\"0\"")));
+    assert_true(slice_contains(row.invite_state, LIT("@bob:b.test:1")));
+}
+
 static void versions_and_members_of_the_body_are_checked(void **state)
 {
     (void)state;
@@ -394,6 +427,8 @@ int main(void)
         TEST(room_state_that_does_not_hold_is_refused),
         TEST(versions_and_members_of_the_body_are_checked),
         TEST(users_that_are_not_there_or_want_no_invites),
+        cmocka_unit_test_setup_teardown(what_comes_with_an_invite_is_cut, open_stripped,
+                                        close_street),
         cmocka_unit_test_setup_teardown(the_old_form_serves_old_rooms, open_old, close_street),
         TEST(an_invite_waits_only_where_it_may),
         TEST(an_invite_is_rejected_at_the_inviter),
