@@ -4,6 +4,7 @@
 #include "federation/resident.h"
 #include "federation/routes.h"
 #include "homeserver/http/fetch.h"
+#include "homeserver/room/third_party.h"
 #include "homeserver/service/memberships.h"
 #include "homeserver/service/users.h"
 
@@ -20,25 +21,6 @@ struct exchange {
 };
 
 /* --- the admitting server --- */
-
-static bool is_signed_by(struct arena *arena, const struct json *proof, struct slice key_text)
-{
-    const struct json *signatures = json_get_object(proof, LIT("signatures"));
-    struct ed25519_public key;
-    if (!ed25519_parse_public(key_text, &key)) {
-        return false;
-    }
-    for (uint32_t i = 0; signatures && i < signatures->count; i++) {
-        const struct json *of_one = &signatures->members[i].value;
-        for (uint32_t j = 0; of_one->type == JSON_OBJECT && j < of_one->count; j++) {
-            if (json_sign_verify(arena, proof, signatures->members[i].key, of_one->members[j].key,
-                                 &key)) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
 
 /* Spec: client-server, "Third-party invites": the server that admits asks whether the key has been
  * revoked. */
@@ -64,12 +46,12 @@ static struct err check_validity(const struct exchange *x, struct slice url, str
 }
 
 /* The key of `holder` (the event's content, or one of public_keys) if it signed. */
-static struct err check_key(const struct exchange *x, const struct json *holder, bool *signed_out)
+static struct err check_key(const struct exchange *x, struct third_party_proof *proof,
+                            const struct json *holder, bool *signed_out)
 {
-    const struct json *proof = json_get_object(x->third_party, LIT("signed"));
     struct slice key = json_get_string(holder, LIT("public_key"));
     struct slice url = json_get_string(holder, LIT("key_validity_url"));
-    *signed_out = key.ptr && is_signed_by(x->ctx->arena, proof, key);
+    *signed_out = third_party_fits(proof, key);
     return *signed_out && url.ptr ? check_validity(x, url, key) : OK;
 }
 
@@ -89,10 +71,11 @@ static struct err check_proof(struct exchange *x)
         return err_public(ERR_M_FORBIDDEN, "The room holds no such invite of an address.");
     }
     x->name = json_get_string(event.event.content, LIT("display_name"));
-    TRY(check_key(x, event.event.content, &is_signed));
+    struct third_party_proof read = third_party_read(x->ctx->arena, proof);
+    TRY(check_key(x, &read, event.event.content, &is_signed));
     const struct json *keys = json_get_array(event.event.content, LIT("public_keys"));
     for (uint32_t i = 0; keys && i < keys->count && !is_signed; i++) {
-        TRY(check_key(x, &keys->items[i], &is_signed));
+        TRY(check_key(x, &read, &keys->items[i], &is_signed));
     }
     return is_signed ? OK : err_public(ERR_M_FORBIDDEN, "The invite's signature is not valid.");
 }

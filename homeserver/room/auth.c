@@ -82,8 +82,11 @@ static struct auth_verdict check_create(const struct event *event)
     if (event->prev_event_count) {
         return auth_refuse(rules, AUTH_RULE_CREATE, ".1", "the create event has prev_events");
     }
-    /* 1.2: the room is of the sender's server (the event has no room_id from version 12 on; the
-     * parser refuses one). */
+    /* 1.2: the room is of the sender's server. From version 12 on the event has no room_id: the
+     * parser refuses one of the create event, and asks one of any other of this type. */
+    if (rules->hash_room_id && !event_is(event, LIT("m.room.create"), LIT(""))) {
+        return auth_refuse(rules, AUTH_RULE_CREATE, ".2", "the create event has a room_id");
+    }
     if (!rules->hash_room_id &&
         !ids_server_eq(ids_room_domain(event->room_id), ids_user_domain(event->sender))) {
         return auth_refuse(rules, AUTH_RULE_CREATE, ".2",

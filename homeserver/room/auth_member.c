@@ -3,6 +3,7 @@
 
 #include "homeserver/room/auth_priv.h"
 #include "homeserver/room/join_rules.h"
+#include "homeserver/room/third_party.h"
 
 static bool has_branch(const struct room_rules *rules, enum auth_branch branch)
 {
@@ -87,41 +88,16 @@ static struct auth_verdict check_join(const struct auth_check *check)
     return check_join_rule(check);
 }
 
-/* Whether any signature of `proof` fits this key. */
-static bool is_signed_with(struct arena *arena, const struct json *proof, struct slice key_text)
-{
-    struct ed25519_public key;
-    const struct json *servers = json_get_object(proof, LIT("signatures"));
-    if (!key_text.ptr || !servers || !ed25519_parse_public(key_text, &key)) {
-        return false;
-    }
-    for (uint32_t i = 0; i < servers->count; i++) {
-        const struct json *own = &servers->members[i].value;
-        for (uint32_t j = 0; own->type == JSON_OBJECT && j < own->count; j++) {
-            struct slice key_id = own->members[j].key;
-            if (slice_has_prefix(key_id, LIT("ed25519:")) &&
-                json_sign_verify(arena, proof, servers->members[i].key, key_id, &key)) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
 static bool is_signed_by_invite(struct arena *arena, const struct json *proof,
                                 const struct json *invite)
 {
     const struct json *keys = json_get_array(invite, LIT("public_keys"));
-    if (is_signed_with(arena, proof, json_get_string(invite, LIT("public_key")))) {
-        return true;
+    struct third_party_proof read = third_party_read(arena, proof);
+    bool fits = third_party_fits(&read, json_get_string(invite, LIT("public_key")));
+    for (uint32_t i = 0; keys && i < keys->count && !fits; i++) {
+        fits = third_party_fits(&read, json_get_string(&keys->items[i], LIT("public_key")));
     }
-    for (uint32_t i = 0; keys && i < keys->count; i++) {
-        struct slice key = json_get_string(&keys->items[i], LIT("public_key"));
-        if (is_signed_with(arena, proof, key)) {
-            return true;
-        }
-    }
-    return false;
+    return fits;
 }
 
 /* 4.4.1: invite by third-party token. */
@@ -265,6 +241,14 @@ struct auth_verdict auth_check_member(const struct auth_check *check)
     if (!event->has_state_key || !json_get_string(event->content, LIT("membership")).ptr) {
         return auth_refuse_member(check->rules, AUTH_MEMBER_FORM, "",
                                   "a member event needs a state_key and a membership");
+    }
+    /* 4.2: what names no user was signed by no user's server; the signature of one that it names
+     * was checked with the event's others. */
+    const struct json *voucher = json_get(event->content, LIT("join_authorised_via_users_server"));
+    if (check->rules->restricted && voucher &&
+        (voucher->type != JSON_STRING || !ids_is_user(voucher->text))) {
+        return auth_refuse_member(check->rules, AUTH_MEMBER_VOUCHER, ".1",
+                                  "join_authorised_via_users_server is no user id");
     }
     switch (membership_of(event)) {
     case MEMBERSHIP_JOIN:
