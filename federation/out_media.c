@@ -9,7 +9,7 @@
 #include <pthread.h>
 
 /* The peer may wait as long for an upload as our client does, and then there is the transfer. */
-enum { TRANSFER_MS = 120000, REDIRECTS_MAX = 3, WANTING_MAX = 16 };
+enum { TRANSFER_MS = 120000, REDIRECTS_MAX = 3, WANTING_MAX = 16, ENVELOPE_BYTES = 1 << 20 };
 
 struct fed_media {
     pthread_mutex_t lock; /* a leaf */
@@ -66,12 +66,20 @@ static struct err begin(struct fetching *f)
     return media_upload_begin(f->hs, &f->upload);
 }
 
+/* A file of another server may be as large as one of this server, and what holds it comes on top.
+ */
+static size_t answer_bytes(const struct fetching *f)
+{
+    return (size_t)f->hs->conf->limits_upload_bytes + ENVELOPE_BYTES;
+}
+
 /* The peer keeps its files elsewhere; it is asked without our name, and public addresses only. */
 static struct err fetch_elsewhere(struct fetching *f, struct slice location)
 {
     struct http_fetch_reply reply;
     struct http_fetch_request request = {.url = location,
                                          .timeout_ms = TRANSFER_MS,
+                                         .body_bytes_max = answer_bytes(f),
                                          .redirects_max = REDIRECTS_MAX,
                                          .flags = fed_fetch_flags(f->hs->fed),
                                          .sink = append,
@@ -117,6 +125,7 @@ static struct err fetch_signed(struct fetching *f, bool *is_old_out)
         .path =
             fed_path(f->ctx, "/_matrix/federation/v1/media/download/%s?timeout_ms=%s", parts, 2),
         .timeout_ms = TRANSFER_MS,
+        .body_bytes_max = answer_bytes(f),
         .sink = multipart_read,
         .sink_arg = &multipart};
     *is_old_out = false;
@@ -147,6 +156,7 @@ static struct err fetch_old(struct fetching *f)
                          "/_matrix/media/v3/download/%s/%s?allow_remote=false&allow_redirect=true",
                          parts, 2),
         .timeout_ms = TRANSFER_MS,
+        .body_bytes_max = answer_bytes(f),
         .redirects_max = REDIRECTS_MAX,
         .flags = FED_CALL_UNSIGNED,
         .sink = append,
