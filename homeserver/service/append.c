@@ -16,6 +16,7 @@ struct append_work {
     struct slice row;      /* the event's */
     struct room_head head; /* after the event */
     struct extremities ends;
+    uint64_t key;    /* of its type and state key */
     uint64_t *extra; /* positions of members that change beside the event, before its own */
     size_t extra_count;
     struct event pruned; /* of an event that was redacted before it came */
@@ -32,23 +33,29 @@ static struct err append_state(struct append_work *w)
     if (!d->event->has_state_key) {
         return OK;
     }
-    uint64_t key = 0;
     int64_t replaced = 0;
     bool found = false;
     w->record.flags |= EVENT_STATE;
     w->keys = store_update_new(d->ctx, room_object(d->ctx, d->room->number));
     TRY(room_state_key_intern(hs, d->ctx, d->room, d->event->type, d->event->state_key, w->keys,
-                              &key));
+                              &w->key));
     if (before) {
-        TRY(state_get(hs->states, d->ctx, d->room->number, before, key, &replaced, &found));
+        TRY(state_get(hs->states, d->ctx, d->room->number, before, w->key, &replaced, &found));
     }
     w->record.replaces = found ? replaced : 0;
-    struct state_entry change = {.key = key, .event = d->number};
+    struct state_entry change = {.key = w->key, .event = d->number};
     w->state = store_update_new(d->ctx, room_state_object(d->ctx, d->room->number));
-    TRY(state_apply(hs->states, d->ctx, d->room->number, before, &change, 1, w->state,
-                    &w->record.state_after));
-    struct room_citing citing = {.event = d->event, .number = d->number, .key = key};
-    return room_cites_add(hs, d->ctx, d->room, &citing, d->derived);
+    return state_apply(hs->states, d->ctx, d->room->number, before, &change, 1, w->state,
+                       &w->record.state_after);
+}
+
+/* After the resolution that the event may call for: it may be the room's first, with which the
+ * index begins, of what the log holds then. */
+static struct err append_cites(struct append_work *w)
+{
+    const struct derive *d = &w->derive;
+    struct room_citing citing = {.event = d->event, .number = d->number, .key = w->key};
+    return w->key ? room_cites_add(d->hs, d->ctx, d->room, &citing, d->derived) : OK;
 }
 
 /* A local event cites extremities; another may cite what stands behind them. */
@@ -225,6 +232,7 @@ static struct err prepare(struct append_work *w)
     TRY(append_pruned(w));
     TRY(append_state(w));
     TRY(append_ends(w));
+    TRY(append_cites(w));
     TRY(append_changes(w));
     TRY(derive_related(d, &w->record.flags));
     TRY(derive_relation(d, w->log));

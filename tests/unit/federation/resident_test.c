@@ -1,4 +1,5 @@
 /* What a resident server takes from others, and what it refuses with which code. */
+#include "homeserver/service/check.h"
 #include "homeserver/service/entering.h"
 #include "homeserver/service/intake.h"
 #include "tests/support/street.h"
@@ -384,6 +385,22 @@ static void a_knock_is_answered_with_what_the_room_is(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, open_street, close_street)
 
+/* The first fork of a room is a state event: the index that resolving begins to keep has it too. */
+static void a_join_beside_another_event_is_found_by_what_it_cites(void **state)
+{
+    struct house *house = &street.houses[0];
+    struct check_options options = {.deep = true};
+    struct check_result result;
+    (void)state;
+    struct event join = make_event(make_join, NULL, 0);
+    house_say(house, room, &alice, "meanwhile");
+    assert_answer(send_event(send_join, &join), 200, "");
+    house_settle(house);
+    assert_int_equal(hs_check(&house->hs, &house->ctx, &options, &result).code, 0);
+    assert_true(result.of[CHECK_CITES].rows > 0);
+    assert_int_equal(result.differences, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -402,6 +419,8 @@ int main(void)
         TEST(a_banned_user_does_not_come_in_with_an_old_template),
         cmocka_unit_test_setup_teardown(a_knock_is_answered_with_what_the_room_is, open_knock,
                                         close_street),
+        cmocka_unit_test_setup_teardown(a_join_beside_another_event_is_found_by_what_it_cites,
+                                        open_street, close_street),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
