@@ -2,6 +2,7 @@
 
 #include "federation/fed_priv.h"
 #include "federation/missing.h"
+#include "homeserver/base/map.h"
 #include "homeserver/base/mem.h"
 
 #include <pthread.h>
@@ -119,7 +120,28 @@ struct edge {
     struct event_id missing[MISSING_MAX];
     size_t missing_count;
     struct slice server; /* of the event's sender */
+    struct intake_edge *all;
+    size_t all_count;
 };
+
+/* An event that several miss belongs below the lowest of them: the others do not count. */
+static void keep_lowest(struct intake_edge *edges, size_t *count_io)
+{
+    struct map *lowest = map_new(); /* missing -> index + 1 */
+    size_t kept = 0;
+    for (size_t i = 0; i < *count_io; i++) {
+        uint64_t at = 0;
+        bool again = map_get(lowest, edges[i].missing.s, &at);
+        if (again && edges[at - 1].cited_by <= edges[i].cited_by) {
+            continue;
+        }
+        size_t to = again ? (size_t)at - 1 : kept++;
+        edges[to] = edges[i];
+        map_set(lowest, edges[i].missing.s, to + 1);
+    }
+    map_free(&lowest);
+    *count_io = kept;
+}
 
 /* The edge at the number, or the nearest one below. */
 static struct err find_edge(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
@@ -131,6 +153,9 @@ static struct err find_edge(struct hs *hs, struct ctx *ctx, struct room *room, i
     bool found = false;
     *edge_out = (struct edge){.number = INT64_MIN};
     TRY(hs_intake_edges(hs, ctx, room, &edges, &count));
+    keep_lowest(edges, &count);
+    edge_out->all = edges;
+    edge_out->all_count = count;
     for (size_t i = 0; i < count; i++) {
         if (edges[i].cited_by <= number && edges[i].cited_by > edge_out->number) {
             edge_out->number = edges[i].cited_by;
@@ -189,21 +214,57 @@ static struct err find_state(const struct pull *pull, const struct event *oldest
     return fed_missing_state(pull, oldest->id, state_out);
 }
 
-/* Those that have no place here yet: what is fetched for a gap reaches over it. */
-static struct err keep_new(const struct pull *pull, struct pulled *events)
+/* Whether the event has its place here, or gets it with what is fetched for a lower edge. */
+static struct err has_place(const struct pull *pull, const struct edge *edge,
+                            const struct map *lower, struct event_id id, bool *has_out,
+                            bool *is_lower_out)
 {
-    size_t kept = 0;
-    for (size_t i = 0; i < events->count; i++) {
-        struct stored_event stored;
-        bool found = false;
-        TRY(hs_event_find(pull->hs, pull->ctx, pull->room, events->items[i]->id.s, &stored,
-                          &found));
-        if (!found || (stored.flags & EVENT_OUTLIER)) {
-            events->items[kept++] = events->items[i];
+    struct stored_event stored;
+    uint64_t there = 0;
+    *is_lower_out = map_get(lower, id.s, &there);
+    *has_out = *is_lower_out;
+    if (!*has_out) {
+        TRY(hs_event_find(pull->hs, pull->ctx, pull->room, id.s, &stored, has_out));
+        *has_out = *has_out && !(stored.flags & EVENT_OUTLIER);
+        *is_lower_out = *has_out && stored.number < edge->number;
+    }
+    return OK;
+}
+
+static struct err keep_those(const struct pull *pull, const struct edge *edge, struct map *lower,
+                             struct pulled *events)
+{
+    size_t from = events->count;
+    for (size_t i = events->count; i-- > 0;) {
+        const struct event *event = events->items[i];
+        bool has = false;
+        bool is_lower = false;
+        TRY(has_place(pull, edge, lower, event->id, &has, &is_lower));
+        for (size_t k = 0; is_lower && k < event->prev_event_count; k++) {
+            map_set(lower, event->prev_events[k].s, 1);
+        }
+        if (!has) {
+            events->items[--from] = events->items[i];
         }
     }
-    events->count = kept;
+    events->items += from;
+    events->count -= from;
     return OK;
+}
+
+/* Those that belong right below the edge. What is fetched for it may reach over events that are
+ * here to what they miss, which has its place below them. The newest come last. */
+static struct err keep_new(const struct pull *pull, const struct edge *edge, struct pulled *events)
+{
+    struct map *lower = map_new();
+    for (size_t i = 0; i < edge->all_count; i++) {
+        if (edge->all[i].cited_by < edge->number) {
+            map_set(lower, edge->all[i].missing.s, 1);
+        }
+    }
+    struct err err = keep_those(pull, edge, lower, events);
+    map_free(&lower);
+    return err;
 }
 
 static struct err fetch(const struct pull *pull, const struct edge *edge, size_t limit,
@@ -213,7 +274,7 @@ static struct err fetch(const struct pull *pull, const struct edge *edge, size_t
     struct state_before state;
     *added_out = 0;
     TRY(pull_history(pull, edge->missing, edge->missing_count, limit, &events));
-    TRY(keep_new(pull, &events));
+    TRY(keep_new(pull, edge, &events));
     if (events.count == 0) {
         return OK;
     }

@@ -123,6 +123,46 @@ static void a_gap_in_the_middle_is_filled_in_its_place(void **state)
     assert_int_equal(inbound_asked(w, "/backfill/"), 1);
 }
 
+static void fill_all(void)
+{
+    int64_t edge = lowest_edge(INT64_MAX);
+    while (edge != INT64_MIN) {
+        assert_true(backfill(edge));
+        edge = lowest_edge(INT64_MAX);
+    }
+}
+
+/* What is fetched for a gap reaches over the join to what the join misses. */
+static void what_lies_below_another_gap_is_left_to_that(void **state)
+{
+    size_t last = 0;
+    (void)state;
+    for (size_t i = 0; i < 40; i++) {
+        last = inbound_say(w, NULL, 0);
+    }
+    inbound_send(w, &last, 1);
+    fill_all();
+    assert_timeline(0, last);
+    assert_sound();
+}
+
+/* A branch leads past the join, and misses the same event. */
+static void what_two_gaps_miss_goes_below_the_lower_one(void **state)
+{
+    (void)state;
+    size_t before = w->joined - 1;
+    size_t branch = inbound_say(w, &before, 1);
+    size_t both[] = {w->joined, branch};
+    size_t last = inbound_say(w, both, 2);
+    for (size_t i = 0; i < 24; i++) {
+        last = inbound_say(w, NULL, 0);
+    }
+    inbound_send(w, &last, 1);
+    fill_all();
+    assert_timeline(0, last);
+    assert_sound();
+}
+
 /* What was seen before and after a gap is the same whatever is fetched for it later. */
 static void tokens_do_not_move_when_a_gap_is_filled(void **state)
 {
@@ -223,6 +263,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_WORLD(history_from_before_the_join_is_fetched),
         WITH_WORLD(a_gap_in_the_middle_is_filled_in_its_place),
+        WITH_WORLD(what_lies_below_another_gap_is_left_to_that),
+        WITH_WORLD(what_two_gaps_miss_goes_below_the_lower_one),
         WITH_WORLD(tokens_do_not_move_when_a_gap_is_filled),
         WITH_WORLD(a_place_that_nobody_fills_is_left_alone_for_a_while),
         WITH_WORLD(forged_history_is_not_taken),
