@@ -60,17 +60,22 @@ void arena_reset(struct arena *arena)
     arena->used_bytes = 0;
 }
 
-static struct chunk *add_chunk(struct arena *arena, size_t need)
+static void push_chunk(struct arena *arena, size_t cap)
 {
-    size_t cap = arena->head ? arena->head->cap * 2 : CHUNK_BYTES_FIRST;
-    cap = cap > CHUNK_BYTES_MAX ? CHUNK_BYTES_MAX : cap;
-    cap = cap < need ? need : cap;
     struct chunk *chunk = mem_alloc_raw(sizeof *chunk + cap);
     chunk->next = arena->head;
     chunk->cap = cap;
     chunk->used = 0;
     arena->head = chunk;
-    return chunk;
+}
+
+static struct chunk *add_chunk(struct arena *arena, size_t need)
+{
+    size_t cap = arena->head ? arena->head->cap * 2 : CHUNK_BYTES_FIRST;
+    cap = cap > CHUNK_BYTES_MAX ? CHUNK_BYTES_MAX : cap;
+    cap = cap < need ? need : cap;
+    push_chunk(arena, cap);
+    return arena->head;
 }
 
 static size_t round_up(size_t size)
@@ -91,6 +96,13 @@ static void *alloc_raw(struct arena *arena, size_t size)
     chunk->used += need;
     arena->used_bytes += need;
     return block;
+}
+
+struct arena *arena_new_for(size_t bytes)
+{
+    struct arena *arena = arena_new();
+    push_chunk(arena, round_up(bytes));
+    return arena;
 }
 
 void *arena_alloc(struct arena *arena, size_t size)

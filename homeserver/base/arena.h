@@ -9,6 +9,8 @@ struct arena;
 
 /* Heap arena; the first chunk is taken lazily. */
 struct arena *arena_new(void);
+/* The same with a first chunk for so many bytes (see arena_used_bytes), for what is kept long. */
+struct arena *arena_new_for(size_t bytes);
 void arena_free(struct arena **arena);
 /* Forgets everything but keeps one chunk for reuse. */
 void arena_reset(struct arena *arena);

@@ -4,9 +4,15 @@
 
 #include <string.h>
 
+enum { INLINE_BYTES = sizeof(char *), CAP_FIRST = 4 };
+
+/* A short key, as that of a number, lies in the slot itself. */
 struct slot {
-    char *key_owned; /* NULL = empty */
-    uint32_t len;
+    union {
+        char *owned;
+        char bytes[INLINE_BYTES];
+    } key;
+    uint32_t len_plus_1; /* 0 = empty */
     uint32_t hash;
     uint64_t value;
 };
@@ -16,6 +22,37 @@ struct map {
     size_t cap; /* power of two, or 0 */
     size_t count;
 };
+
+static bool is_inline(const struct slot *slot)
+{
+    return slot->len_plus_1 <= INLINE_BYTES + 1;
+}
+
+static struct slice key_of(const struct slot *slot)
+{
+    return (struct slice){is_inline(slot) ? slot->key.bytes : slot->key.owned,
+                          slot->len_plus_1 - 1};
+}
+
+static void set_key(struct slot *slot, struct slice key)
+{
+    slot->len_plus_1 = (uint32_t)key.len + 1;
+    char *at = slot->key.bytes;
+    if (!is_inline(slot)) {
+        at = slot->key.owned = mem_alloc_raw(key.len);
+    }
+    if (key.len) {
+        memcpy(at, key.ptr, key.len);
+    }
+}
+
+static void clear_key(struct slot *slot)
+{
+    if (!is_inline(slot)) {
+        mem_free(slot->key.owned);
+    }
+    slot->len_plus_1 = 0;
+}
 
 struct map *map_new(void)
 {
@@ -28,7 +65,7 @@ void map_free(struct map **map)
         return;
     }
     for (size_t i = 0; i < (*map)->cap; i++) {
-        mem_free((*map)->slots[i].key_owned);
+        clear_key(&(*map)->slots[i]);
     }
     mem_free((*map)->slots);
     mem_free(*map);
@@ -46,9 +83,9 @@ static size_t find_slot(const struct map *map, struct slice key, uint32_t hash)
     size_t at = hash & (map->cap - 1);
     for (;;) {
         const struct slot *slot = &map->slots[at];
-        bool same = slot->key_owned && slot->hash == hash && slot->len == key.len &&
-                    memcmp(slot->key_owned, key.ptr, key.len) == 0;
-        if (!slot->key_owned || same) {
+        bool same = slot->hash == hash && slot->len_plus_1 == key.len + 1 &&
+                    (key.len == 0 || memcmp(key_of(slot).ptr, key.ptr, key.len) == 0);
+        if (slot->len_plus_1 == 0 || same) {
             return at;
         }
         at = (at + 1) & (map->cap - 1);
@@ -66,7 +103,7 @@ bool map_get(const struct map *map, struct slice key, uint64_t *value_out)
         return false;
     }
     const struct slot *slot = &map->slots[find_slot(map, key, hash_of(key))];
-    if (!slot->key_owned) {
+    if (slot->len_plus_1 == 0) {
         return false;
     }
     *value_out = slot->value;
@@ -81,12 +118,12 @@ void *map_get_ptr(const struct map *map, struct slice key)
 
 static void grow(struct map *map)
 {
-    struct map bigger = {.cap = map->cap ? map->cap * 2 : 16};
+    struct map bigger = {.cap = map->cap ? map->cap * 2 : CAP_FIRST};
     bigger.slots = mem_alloc(bigger.cap * sizeof *bigger.slots);
     for (size_t i = 0; i < map->cap; i++) {
         struct slot *slot = &map->slots[i];
-        if (slot->key_owned) {
-            size_t at = find_slot(&bigger, (struct slice){slot->key_owned, slot->len}, slot->hash);
+        if (slot->len_plus_1 != 0) {
+            size_t at = find_slot(&bigger, key_of(slot), slot->hash);
             bigger.slots[at] = *slot;
         }
     }
@@ -102,12 +139,8 @@ void map_set(struct map *map, struct slice key, uint64_t value)
     }
     uint32_t hash = hash_of(key);
     struct slot *slot = &map->slots[find_slot(map, key, hash)];
-    if (!slot->key_owned) {
-        slot->key_owned = mem_alloc_raw(key.len);
-        if (key.len) {
-            memcpy(slot->key_owned, key.ptr, key.len);
-        }
-        slot->len = (uint32_t)key.len;
+    if (slot->len_plus_1 == 0) {
+        set_key(slot, key);
         slot->hash = hash;
         map->count++;
     }
@@ -125,19 +158,18 @@ bool map_remove(struct map *map, struct slice key)
         return false;
     }
     size_t hole = find_slot(map, key, hash_of(key));
-    if (!map->slots[hole].key_owned) {
+    if (map->slots[hole].len_plus_1 == 0) {
         return false;
     }
-    mem_free(map->slots[hole].key_owned);
-    map->slots[hole].key_owned = NULL;
+    clear_key(&map->slots[hole]);
     map->count--;
     /* Entries behind the hole move up, so that probing never meets a false end. */
     size_t mask = map->cap - 1;
-    for (size_t at = (hole + 1) & mask; map->slots[at].key_owned; at = (at + 1) & mask) {
+    for (size_t at = (hole + 1) & mask; map->slots[at].len_plus_1 != 0; at = (at + 1) & mask) {
         size_t home = map->slots[at].hash & mask;
         if (((at - home) & mask) >= ((at - hole) & mask)) {
             map->slots[hole] = map->slots[at];
-            map->slots[at].key_owned = NULL;
+            map->slots[at].len_plus_1 = 0;
             hole = at;
         }
     }
@@ -148,8 +180,8 @@ bool map_next(const struct map *map, size_t *cursor, struct slice *key_out, uint
 {
     for (; *cursor < map->cap; (*cursor)++) {
         const struct slot *slot = &map->slots[*cursor];
-        if (slot->key_owned) {
-            *key_out = (struct slice){slot->key_owned, slot->len};
+        if (slot->len_plus_1 != 0) {
+            *key_out = key_of(slot);
             *value_out = slot->value;
             (*cursor)++;
             return true;

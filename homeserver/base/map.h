@@ -17,7 +17,7 @@ void map_set_ptr(struct map *map, struct slice key, void *value);
 /* Returns whether the key was there. */
 bool map_remove(struct map *map, struct slice key);
 /* Visits all entries in no particular order; `*cursor` starts at 0; false at the end. The map must
- * not change meanwhile. */
+ * not change meanwhile; the key lives until it does. */
 bool map_next(const struct map *map, size_t *cursor, struct slice *key_out, uint64_t *value_out);
 /* Convenience for maps keyed by numbers. */
 struct slice map_key_u64(const uint64_t *number);

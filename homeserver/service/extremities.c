@@ -95,8 +95,9 @@ void room_extremities_after(struct ctx *ctx, const struct room *room,
 void room_extremities_set(struct room *room, const struct extremities *extremities)
 {
     if (extremities->count > 1 || room->extremity_count > 1 || !room->extremities_owned) {
+        size_t count = extremities->count ? extremities->count : 1; /* room for one at least */
         room->extremities_owned =
-            mem_grow(room->extremities_owned, (extremities->count + 1) * sizeof(struct extremity));
+            mem_grow(room->extremities_owned, count * sizeof(struct extremity));
     }
     memcpy(room->extremities_owned, extremities->items,
            extremities->count * sizeof(struct extremity));

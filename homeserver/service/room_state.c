@@ -230,22 +230,34 @@ void room_state_cache_trim(struct room *room)
     }
 }
 
+/* The event in memory of its own, which fits it: it is parsed twice, to know how much that is. */
+static struct err keep_event(struct ctx *ctx, const struct room *room,
+                             const struct room_record *record, struct cached_state *cached)
+{
+    struct event_id id = ids_trust_event(record->event_id);
+    size_t before = arena_used_bytes(ctx->arena);
+    TRY(event_parse_stored(ctx->arena, room->rules, record->json, id, &cached->event));
+    size_t bytes = arena_used_bytes(ctx->arena) - before;
+    cached->arena_owned =
+        arena_new_for(bytes + record->json.len + id.s.len + 4 * sizeof(long long));
+    struct slice json = arena_copy(cached->arena_owned, record->json);
+    id.s = arena_copy(cached->arena_owned, id.s);
+    return event_parse_stored(cached->arena_owned, room->rules, json, id, &cached->event);
+}
+
 static struct err load_cached(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
                               struct cached_state *cached)
 {
     struct slice row;
     struct room_record record;
     bool found = false;
-    struct ctx own = *ctx;
-    own.arena = cached->arena_owned;
-    TRY(room_row_find(hs, &own, room, &number, &row, &found));
+    TRY(room_row_find(hs, ctx, room, &number, &row, &found));
     if (!found) {
         return err_make(ERR_CORRUPT, "a state event is missing");
     }
-    TRY(room_record_decode(own.arena, row, &record));
+    TRY(room_record_decode(ctx->arena, row, &record));
     cached->number = number;
-    return event_parse_stored(own.arena, room->rules, record.json, ids_trust_event(record.event_id),
-                              &cached->event);
+    return keep_event(ctx, room, &record, cached);
 }
 
 struct err room_state_current(struct hs *hs, struct ctx *ctx, struct room *room, struct slice type,
@@ -268,7 +280,6 @@ struct err room_state_current(struct hs *hs, struct ctx *ctx, struct room *room,
         return OK;
     }
     cached = mem_alloc(sizeof *cached);
-    cached->arena_owned = arena_new();
     struct err err = load_cached(hs, ctx, room, number, cached);
     if (err.code != 0) {
         free_cached(cached);

@@ -13,7 +13,8 @@ enum {
     MARK_CHANGES = 4096,
     MARK_MS = 1000,
     AGAIN_MS = 1000,
-    LINGER_CHANGES_MAX = 20000
+    LINGER_CHANGES_MAX = 20000,
+    CAP_KEPT_MAX = 1024, /* of a list without changes */
 };
 
 struct mark {
@@ -385,6 +386,10 @@ struct turn {
 /* Swaps what has arrived with the emptied list of the last turn. Lock held. */
 static void take_turn(struct hs_tail *tail, struct turn *turn)
 {
+    if (turn->cap > CAP_KEPT_MAX) { /* of a rush */
+        mem_free(turn->changes);
+        *turn = (struct turn){0};
+    }
     struct turn next = {tail->changes, tail->change_count, tail->change_cap, tail->overrun};
     tail->changes = turn->changes;
     tail->change_cap = turn->cap;

@@ -25,6 +25,31 @@ static void entries_survive_growth_and_removal(void **state)
     assert_null(map);
 }
 
+static void keys_of_all_lengths_are_told_apart(void **state)
+{
+    static const char bytes[32] = {0};
+    (void)state;
+    struct map *map = map_new();
+    uint64_t value = 0;
+    for (size_t len = 0; len <= sizeof bytes; len++) {
+        map_set(map, (struct slice){bytes, len}, len);
+    }
+    assert_int_equal(map_count(map), sizeof bytes + 1);
+    for (size_t len = 0; len <= sizeof bytes; len += 2) {
+        assert_true(map_remove(map, (struct slice){bytes, len}));
+    }
+    for (size_t len = 0; len <= sizeof bytes; len++) {
+        assert_int_equal(map_get(map, (struct slice){bytes, len}, &value), len % 2 == 1);
+    }
+    size_t cursor = 0;
+    struct slice key;
+    while (map_next(map, &cursor, &key, &value)) {
+        assert_int_equal(key.len, value);
+        assert_memory_equal(key.ptr, bytes, key.len);
+    }
+    map_free(&map);
+}
+
 static void every_entry_is_visited_once(void **state)
 {
     (void)state;
@@ -84,6 +109,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(entries_survive_growth_and_removal),
+        cmocka_unit_test(keys_of_all_lengths_are_told_apart),
         cmocka_unit_test(every_entry_is_visited_once),
         cmocka_unit_test(records_come_back_and_short_ones_are_refused),
         cmocka_unit_test(signed_keys_sort_like_their_numbers),
