@@ -95,6 +95,7 @@ static struct err open_store(struct app *app)
                                   .fail_after_calls = app->options.fail_after_calls,
                                   .access = app->options.access == APP_READ_ONLY ? STORE_READ_ONLY
                                                                                  : STORE_READ_WRITE,
+                                  .is_tended = app->options.mode != APP_OFFLINE,
                                   .log = app->options.log};
     TRY(store_open(&config, &app->hs.store));
     TRY(claim_store(app));
@@ -395,6 +396,7 @@ struct err app_reload(struct app *app)
 void app_tend(struct app *app)
 {
     hs_memory_tend(app->hs.memory);
+    store_tend(app->hs.store, now_mono_ms(&app->now));
 }
 
 void app_free(struct app **app)

@@ -38,6 +38,10 @@ struct kv_wanted {
     enum kv_reading reading;
 };
 
+struct kv_figures {
+    uint64_t cache_bytes, memtable_bytes, reads;
+};
+
 struct kv_ops {
     /* The value is copied into the arena. */
     struct err (*get_fn)(struct kv *kv, struct arena *arena, struct kv_wanted wanted,
@@ -52,6 +56,10 @@ struct kv_ops {
      */
     struct err (*drop_files_fn)(struct kv *kv, struct slice from, struct slice to);
     uint64_t (*disk_bytes_fn)(struct kv *kv);
+    /* What the backend holds in memory, and blocks read; all 0 when it has none of this. */
+    void (*figures_fn)(struct kv *kv, struct kv_figures *figures_out);
+    /* Every few seconds, from one thread: sees to the size of caches. NULL = nothing to do. */
+    void (*tend_fn)(struct kv *kv, int64_t now_mono_ms);
     /* Makes the k-th read or write from now fail (k > 0), or the k-th flush (k < 0); 0 = none. */
     void (*fail_after_fn)(struct kv *kv, int32_t calls);
     void (*close_fn)(struct kv *kv);

@@ -256,6 +256,12 @@ static void memory_close(struct kv *kv)
     mem_free(memory);
 }
 
+static void memory_figures(struct kv *kv, struct kv_figures *figures_out)
+{
+    (void)kv;
+    *figures_out = (struct kv_figures){0};
+}
+
 struct kv *kv_memory_new(void)
 {
     static const struct kv_ops ops = {
@@ -266,6 +272,7 @@ struct kv *kv_memory_new(void)
         .compact_fn = memory_compact,
         .drop_files_fn = memory_compact,
         .disk_bytes_fn = memory_disk_bytes,
+        .figures_fn = memory_figures,
         .fail_after_fn = memory_fail_after,
         .close_fn = memory_close,
     };

@@ -3,9 +3,11 @@
 #include "store/kv.h"
 
 #include "homeserver/base/mem.h"
+#include "store/cache_size.h"
 
 #include <dirent.h>
 #include <rocksdb/c.h>
+#include <stdatomic.h>
 
 enum {
     /* A range of at most this many rows is deleted row by row: range tombstones slow reads down. */
@@ -17,6 +19,7 @@ enum {
     /* One read in two thousand of a key that is not there costs a block; with 10 bits, one in a
      * hundred did in each file, and filled the cache. */
     FILTER_BITS = 16,
+    CACHE_SHARD_BITS = 2, /* filters of 300 KB fit into each share of the smallest cache */
 };
 
 struct kv_rocksdb {
@@ -24,6 +27,8 @@ struct kv_rocksdb {
     rocksdb_t *db;
     rocksdb_options_t *options;
     rocksdb_cache_t *cache;
+    struct cache_size cache_size;                       /* of the thread that tends */
+    _Atomic uint64_t reads;                             /* of blocks that were not in the cache */
     rocksdb_readoptions_t *read_options, *once_options; /* of KV_READ_KEEP, KV_READ_ONCE */
     rocksdb_writeoptions_t *write_options;
     struct log *log;
@@ -43,12 +48,12 @@ static size_t clamp(size_t value, size_t low, size_t high)
     return value < low ? low : value > high ? high : value;
 }
 
-static void set_table_options(struct kv_rocksdb *rocks, size_t cache_bytes)
+static void set_table_options(struct kv_rocksdb *rocks)
 {
     rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
     rocksdb_lru_cache_options_t *lru = rocksdb_lru_cache_options_create();
-    rocksdb_lru_cache_options_set_capacity(lru, cache_bytes);
-    rocksdb_lru_cache_options_set_num_shard_bits(lru, 4);
+    rocksdb_lru_cache_options_set_capacity(lru, rocks->cache_size.bytes);
+    rocksdb_lru_cache_options_set_num_shard_bits(lru, CACHE_SHARD_BITS);
     rocks->cache = rocksdb_cache_create_lru_opts(lru);
     rocksdb_lru_cache_options_destroy(lru);
     rocksdb_block_based_options_set_block_cache(table, rocks->cache);
@@ -71,8 +76,9 @@ static size_t memtable_bytes_for(size_t cache_bytes)
     return clamp(cache_bytes / 32, usual, (size_t)64 << 20);
 }
 
-static void set_options(struct kv_rocksdb *rocks, size_t cache_bytes)
+static void set_options(struct kv_rocksdb *rocks, const struct store_config *config)
 {
+    size_t cache_bytes = config->cache_bytes;
     rocksdb_options_t *options = rocksdb_options_create();
     rocks->options = options;
     size_t memtable_bytes = memtable_bytes_for(cache_bytes);
@@ -102,7 +108,33 @@ static void set_options(struct kv_rocksdb *rocks, size_t cache_bytes)
     rocksdb_options_set_stats_persist_period_sec(options, 0);
     rocksdb_options_set_skip_stats_update_on_db_open(options, 1);
     rocksdb_options_set_skip_checking_sst_file_sizes_on_db_open(options, 1);
-    set_table_options(rocks, clamp(cache_bytes / 2, (size_t)1 << 20, SIZE_MAX));
+    rocks->cache_size = cache_size_of(clamp(cache_bytes / 2, (size_t)1 << 20, SIZE_MAX));
+    if (!config->is_tended) {
+        rocks->cache_size.bytes = rocks->cache_size.most_bytes;
+    }
+    set_table_options(rocks);
+}
+
+/* Around a read: the library counts the blocks that a thread reads. */
+struct reading {
+    rocksdb_perfcontext_t *counts;
+    uint64_t before;
+};
+
+static struct reading begin_reading(void)
+{
+    struct reading reading = {.counts = rocksdb_perfcontext_create()};
+    reading.before = rocksdb_perfcontext_metric(reading.counts, rocksdb_block_read_count);
+    return reading;
+}
+
+static void end_reading(struct kv_rocksdb *rocks, const struct reading *reading)
+{
+    uint64_t after = rocksdb_perfcontext_metric(reading->counts, rocksdb_block_read_count);
+    if (after != reading->before) {
+        atomic_fetch_add_explicit(&rocks->reads, after - reading->before, memory_order_relaxed);
+    }
+    rocksdb_perfcontext_destroy(reading->counts);
 }
 
 static struct err rocks_get(struct kv *kv, struct arena *arena, struct kv_wanted wanted,
@@ -114,8 +146,10 @@ static struct err rocks_get(struct kv *kv, struct arena *arena, struct kv_wanted
     *value_out = (struct slice){0};
     const rocksdb_readoptions_t *options =
         wanted.reading == KV_READ_ONCE ? rocks->once_options : rocks->read_options;
+    struct reading reading = begin_reading();
     rocksdb_pinnableslice_t *pinned =
         rocksdb_get_pinned(rocks->db, options, wanted.key.ptr, wanted.key.len, &text);
+    end_reading(rocks, &reading);
     if (text) {
         return failure(rocks->log, text, "get", "the database cannot be read");
     }
@@ -177,8 +211,10 @@ static struct err rocks_scan(struct kv *kv, const struct kv_range *range,
     rocksdb_readoptions_set_iterate_lower_bound(options, range->from.ptr, range->from.len);
     rocksdb_readoptions_set_iterate_upper_bound(options, range->to.ptr, range->to.len);
     rocksdb_readoptions_set_fill_cache(options, range->reading == KV_READ_KEEP);
+    struct reading reading = begin_reading();
     rocksdb_iterator_t *rows = rocksdb_create_iterator(rocks->db, options);
     walk(rows, range, visitor);
+    end_reading(rocks, &reading);
     rocksdb_iter_get_error(rows, &text);
     rocksdb_iter_destroy(rows);
     rocksdb_readoptions_destroy(options);
@@ -300,6 +336,29 @@ static uint64_t rocks_disk_bytes(struct kv *kv)
            property(rocks, "rocksdb.cur-size-all-mem-tables");
 }
 
+static void rocks_figures(struct kv *kv, struct kv_figures *figures_out)
+{
+    struct kv_rocksdb *rocks = (struct kv_rocksdb *)kv;
+    *figures_out = (struct kv_figures){
+        .cache_bytes = rocksdb_cache_get_usage(rocks->cache),
+        .memtable_bytes = property(rocks, "rocksdb.size-all-mem-tables"),
+        .reads = atomic_load_explicit(&rocks->reads, memory_order_relaxed),
+    };
+}
+
+static void rocks_tend(struct kv *kv, int64_t now_mono_ms)
+{
+    struct kv_rocksdb *rocks = (struct kv_rocksdb *)kv;
+    struct cache_use use = {
+        .used_bytes = rocksdb_cache_get_usage(rocks->cache),
+        .reads = atomic_load_explicit(&rocks->reads, memory_order_relaxed),
+        .now_ms = now_mono_ms,
+    };
+    if (cache_size_judge(&rocks->cache_size, &use)) {
+        rocksdb_cache_set_capacity(rocks->cache, rocks->cache_size.bytes);
+    }
+}
+
 static void rocks_fail_after(struct kv *kv, int32_t calls)
 {
     (void)kv; /* faults are the in-memory backend's business */
@@ -361,6 +420,8 @@ struct err kv_rocksdb_open(const struct store_config *config, const char *path, 
         .compact_fn = rocks_compact,
         .drop_files_fn = rocks_drop_files,
         .disk_bytes_fn = rocks_disk_bytes,
+        .figures_fn = rocks_figures,
+        .tend_fn = rocks_tend,
         .fail_after_fn = rocks_fail_after,
         .close_fn = rocks_close,
     };
@@ -368,7 +429,7 @@ struct err kv_rocksdb_open(const struct store_config *config, const char *path, 
     char *text = NULL;
     rocks->kv.ops = &ops;
     rocks->log = config->log;
-    set_options(rocks, config->cache_bytes);
+    set_options(rocks, config);
     rocksdb_options_set_create_if_missing(rocks->options, !has_tables(path));
     rocks->read_options = rocksdb_readoptions_create();
     rocks->once_options = rocksdb_readoptions_create();

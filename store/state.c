@@ -34,6 +34,11 @@ void state_store_free(struct state_store **states)
     *states = NULL;
 }
 
+size_t state_store_bytes(struct state_store *states)
+{
+    return state_cache_bytes(states->cache);
+}
+
 /* --- the hash of a set of entries --- */
 
 static uint64_t mix(uint64_t x)

@@ -22,6 +22,8 @@ struct state_entries {
 
 struct state_store *state_store_new(struct store *store, size_t cache_bytes_max);
 void state_store_free(struct state_store **states);
+/* What the cached nodes hold. */
+size_t state_store_bytes(struct state_store *states);
 
 /* The event number under a key in a snapshot. */
 struct err state_get(struct state_store *states, struct ctx *ctx, uint64_t room, uint64_t root,

@@ -67,6 +67,17 @@ void state_cache_free(struct state_cache **cache)
     *cache = NULL;
 }
 
+size_t state_cache_bytes(struct state_cache *cache)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < SHARDS; i++) {
+        pthread_mutex_lock(&cache->shards[i].lock);
+        bytes += cache->shards[i].bytes;
+        pthread_mutex_unlock(&cache->shards[i].lock);
+    }
+    return bytes;
+}
+
 static uint64_t hash_id(const struct state_cache_id *id)
 {
     uint64_t hash = (id->room * 31 + (uint64_t)id->kind) * UINT64_C(0x9E3779B97F4A7C15);

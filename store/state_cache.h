@@ -18,6 +18,8 @@ struct state_cache_part {
 
 struct state_cache *state_cache_new(size_t bytes_max);
 void state_cache_free(struct state_cache **cache);
+/* What counts for the bound. */
+size_t state_cache_bytes(struct state_cache *cache);
 /* Copies part number `part`. Root records are one part, number 0.
  * `found_out` tells whether the record is cached; ERR_CORRUPT when it has no such part. */
 struct err state_cache_copy(struct state_cache *cache, const struct state_cache_id *id,

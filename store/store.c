@@ -521,13 +521,25 @@ struct err store_wait_durable(struct store *store, uint64_t ticket)
 void store_get_stats(struct store *store, struct store_stats *stats_out)
 {
     uint64_t durable = commit_durable(store->commit);
+    struct kv_figures figures;
+    store->kv->ops->figures_fn(store->kv, &figures);
     *stats_out = (struct store_stats){
         .writes = atomic_load(&store->write_count),
         .largest_write_rows = atomic_load(&store->largest_write_rows),
         .flushes = commit_flush_count(store->commit),
         .disk_bytes = store->kv->ops->disk_bytes_fn(store->kv),
         .pending = commit_newest(store->commit) - durable,
+        .cache_bytes = figures.cache_bytes,
+        .memtable_bytes = figures.memtable_bytes,
+        .block_reads = figures.reads,
     };
+}
+
+void store_tend(struct store *store, int64_t now_mono_ms)
+{
+    if (store->kv->ops->tend_fn) {
+        store->kv->ops->tend_fn(store->kv, now_mono_ms);
+    }
 }
 
 struct err store_compact(struct store *store, enum store_kind kind)

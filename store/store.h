@@ -47,7 +47,8 @@ struct store_config {
     enum {
         STORE_READ_WRITE,
         STORE_READ_ONLY
-    } access; /* READ_ONLY: for check, nothing is changed */
+    } access;       /* READ_ONLY: for check, nothing is changed */
+    bool is_tended; /* store_tend will be called: the block cache begins small */
     struct log *log;
 };
 
@@ -147,9 +148,13 @@ struct err store_each_blob(struct store *store, store_blob_fn visit, void *arg) 
 /* --- figures --- */
 struct store_stats {
     uint64_t writes, flushes, disk_bytes, pending;
-    uint64_t largest_write_rows; /* of all writes since the store was opened */
+    uint64_t largest_write_rows;          /* of all writes since the store was opened */
+    uint64_t cache_bytes, memtable_bytes; /* held in memory */
+    uint64_t block_reads;                 /* that the cache did not have */
 };
 void store_get_stats(struct store *store, struct store_stats *stats_out);
+/* Lets caches grow or go down with what is read. Every few seconds, from one thread. */
+void store_tend(struct store *store, int64_t now_mono_ms);
 /* Gives disk space of deleted ranges back (RocksDB compaction of the kind). Slow. */
 struct err store_compact(struct store *store, enum store_kind kind) MUST_USE;
 /* The same for one object, after it was purged. */
