@@ -214,6 +214,16 @@ struct err search_db_take_failure(struct search_db *db)
     return failure;
 }
 
+void search_db_release(struct search_db *db)
+{
+    sqlite3_db_release_memory(db->handle);
+}
+
+uint64_t search_db_memory_bytes(void)
+{
+    return (uint64_t)sqlite3_memory_used();
+}
+
 bool search_db_is_writing(const struct search_db *db)
 {
     return sqlite3_get_autocommit(db->handle) == 0;

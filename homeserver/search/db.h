@@ -52,6 +52,10 @@ void search_db_filter(struct search_db *db, search_wanted_fn wanted, void *arg);
 bool search_db_is_damaged(const struct search_db *db);
 /* The first error of a statement since the last call: what belongs together may be half there. */
 struct err search_db_take_failure(struct search_db *db);
+/* Gives back what is kept of the file in memory, as far as nothing is being written. */
+void search_db_release(struct search_db *db);
+/* What all connections hold in memory. */
+uint64_t search_db_memory_bytes(void);
 /* Whether a transaction is open. */
 bool search_db_is_writing(const struct search_db *db);
 /* The k-th statement from now on fails (k > 0), for tests; 0 = none. */

@@ -18,6 +18,7 @@ enum {
     LINGER_MS = 200,
     LOG_EVERY_MS = 30000,
     FLUSH_EVERY_MS = 500,
+    QUIET_MS = 2000,
     CATCH_UP_S = 2
 };
 static const char tail_name[] = "search";
@@ -37,6 +38,7 @@ struct search {
     struct hs_news news;
     struct hs_tail *tail;
     int64_t logged_ms, flushed_ms; /* monotonic */
+    bool is_warm;                  /* pages of the file are at hand since the last flush */
     pthread_mutex_t lock;          /* of what follows; a leaf */
     pthread_cond_t given_back;
     /* Readers who want what was published before they asked: how many asked, how many of those the
@@ -199,6 +201,7 @@ static struct err flush(void *arg, struct ctx *ctx)
     }
     int64_t position = (int64_t)hs_tail_position(search->tail);
     search->flushed_ms = now_mono_ms(search->hs->now);
+    search->is_warm = true;
     struct err err = search_index_set_mark(search->feed.index, SEARCH_MARK_POSITION, position);
     struct err flushed = search_index_flush(search->feed.index);
     err = err.code ? err : flushed;
@@ -249,6 +252,26 @@ static bool serve(struct search *search, uint64_t ready)
     return is_waited_for;
 }
 
+/* When nothing was written for a while, the pages at hand go back. When to look again (wall; 0 = no
+ * need). */
+static int64_t cool_down(struct search *search, const struct ctx *ctx)
+{
+    if (!search->is_warm) {
+        return 0;
+    }
+    if (now_mono_ms(ctx->now) - search->flushed_ms < QUIET_MS) {
+        return now_wall_ms(ctx->now) + QUIET_MS;
+    }
+    search_db_release(search_index_db(search->feed.index));
+    pthread_mutex_lock(&search->lock);
+    for (size_t i = 0; i < search->reader_count; i++) {
+        search_db_release(search->readers[i].db);
+    }
+    pthread_mutex_unlock(&search->lock);
+    search->is_warm = false;
+    return 0;
+}
+
 static struct err rest(void *arg, struct ctx *ctx, int64_t *next_wall_ms)
 {
     struct search *search = arg;
@@ -268,7 +291,7 @@ static struct err rest(void *arg, struct ctx *ctx, int64_t *next_wall_ms)
     tell(search);
     *next_wall_ms = more || is_waited_for ? now_wall_ms(ctx->now)
                     : is_dirty            ? now_wall_ms(ctx->now) + FLUSH_EVERY_MS
-                                          : 0;
+                                          : cool_down(search, ctx);
     return err;
 }
 
@@ -435,6 +458,11 @@ void search_remove(struct slice folder)
     struct arena *arena = arena_new();
     search_index_remove(arena_printf(arena, "%.*s/search.db", (int)folder.len, folder.ptr));
     arena_free(&arena);
+}
+
+uint64_t search_memory_bytes(void)
+{
+    return search_db_memory_bytes();
 }
 
 void search_get_progress(struct search *search, struct search_progress *progress_out)

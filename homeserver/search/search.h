@@ -33,6 +33,9 @@ void search_remove(struct slice folder);
 /* Size of the file of a folder; 0 = there is none. */
 int64_t search_file_bytes(struct slice folder);
 
+/* What the library holds in memory, for all files. */
+uint64_t search_memory_bytes(void);
+
 struct search_progress {
     bool is_walking; /* history is not in the index whole yet */
     uint64_t rooms, rooms_done;
