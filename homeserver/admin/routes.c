@@ -3,6 +3,9 @@
 #include "crypto/token.h"
 #include "homeserver/admin/ops.h"
 #include "homeserver/base/stats.h"
+#include "homeserver/search/search.h"
+#include "homeserver/service/memory.h"
+#include "homeserver/service/rooms.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -51,13 +54,61 @@ struct err admin_token_load(struct arena *arena, struct slice path, struct slice
 
 /* --- routes --- */
 
-static void add_figure(struct buf *out, const char *name, const char *type, const char *help,
-                       uint64_t value)
+/* What is looked up when somebody asks; what is counted as it happens stands in base/stats.def. */
+struct figure {
+    const char *name, *type, *help;
+    uint64_t value;
+};
+
+static void add_figures(struct buf *out, const struct figure *figures, size_t count)
 {
-    buf_printf(out, "# HELP myelin_%s %s\n# TYPE myelin_%s %s\nmyelin_%s ", name, help, name, type,
-               name);
-    buf_add_u64(out, value);
-    buf_add_byte(out, '\n');
+    for (size_t i = 0; i < count; i++) {
+        const struct figure *f = &figures[i];
+        buf_printf(out, "# HELP myelin_%s %s\n# TYPE myelin_%s %s\nmyelin_%s ", f->name, f->help,
+                   f->name, f->type, f->name);
+        buf_add_u64(out, f->value);
+        buf_add_byte(out, '\n');
+    }
+}
+
+static void add_memory(const struct hs *hs, const struct store_stats *store, struct buf *out)
+{
+    struct hs_memory_figures memory;
+    struct hs_rooms_figures rooms;
+    hs_memory_get_figures(&memory);
+    hs_rooms_get_figures(hs, &rooms);
+    const struct figure figures[] = {
+        {"memory_resident_bytes", "gauge", "Memory held, programs and libraries included",
+         memory.resident_bytes},
+        {"memory_allocated_bytes", "gauge", "Memory allocated", memory.allocated_bytes},
+        {"memory_spare_bytes", "gauge", "Memory held and not allocated: free blocks, stacks",
+         memory.spare_bytes},
+        {"store_cache_bytes", "gauge", "Blocks of the store in memory", store->cache_bytes},
+        {"store_memtable_bytes", "gauge", "Rows in memory that are in no table yet",
+         store->memtable_bytes},
+        {"state_cache_bytes", "gauge", "Nodes of room state in memory",
+         state_store_bytes(hs->states)},
+        {"rooms_loaded", "gauge", "Rooms in memory", rooms.room_count},
+        {"rows_bytes", "gauge", "Events in memory", rooms.row_bytes},
+        {"search_memory_bytes", "gauge", "Memory of the search index", search_memory_bytes()},
+    };
+    add_figures(out, figures, COUNT_OF(figures));
+}
+
+static void add_store(const struct hs *hs, const struct store_stats *store, struct buf *out)
+{
+    const struct figure figures[] = {
+        {"store_writes_total", "counter", "Atomic writes to the store", store->writes},
+        {"store_flushes_total", "counter", "Flushes of the store's log", store->flushes},
+        {"store_writes_pending", "gauge", "Writes not yet on the disk", store->pending},
+        {"store_block_reads_total", "counter", "Blocks read that were not in memory",
+         store->block_reads},
+        {"store_disk_bytes", "gauge", "Size of the store", store->disk_bytes},
+        {"stream_position", "counter", "Newest published stream position",
+         positions_published(hs->positions)},
+        {"jobs_queued", "gauge", "Jobs that wait for a worker", workers_queued(hs->workers)},
+    };
+    add_figures(out, figures, COUNT_OF(figures));
 }
 
 static struct err get_metrics(void *app, struct ctx *ctx, const struct http_request *request,
@@ -69,17 +120,8 @@ static struct err get_metrics(void *app, struct ctx *ctx, const struct http_requ
     (void)request;
     store_get_stats(hs->store, &store);
     stats_render(hs->stats, &reply->body);
-    add_figure(&reply->body, "store_writes_total", "counter", "Atomic writes to the store",
-               store.writes);
-    add_figure(&reply->body, "store_flushes_total", "counter", "Flushes of the store's log",
-               store.flushes);
-    add_figure(&reply->body, "store_writes_pending", "gauge", "Writes not yet on the disk",
-               store.pending);
-    add_figure(&reply->body, "store_disk_bytes", "gauge", "Size of the store", store.disk_bytes);
-    add_figure(&reply->body, "stream_position", "counter", "Newest published stream position",
-               positions_published(hs->positions));
-    add_figure(&reply->body, "jobs_queued", "gauge", "Jobs that wait for a worker",
-               workers_queued(hs->workers));
+    add_store(hs, &store, &reply->body);
+    add_memory(hs, &store, &reply->body);
     reply->content_type = LIT("text/plain; version=0.0.4; charset=utf-8");
     return buf_check(&reply->body);
 }

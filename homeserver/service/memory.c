@@ -67,11 +67,26 @@ int64_t hs_memory_resident_bytes(void)
     return resident().bytes;
 }
 
+static int64_t allocated_bytes(void)
+{
+    struct mallinfo2 info = mallinfo2();
+    return (int64_t)info.uordblks + (int64_t)info.hblkhd;
+}
+
 /* What the process holds beside what is allocated: free blocks, mostly. */
 static int64_t spare_bytes(int64_t own_bytes)
 {
-    struct mallinfo2 info = mallinfo2();
-    return own_bytes - (int64_t)info.uordblks - (int64_t)info.hblkhd;
+    return own_bytes - allocated_bytes();
+}
+
+void hs_memory_get_figures(struct hs_memory_figures *figures_out)
+{
+    struct resident held = resident();
+    int64_t allocated = allocated_bytes(); /* also pages that nobody has touched */
+    int64_t spare = held.own_bytes > allocated ? held.own_bytes - allocated : 0;
+    *figures_out = (struct hs_memory_figures){.resident_bytes = (uint64_t)held.bytes,
+                                              .allocated_bytes = (uint64_t)allocated,
+                                              .spare_bytes = (uint64_t)spare};
 }
 
 /* Freed memory goes back to the system after a peak, and before anybody is turned away: the

@@ -16,3 +16,10 @@ void hs_memory_tend(struct hs_memory *memory);
 struct err hs_memory_check(struct hs_memory *memory) MUST_USE;
 /* What the process holds now, in bytes; 0 when the system does not say. */
 int64_t hs_memory_resident_bytes(void);
+struct hs_memory_figures {
+    uint64_t resident_bytes;
+    uint64_t allocated_bytes; /* of these, what is in use on the heap */
+    uint64_t spare_bytes;     /* and what is of no file and not in use: free blocks, stacks */
+};
+/* Counts the allocator's blocks: for operators who ask, not for each request. */
+void hs_memory_get_figures(struct hs_memory_figures *figures_out);

@@ -196,6 +196,13 @@ struct err hs_room_members(struct hs *hs, struct ctx *ctx, struct room *room,
 struct err hs_room_member(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t user,
                           struct room_member *member_out, bool *found_out) MUST_USE;
 
+/* What is held in memory of rooms. */
+struct hs_rooms_figures {
+    size_t room_count;
+    size_t row_bytes; /* of events (row_cache.h) */
+};
+void hs_rooms_get_figures(const struct hs *hs, struct hs_rooms_figures *figures_out);
+
 /* --- a local user's rooms --- */
 struct user_room {
     uint64_t room;

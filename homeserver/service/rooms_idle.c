@@ -40,3 +40,13 @@ void rooms_idle_note(struct hs_rooms *rooms, struct room *room)
         }
     }
 }
+
+void hs_rooms_get_figures(const struct hs *hs, struct hs_rooms_figures *figures_out)
+{
+    struct hs_rooms *rooms = hs->rooms;
+    pthread_mutex_lock(&rooms->lock);
+    size_t count = map_count(rooms->by_number);
+    pthread_mutex_unlock(&rooms->lock);
+    *figures_out = (struct hs_rooms_figures){.room_count = count,
+                                             .row_bytes = row_cache_bytes(rooms->rows_owned)};
+}

@@ -221,6 +221,17 @@ void row_cache_drop_room(struct row_cache *cache, uint64_t room)
     }
 }
 
+size_t row_cache_bytes(struct row_cache *cache)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < SHARDS; i++) {
+        pthread_mutex_lock(&cache->shards[i].lock);
+        bytes += cache->shards[i].bytes;
+        pthread_mutex_unlock(&cache->shards[i].lock);
+    }
+    return bytes;
+}
+
 /* --- a held row --- */
 
 int64_t cached_row_number(const struct cached_row *row)

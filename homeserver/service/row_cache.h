@@ -28,6 +28,8 @@ void row_cache_offer(struct row_cache *cache, uint64_t room, int64_t number, str
                      uint64_t version);
 void row_cache_drop(struct row_cache *cache, uint64_t room, int64_t number);
 void row_cache_drop_room(struct row_cache *cache, uint64_t room);
+/* What counts for the bound. */
+size_t row_cache_bytes(struct row_cache *cache);
 
 /* --- a held row --- */
 int64_t cached_row_number(const struct cached_row *row);
