@@ -96,10 +96,7 @@ static void open_shards(struct http_fetcher *fetcher)
     for (size_t i = 0; i < count; i++) {
         struct http_shard *shard = &fetcher->shards[i];
         struct http_strand *strand = &fetcher->strands[i % fetcher->strand_count];
-        *shard = (struct http_shard){.strand = strand, .multi = curl_multi_init()};
-        ASSERT(shard->multi);
-        http_shard_set_callbacks(shard);
-        curl_multi_setopt(shard->multi, CURLMOPT_MAXCONNECTS, (long)(most / count));
+        *shard = (struct http_shard){.strand = strand, .connection_max = (long)(most / count)};
         shard->timer = loop_timer_new(strand->loop, http_shard_on_timer, shard);
     }
 }
@@ -107,7 +104,9 @@ static void open_shards(struct http_fetcher *fetcher)
 static void close_shards(struct http_fetcher *fetcher)
 {
     for (size_t i = 0; i < fetcher->shard_count; i++) { /* kept connections: their watches first */
-        curl_multi_cleanup(fetcher->shards[i].multi);
+        if (fetcher->shards[i].multi) {
+            curl_multi_cleanup(fetcher->shards[i].multi);
+        }
     }
 }
 
@@ -129,7 +128,7 @@ static void start(struct http_fetcher *fetcher)
 {
     sigset_t pipe;
     sigset_t old;
-    curl_global_init(CURL_GLOBAL_DEFAULT);
+    pthread_mutex_init(&fetcher->waking, NULL);
     fetcher->links = http_links_new();
     open_shards(fetcher);
     fetcher->dns = http_dns_new(fetcher->strands[0].loop, fetcher->config.dns_server);
@@ -233,7 +232,10 @@ void http_fetcher_free(struct http_fetcher **pointer)
         loop_free(&fetcher->strands[i].loop);
     }
     http_links_free(&fetcher->links);
-    curl_global_cleanup();
+    if (fetcher->is_awake) {
+        curl_global_cleanup();
+    }
+    pthread_mutex_destroy(&fetcher->waking);
     http_hosts_free(&fetcher->hosts);
     http_authorities_deinit(&fetcher->authorities);
     arena_free(&fetcher->arena);
@@ -559,6 +561,16 @@ static bool is_clean(const struct http_fetch_request *request)
     return slice_find(request->url, '\0') == request->url.len;
 }
 
+static void wake_library(struct http_fetcher *fetcher)
+{
+    pthread_mutex_lock(&fetcher->waking);
+    if (!fetcher->is_awake) {
+        curl_global_init(CURL_GLOBAL_DEFAULT);
+        fetcher->is_awake = true;
+    }
+    pthread_mutex_unlock(&fetcher->waking);
+}
+
 /* A transfer that may be started; to be ended in any case when there is no error. */
 static struct err begin(struct transfer *transfer, struct ctx *ctx)
 {
@@ -572,6 +584,7 @@ static struct err begin(struct transfer *transfer, struct ctx *ctx)
     if (!is_clean(transfer->request)) {
         return err_make(ERR_SYNTAX, "a header or the URL of an outbound request is malformed");
     }
+    wake_library(transfer->fetcher);
     transfer->easy = curl_easy_init();
     ASSERT(transfer->easy);
     pthread_mutex_init(&transfer->mutex, NULL);

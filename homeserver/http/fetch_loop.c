@@ -274,6 +274,19 @@ static int on_timer_interest(CURLM *multi, long timeout_ms, void *arg)
     return 0;
 }
 
+static void open_shard(struct http_shard *shard)
+{
+    if (!shard->multi) {
+        shard->multi = curl_multi_init();
+        ASSERT(shard->multi);
+        curl_multi_setopt(shard->multi, CURLMOPT_SOCKETFUNCTION, on_socket_interest);
+        curl_multi_setopt(shard->multi, CURLMOPT_SOCKETDATA, shard);
+        curl_multi_setopt(shard->multi, CURLMOPT_TIMERFUNCTION, on_timer_interest);
+        curl_multi_setopt(shard->multi, CURLMOPT_TIMERDATA, shard);
+        curl_multi_setopt(shard->multi, CURLMOPT_MAXCONNECTS, shard->connection_max);
+    }
+}
+
 static void task_done(struct transfer *transfer)
 {
     pthread_mutex_lock(&transfer->mutex);
@@ -298,6 +311,7 @@ void http_transfer_on_start(void *arg)
     if (transfer->on_begun) {
         transfer->on_begun(transfer->on_done_arg);
     }
+    open_shard(transfer->shard);
     curl_multi_add_handle(transfer->shard->multi, transfer->easy);
     if (atomic_load(&strand->fetcher->stopping)) {
         finish(transfer, CURLE_ABORTED_BY_CALLBACK);
@@ -357,12 +371,4 @@ void http_transfer_set_callbacks(struct transfer *transfer)
     curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, transfer->fetcher); /* outlives the transfer */
     curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, before_request);
     curl_easy_setopt(easy, CURLOPT_PREREQDATA, transfer);
-}
-
-void http_shard_set_callbacks(struct http_shard *shard)
-{
-    curl_multi_setopt(shard->multi, CURLMOPT_SOCKETFUNCTION, on_socket_interest);
-    curl_multi_setopt(shard->multi, CURLMOPT_SOCKETDATA, shard);
-    curl_multi_setopt(shard->multi, CURLMOPT_TIMERFUNCTION, on_timer_interest);
-    curl_multi_setopt(shard->multi, CURLMOPT_TIMERDATA, shard);
 }

@@ -27,7 +27,8 @@ struct http_strand {
  * so each of several handles has the hosts of a share of the hashes. */
 struct http_shard {
     struct http_strand *strand;
-    CURLM *multi;
+    CURLM *multi; /* NULL until a request needs it; of the strand's thread */
+    long connection_max;
     struct loop_timer *timer;
 };
 
@@ -43,6 +44,8 @@ struct http_fetcher {
     struct http_shard shards[HTTP_SHARDS_MAX];
     size_t shard_count;
     struct http_links *links;
+    pthread_mutex_t waking; /* of is_awake, a leaf */
+    bool is_awake;          /* libcurl is initialised: by the first request, as it takes 2 MB */
     _Atomic bool stopping;
 };
 
@@ -81,5 +84,4 @@ void http_transfer_on_start(void *transfer);
 void http_transfer_on_resume(void *transfer);
 void http_transfer_on_cancel(void *transfer);
 void http_strand_on_stop(void *strand);
-void http_shard_set_callbacks(struct http_shard *shard);
 void http_shard_on_timer(void *shard);
