@@ -207,7 +207,7 @@ static struct err find_state(const struct pull *pull, const struct event *oldest
     if (oldest->prev_event_count == 1) {
         TRY(hs_event_find(pull->hs, pull->ctx, pull->room, oldest->prev_events[0].s, &event,
                           &found));
-        if (found && !(event.flags & EVENT_OUTLIER)) {
+        if (found && !(event.flags & (EVENT_OUTLIER | EVENT_PARTIAL))) {
             return state_after(pull, &event, state_out);
         }
     }

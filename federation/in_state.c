@@ -170,6 +170,10 @@ static struct err answer_state(struct history_call *call, enum state_form form)
         return err_public(ERR_M_FORBIDDEN,
                           "The state of this room is still on its way here; ask another server.");
     }
+    if (event.flags & EVENT_PARTIAL) { /* this server left before it was whole */
+        return err_public(ERR_M_FORBIDDEN,
+                          "The state before this event is not known here; ask another server.");
+    }
     struct ctx scratch = *call->ctx;
     scratch.arena = arena_new();
     scratch.deferred = NULL;

@@ -383,7 +383,7 @@ struct err room_append(struct hs *hs, struct ctx *ctx, struct room *room,
         .append = append,
         .head = room->head,
     };
-    w.record = (struct room_record){.flags = append->flags,
+    w.record = (struct room_record){.flags = append->flags | (room->is_partial ? EVENT_PARTIAL : 0),
                                     .sender = append->sender,
                                     .device_id = append->device_id,
                                     .txn_id = append->txn_id,

@@ -97,7 +97,8 @@ static bool has_place(const struct stored_event *event)
     return !(event->flags & EVENT_OUTLIER);
 }
 
-/* The state after each prev event; those without a place are missing. */
+/* The state after each prev event; those without a place are missing, and one whose state is not
+ * known says nothing. */
 static struct err load_prev(struct taking *t, uint64_t *roots, size_t *count_out)
 {
     const struct judging *j = &t->judging;
@@ -110,6 +111,9 @@ static struct err load_prev(struct taking *t, uint64_t *roots, size_t *count_out
         TRY(hs_event_find(j->hs, j->ctx, j->room, j->event->prev_events[i].s, &prev, &found));
         if (!found || !has_place(&prev)) {
             report->missing[report->missing_count++] = j->event->prev_events[i];
+            continue;
+        }
+        if (!room_state_is_known(j->room, &prev)) {
             continue;
         }
         /* Spec: server-server, "Rejection": the state after a rejected event is that before it. */
@@ -128,6 +132,9 @@ static struct err resolve_before(struct taking *t)
     if (t->report->missing_count) {
         t->report->result = INTAKE_MISSING_PREV;
         return OK;
+    }
+    if (count == 0) { /* the best that is known */
+        roots[count++] = j->room->head.root;
     }
     struct room_states states = {.roots = roots, .count = count};
     return room_resolve(j->hs, j->ctx, j->room, &states, &t->before);
@@ -172,7 +179,6 @@ struct err intake_append(struct hs *hs, struct ctx *ctx, struct room *room,
 {
     append->is_foreign = true;
     append->has_before = true;
-    append->flags |= room->is_partial ? EVENT_PARTIAL : 0;
     TRY(hs_user_intern(hs, ctx, append->event->sender.s, &append->sender));
     room_state_cache_trim(room);
     return room_append(hs, ctx, room, append, sent_out);

@@ -72,6 +72,7 @@ static struct err find_before(struct completing *c, const struct stored_event *e
                               uint64_t *before_out)
 {
     uint64_t *roots = arena_array(c->page.arena, event->event.prev_event_count + 1, sizeof *roots);
+    size_t count = 0;
     *before_out = event->number == c->partial.join ? c->root : event->state_before;
     if (event->flags & EVENT_AFTER_GAP) {
         return OK;
@@ -83,9 +84,14 @@ static struct err find_before(struct completing *c, const struct stored_event *e
         if (!found || (prev.flags & EVENT_OUTLIER)) {
             return OK;
         }
-        roots[i] = prev.flags & EVENT_REJECTED ? prev.state_before : prev.state_after;
+        if (room_state_is_known(c->room, &prev)) {
+            roots[count++] = prev.flags & EVENT_REJECTED ? prev.state_before : prev.state_after;
+        }
     }
-    struct room_states states = {.roots = roots, .count = event->event.prev_event_count};
+    if (count == 0) { /* it follows on a stay that was never whole */
+        roots[count++] = c->root;
+    }
+    struct room_states states = {.roots = roots, .count = count};
     return room_resolve(c->hs, &c->page, c->room, &states, before_out);
 }
 

@@ -30,8 +30,8 @@ static struct err lowest_number(struct hs *hs, struct ctx *ctx, const struct roo
     return OK;
 }
 
-/* The state after all of its prev events, when they are here; otherwise `before` stays what it is
- * after the event before it. */
+/* The state after all of its prev events, when they are here and their states are whole; otherwise
+ * `before` stays what it is after the event before it. */
 static struct err find_before(struct placing *p)
 {
     const struct judging *j = &p->judging;
@@ -40,7 +40,7 @@ static struct err find_before(struct placing *p)
         struct stored_event prev;
         bool found = false;
         TRY(hs_event_find(j->hs, j->ctx, j->room, j->event->prev_events[i].s, &prev, &found));
-        if (!found || (prev.flags & EVENT_OUTLIER)) {
+        if (!found || (prev.flags & (EVENT_OUTLIER | EVENT_PARTIAL))) {
             return OK;
         }
         roots[i] = prev.flags & EVENT_REJECTED ? prev.state_before : prev.state_after;
@@ -186,6 +186,9 @@ static struct err take_one(struct placing *p, uint64_t *root_io, size_t *added_i
     bool allowed = false;
     TRY(hs_event_find(j->hs, j->ctx, j->room, j->event->id.s, &p->known, &p->is_known));
     if (p->is_known && !(p->known.flags & EVENT_OUTLIER)) {
+        if (p->known.flags & EVENT_PARTIAL) {
+            return OK;
+        }
         *root_io = p->known.flags & EVENT_REJECTED ? p->known.state_before : p->known.state_after;
         return OK;
     }

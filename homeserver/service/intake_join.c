@@ -416,11 +416,12 @@ static struct err append_join(struct intake_join *join, struct ctx *ctx, uint64_
                                  .adopted_from = found ? known.number : 0,
                                  .more = more,
                                  .more_count = 2};
-    bool was_partial = hs_room_is_partial(join->room);
-    room_partial_set(join->room, join->is_partial); /* before anybody can see the join */
+    int64_t was = join->room->partial_join;
+    room_partial_set(join->room,
+                     join->is_partial ? partial.join : 0); /* before anybody can see the join */
     struct err err = intake_append(join->hs, ctx, join->room, &append, sent_out);
     if (err.code != 0) {
-        room_partial_set(join->room, was_partial);
+        room_partial_set(join->room, was);
         return err;
     }
     sent_out->event_id = arena_copy(ctx->arena, sent_out->event_id);

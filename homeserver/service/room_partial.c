@@ -70,11 +70,18 @@ struct err room_partial_get(struct hs *hs, struct ctx *ctx, struct room *room,
     return OK;
 }
 
-void room_partial_set(struct room *room, bool is_partial)
+void room_partial_set(struct room *room, int64_t join)
 {
     pthread_mutex_lock(&room->lock);
-    room->is_partial = is_partial;
+    room->is_partial = join != 0;
+    room->partial_join = join;
     pthread_mutex_unlock(&room->lock);
+}
+
+bool room_state_is_known(const struct room *room, const struct stored_event *event)
+{
+    return !(event->flags & EVENT_PARTIAL) ||
+           (room->is_partial && event->number >= room->partial_join);
 }
 
 struct err room_partial_load(struct hs *hs, struct ctx *ctx, struct room *room)
@@ -82,6 +89,11 @@ struct err room_partial_load(struct hs *hs, struct ctx *ctx, struct room *room)
     struct slice row;
     bool found = false;
     TRY(read_row(hs, ctx, room, &row, &room->is_partial));
+    if (room->is_partial) {
+        struct unpack partial = unpack_of(row);
+        room->partial_join = unpack_i64(&partial);
+        TRY(partial.bad ? err_make(ERR_CORRUPT, "a room does not say what it lacks") : OK);
+    }
     TRY(store_get(hs->store, ctx, room_object(ctx, room->number), whole_key(ctx), &row, &found));
     struct unpack in = unpack_of(found ? row : (struct slice){0});
     room->whole_pos = found ? unpack_u64(&in) : 0;
@@ -101,6 +113,7 @@ void room_partial_end(struct room *room, uint64_t pos)
 {
     pthread_mutex_lock(&room->lock);
     room->is_partial = false;
+    room->partial_join = 0;
     room->whole_pos = pos;
     pthread_mutex_unlock(&room->lock);
 }

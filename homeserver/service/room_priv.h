@@ -134,6 +134,7 @@ struct room {
     bool is_purged;      /* nothing may be written any more (purge.c) */
     bool keeps_cites;    /* rows DERIVED_KEY_CITING are complete */
     bool is_partial;     /* also under the lock */
+    int64_t partial_join; /* of a partial room: number of the join */
     bool is_ahead;       /* also under the lock: DERIVED_KEY_AHEAD stands in the store */
     uint64_t whole_pos;  /* also under the lock; see hs_room_whole_pos */
     int64_t next_number; /* of the next live event */
@@ -433,7 +434,11 @@ struct err room_partial_get(struct hs *hs, struct ctx *ctx, struct room *room,
 /* The rows that say so (partial NULL: that it is whole), as two updates. */
 void room_partial_put(struct ctx *ctx, const struct room *room, const struct room_partial *partial,
                       struct store_update *updates_out[2]);
-void room_partial_set(struct room *room, bool is_partial);
+/* lane: the number of the join; 0 = the room is whole. */
+void room_partial_set(struct room *room, int64_t join);
+/* lane: whether the states before and after the event are what they are, or will be when the room
+ * is whole. Those of a stay that ended before lack members for good. */
+bool room_state_is_known(const struct room *room, const struct stored_event *event);
 /* lane: rows of members are ahead of the room's state from now on. */
 void room_ahead_begin(struct room *room, struct ctx *ctx, struct store_update *derived);
 struct err room_ahead_load(struct hs *hs, struct ctx *ctx, struct room *room) MUST_USE;

@@ -32,7 +32,7 @@ static struct err complete(void)
     size_t join = 0;
     for (size_t i = 0; i < a.r.count; i++) {
         const struct event *event = peer_get(&a.r, i);
-        join = event_is(event, LIT("m.room.member"), a.ann.actor.user_id) && !join ? i : join;
+        join = event_is(event, LIT("m.room.member"), a.ann.actor.user_id) ? i : join;
     }
     const struct resolve_set *before = &a.r.events[join].before;
     for (size_t i = 0; i < before->count; i++) {
@@ -213,6 +213,57 @@ static void a_ring_of_citations_is_left_out(void **state)
     assert_true(away_stored(&a, first).flags & EVENT_REJECTED);
 }
 
+/* ann leaves before the room is whole, misses a message, and joins again. */
+static size_t stay_twice(size_t *said_out)
+{
+    *said_out = away_say(&a, &a.by_rob, NULL, 0);
+    assert_int_equal(away_take(&a, *said_out).result, INTAKE_ACCEPTED);
+    house_member(&a.h, a.room, &a.ann, &a.ann, MEMBERSHIP_LEAVE);
+    size_t missed = away_say(&a, &a.by_rob, NULL, 0);
+    away_join(&a, AWAY_PARTIAL);
+    return missed;
+}
+
+static void history_from_between_two_stays_is_taken(void **state)
+{
+    struct event_id ids[16];
+    size_t said = 0;
+    size_t added = 0;
+    (void)state;
+    size_t missed = stay_twice(&said);
+    assert_int_equal(complete().code, 0);
+    const struct event *event = peer_get(&a.r, missed);
+    const struct resolve_set *before = &a.r.events[missed].before;
+    for (size_t i = 0; i < before->count; i++) {
+        ids[i] = before->items[i].event;
+    }
+    struct intake_history history = {.events = &event,
+                                     .count = 1,
+                                     .before = hs_room_head(a.room).number,
+                                     .state = ids,
+                                     .state_count = before->count};
+    assert_int_equal(hs_intake_history(&a.h.hs, &a.h.ctx, a.room, &history, &added).code, 0);
+    assert_int_equal(added, 1);
+}
+
+/* Of the first stay rob's membership was never known. */
+static void what_follows_on_a_stay_that_was_never_whole_stands(void **state)
+{
+    size_t said = 0;
+    (void)state;
+    stay_twice(&said);
+    size_t early = away_say(&a, &a.by_rob, &said, 1);
+    assert_int_equal(away_take(&a, early).result, INTAKE_ACCEPTED);
+    assert_int_equal(complete().code, 0);
+    assert_int_equal(away_stored(&a, early).flags & EVENT_REJECTED, 0);
+    size_t late = away_say(&a, &a.by_rob, &said, 1);
+    assert_int_equal(away_take(&a, late).result, INTAKE_ACCEPTED);
+    away_restart(&a);
+    size_t last = away_say(&a, &a.by_rob, &said, 1);
+    assert_int_equal(away_take(&a, last).result, INTAKE_ACCEPTED);
+    assert_int_equal(away_membership(&a, a.rob), MEMBERSHIP_JOIN);
+}
+
 static void completing_begins_anew_after_any_failure(void **state)
 {
     (void)state;
@@ -241,6 +292,8 @@ int main(void)
         CASE(what_follows_a_refused_event_stands),
         CASE(what_the_whole_state_allows_counts_in_what_follows),
         CASE(a_ring_of_citations_is_left_out),
+        CASE(history_from_between_two_stays_is_taken),
+        CASE(what_follows_on_a_stay_that_was_never_whole_stands),
         CASE(completing_begins_anew_after_any_failure),
     };
 #undef CASE
