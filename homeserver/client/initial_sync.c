@@ -6,7 +6,6 @@
 #include "homeserver/service/intake.h"
 #include "homeserver/service/invite_filter.h"
 #include "homeserver/service/prefs.h"
-#include "homeserver/service/remote.h"
 #include "homeserver/sync/sync.h"
 
 enum { MESSAGES_DEFAULT = 10, MESSAGES_MAX = 1000 };
@@ -154,11 +153,7 @@ static struct err get_room(void *app, struct ctx *ctx, const struct http_request
     struct snapshot snapshot;
     struct room_view view;
     TRY(cs_room_begin(&call, app, ctx, request, reply));
-    TRY(hs_room_view(call.hs, ctx, call.room, call.actor.user, &view));
-    if (hs_room_is_partial(call.room) && call.hs->remote) {
-        TRY(call.hs->remote->await_complete(call.hs, ctx, call.room));
-        TRY(hs_room_view(call.hs, ctx, call.room, call.actor.user, &view));
-    }
+    TRY(cs_room_whole_view(&call, &view));
     TRY(begin_snapshot(&call, &snapshot));
     struct room_snapshot shown = {.room = call.room};
     TRY(place(&snapshot, &view, &shown));

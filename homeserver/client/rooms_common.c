@@ -1,5 +1,8 @@
 #include "homeserver/client/rooms_priv.h"
 
+#include "homeserver/service/intake.h"
+#include "homeserver/service/remote.h"
+
 struct actor cs_actor(const struct http_request *request)
 {
     const struct requester *requester = request->requester;
@@ -37,6 +40,17 @@ struct err cs_room_begin(struct cs_room_call *call, void *app, struct ctx *ctx,
         return err_public(ERR_M_FORBIDDEN, "You are not in this room.");
     }
     return err;
+}
+
+struct err cs_room_whole_view(struct cs_room_call *call, struct room_view *view_out)
+{
+    bool is_partial = hs_room_is_partial(call->room); /* asked first: it may end meanwhile */
+    TRY(hs_room_view(call->hs, call->ctx, call->room, call->actor.user, view_out));
+    if (!is_partial || !call->hs->remote) {
+        return OK;
+    }
+    TRY(call->hs->remote->await_complete(call->hs, call->ctx, call->room));
+    return hs_room_view(call->hs, call->ctx, call->room, call->actor.user, view_out);
 }
 
 void cs_reply_event_id(struct cs_room_call *call, struct slice event_id)

@@ -23,6 +23,9 @@ struct cs_room_call {
  * place, as `viewer` points into it. */
 struct err cs_room_begin(struct cs_room_call *call, void *app, struct ctx *ctx,
                          const struct http_request *request, struct http_reply *reply) MUST_USE;
+/* What the caller may see of the room, with all its members: of a room joined a moment ago they are
+ * awaited. */
+struct err cs_room_whole_view(struct cs_room_call *call, struct room_view *view_out) MUST_USE;
 /* The same without a room. */
 void cs_call_begin(struct cs_room_call *call, void *app, struct ctx *ctx,
                    const struct http_request *request, struct http_reply *reply);

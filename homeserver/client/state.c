@@ -13,17 +13,12 @@ static struct err begin_view(struct cs_room_call *call, void *app, struct ctx *c
     return hs_room_view(call->hs, ctx, call->room, call->actor.user, view);
 }
 
-/* The same for what shows all members: of a room joined a moment ago they are awaited. */
 static struct err begin_whole_view(struct cs_room_call *call, void *app, struct ctx *ctx,
                                    const struct http_request *request, struct http_reply *reply,
                                    struct room_view *view)
 {
-    TRY(begin_view(call, app, ctx, request, reply, view));
-    if (!hs_room_is_partial(call->room) || !call->hs->remote) {
-        return OK;
-    }
-    TRY(call->hs->remote->await_complete(call->hs, ctx, call->room));
-    return hs_room_view(call->hs, ctx, call->room, call->actor.user, view);
+    TRY(cs_room_begin(call, app, ctx, request, reply));
+    return cs_room_whole_view(call, view);
 }
 
 static struct err write_state_of(struct cs_room_call *call, uint64_t root)

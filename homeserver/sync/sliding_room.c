@@ -422,11 +422,12 @@ static struct err write_shown(struct writing *w)
 {
     struct sync_job *base = w->base;
     bool stay = w->room.standing == SYNC_JOINED || w->room.standing == SYNC_LEFT;
-    bool is_partial = hs_room_is_partial(w->room.room);
+    bool is_whole =
+        !hs_room_is_partial(w->room.room) && hs_room_whole_pos(w->room.room) <= base->upto;
     if (!sync_sliding_config(w->job->conn, w->delta.ask.text, &w->config)) {
         return err_make(ERR_M_UNKNOWN_POS, "a connection has asked for too many different states");
     }
-    if (stay && is_partial && !w->delta.ask.lazy) {
+    if (stay && !is_whole && !w->delta.ask.lazy) {
         return OK; /* who wants all members gets the room when they are here */
     }
     struct sync_undo undo = sync_undo_mark(w->out);
