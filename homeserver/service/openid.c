@@ -51,6 +51,9 @@ struct err hs_openid_find(struct hs *hs, struct ctx *ctx, struct slice token,
     }
     struct unpack in = unpack_of(row);
     uint64_t user = unpack_u64(&in);
+    uint32_t flags = 0;
     TRY(unpack_check(&in));
+    TRY(hs_account_flags(hs, ctx, user, &flags, found_out));
+    *found_out = *found_out && !(flags & (ACCOUNT_DEACTIVATED | ACCOUNT_LOCKED));
     return hs_user_id_of(hs, ctx, user, user_id_out);
 }

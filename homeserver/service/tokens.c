@@ -327,6 +327,26 @@ struct err hs_token_find(struct hs *hs, struct ctx *ctx, struct slice token,
     return OK;
 }
 
+struct err hs_token_recheck(struct hs *hs, struct ctx *ctx, const struct requester *requester)
+{
+    struct found_token known = {0};
+    struct device_row row;
+    uint32_t flags = 0;
+    bool exists = false;
+    TRY(hs_account_flags(hs, ctx, requester->user, &flags, &exists));
+    if (!exists || (flags & ACCOUNT_DEACTIVATED)) {
+        return err_make(ERR_M_UNKNOWN_TOKEN, "the account has ended");
+    }
+    if (flags & ACCOUNT_LOCKED) {
+        return err_make(ERR_M_USER_LOCKED, "locked account");
+    }
+    if (!requester->device_id.ptr || find_known(hs->tokens, ctx, &requester->token_hash, &known)) {
+        return OK;
+    }
+    TRY(device_row_load(hs, ctx, requester->user, requester->device_id, &row, &exists));
+    return exists ? OK : err_make(ERR_M_UNKNOWN_TOKEN, "the device has gone");
+}
+
 bool tokens_seen_is_due(struct hs *hs, const struct ctx *ctx, const struct requester *requester)
 {
     bool due = false;

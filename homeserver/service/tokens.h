@@ -17,6 +17,11 @@ enum token_state {
 struct err hs_token_find(struct hs *hs, struct ctx *ctx, struct slice token,
                          struct requester *requester_out, enum token_state *state_out) MUST_USE;
 
+/* Whether who asked a while ago may still be answered: M_UNKNOWN_TOKEN when the device or the
+ * account has gone since, M_USER_LOCKED. A token that a refresh has replaced still counts here. */
+struct err hs_token_recheck(struct hs *hs, struct ctx *ctx,
+                            const struct requester *requester) MUST_USE;
+
 struct sign_in {
     uint64_t user;
     struct slice device_id;    /* ptr NULL = make one up */

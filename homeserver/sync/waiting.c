@@ -1,8 +1,10 @@
 #include "homeserver/sync/waiting.h"
 
 #include "homeserver/base/mem.h"
+#include "homeserver/service/tokens.h"
 
 #include <stdatomic.h>
+#include <string.h>
 
 enum { BODY_BYTES_MAX = 1 << 29, AT_HAND_BYTES_MAX = 1 << 16 };
 
@@ -13,7 +15,8 @@ struct sync_waiting {
     struct http_parked *parked;
     const struct sync_waiting_driver *driver;
     void *arg;
-    struct buf body; /* the answer, on the heap */
+    struct requester requester; /* who asked; the device's id is owned */
+    struct buf body;            /* the answer, on the heap */
     uint32_t error_code;
     _Atomic bool claimed;
     _Atomic int refs;
@@ -24,6 +27,7 @@ static void release(struct sync_waiting *waiting)
     if (atomic_fetch_sub(&waiting->refs, 1) == 1) {
         buf_deinit(&waiting->body);
         waiting->driver->free(waiting->arg);
+        mem_free((void *)(uintptr_t)waiting->requester.device_id.ptr);
         mem_free(waiting);
     }
 }
@@ -35,14 +39,36 @@ static bool claim(struct sync_waiting *waiting)
 
 /* --- answering --- */
 
+/* Spec: client-server, "Soft logout", "Account locking". */
+static struct err refuse(struct http_reply *reply, struct err err)
+{
+    if (err.code == ERR_M_USER_LOCKED) {
+        http_reply_error(reply, err, LIT("\"soft_logout\":true"));
+    }
+    if (err.code == ERR_M_UNKNOWN_TOKEN) {
+        http_reply_error(reply, err, LIT("\"soft_logout\":false"));
+    }
+    return err;
+}
+
 static struct err answer_found(void *arg, struct ctx *ctx, struct http_reply *reply)
 {
     struct sync_waiting *waiting = arg;
     uint32_t code = waiting->error_code;
     (void)ctx;
-    buf_add(&reply->body, buf_slice(&waiting->body));
+    if (code == 0) {
+        buf_add(&reply->body, buf_slice(&waiting->body));
+    }
     release(waiting);
-    return code == 0 ? OK : err_make(code, "a waiting request failed");
+    return code == 0 ? OK : refuse(reply, err_make(code, "a waiting request failed"));
+}
+
+/* Who has logged out meanwhile, or was locked out, gets nothing more. */
+static struct err respond(struct sync_waiting *waiting, struct ctx *ctx, struct buf *body,
+                          bool *news_out, uint64_t *upto_out)
+{
+    TRY(hs_token_recheck(waiting->hs, ctx, &waiting->requester));
+    return waiting->driver->respond(waiting->arg, ctx, body, news_out, upto_out);
 }
 
 static struct err answer_now(void *arg, struct ctx *ctx, struct http_reply *reply)
@@ -50,9 +76,9 @@ static struct err answer_now(void *arg, struct ctx *ctx, struct http_reply *repl
     struct sync_waiting *waiting = arg;
     bool news = false;
     uint64_t upto = 0;
-    struct err err = waiting->driver->respond(waiting->arg, ctx, &reply->body, &news, &upto);
+    struct err err = respond(waiting, ctx, &reply->body, &news, &upto);
     release(waiting);
-    return err;
+    return err.code == 0 ? OK : refuse(reply, err);
 }
 
 /* Time is over, the client has gone, or the server stops. */
@@ -88,7 +114,7 @@ static bool compute(struct sync_waiting *waiting, uint64_t *upto_out)
     struct ctx ctx = {.arena = arena_new(), .now = hs->now, .log = hs->log};
     bool news = false;
     buf_clear(&waiting->body);
-    struct err err = waiting->driver->respond(waiting->arg, &ctx, &waiting->body, &news, upto_out);
+    struct err err = respond(waiting, &ctx, &waiting->body, &news, upto_out);
     ctx_finish(&ctx);
     if (err.code != 0) {
         buf_clear(&waiting->body);
@@ -147,10 +173,24 @@ struct sync_waiting *sync_waiting_new(struct hs *hs, const struct sync_waiting_d
     return waiting;
 }
 
+/* Of the requester what lasts no longer than the request is copied, or not needed. */
+static void remember(struct sync_waiting *waiting, const struct requester *requester)
+{
+    waiting->requester =
+        (struct requester){.user = requester->user, .token_hash = requester->token_hash};
+    if (requester->device_id.ptr) {
+        size_t len = requester->device_id.len;
+        char *copy = mem_alloc(len + 1);
+        memcpy(copy, requester->device_id.ptr, len);
+        waiting->requester.device_id = (struct slice){copy, len};
+    }
+}
+
 struct err sync_waiting_park(struct sync_waiting *waiting, struct ctx *ctx,
                              const struct sync_waiting_start *start,
                              const struct http_request *http, struct http_reply *reply)
 {
+    remember(waiting, http->requester);
     waiting->parked = http_park(ctx, http, reply, start->timeout_ms, on_expired, waiting);
     if (wait_on(waiting, start->upto)) {
         return OK;

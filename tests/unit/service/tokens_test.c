@@ -1,3 +1,4 @@
+#include "crypto/token.h"
 #include "homeserver/service/devices.h"
 #include "tests/support/world.h"
 
@@ -144,6 +145,35 @@ static void refreshing_over_and_over_keeps_a_few_pairs(void **state)
     assert_int_equal(state_of(last.access_token), TOKEN_VALID);
 }
 
+static uint32_t recheck(struct slice token, const char *device_id)
+{
+    struct requester requester = {
+        .user = ann, .device_id = slice_of(device_id), .token_hash = token_hash(token)};
+    return hs_token_recheck(&w.hs, &w.ctx, &requester).code;
+}
+
+static void set_locked(uint32_t flags)
+{
+    assert_int_equal(hs_account_set_flags(&w.hs, &w.ctx, ann, ACCOUNT_LOCKED, flags).code, 0);
+}
+
+static void who_waited_is_looked_at_again(void **state)
+{
+    (void)state;
+    struct issued_tokens old = sign_in(LIT("PHONE"), 1);
+    struct slice gone[] = {LIT("PHONE")};
+    assert_int_equal(recheck(old.access_token, "PHONE"), 0);
+    struct issued_tokens fresh = refresh(old.refresh_token);
+    assert_int_equal(state_of(fresh.access_token), TOKEN_VALID);
+    assert_int_equal(state_of(old.access_token), TOKEN_UNKNOWN);
+    assert_int_equal(recheck(old.access_token, "PHONE"), 0); /* the device is still there */
+    set_locked(ACCOUNT_LOCKED);
+    assert_int_equal(recheck(fresh.access_token, "PHONE"), ERR_M_USER_LOCKED);
+    set_locked(0);
+    assert_int_equal(hs_devices_delete(&w.hs, &w.ctx, ann, gone, 1).code, 0);
+    assert_int_equal(recheck(fresh.access_token, "PHONE"), ERR_M_UNKNOWN_TOKEN);
+}
+
 static void login_tokens_work_once_and_for_a_while(void **state)
 {
     struct slice token;
@@ -242,6 +272,7 @@ int main(void)
         WITH_WORLD(an_expired_token_is_a_soft_logout_until_the_device_goes),
         WITH_WORLD(the_old_pair_counts_until_the_new_one_is_used),
         WITH_WORLD(refreshing_over_and_over_keeps_a_few_pairs),
+        WITH_WORLD(who_waited_is_looked_at_again),
         WITH_WORLD(login_tokens_work_once_and_for_a_while),
         WITH_WORLD(the_device_longest_unseen_makes_room),
         WITH_WORLD(odd_device_ids_and_names_are_refused),
