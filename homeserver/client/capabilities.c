@@ -34,6 +34,14 @@ static void write_delayed_events(struct json_out *out, const struct conf *conf)
     json_out_object_end(out);
 }
 
+static void write_moderation(struct json_out *out)
+{
+    json_out_key_object(out, LIT("m.account_moderation"));
+    json_out_key_bool(out, LIT("suspend"), true);
+    json_out_key_bool(out, LIT("lock"), true);
+    json_out_object_end(out);
+}
+
 /* MSC4174: what a browser subscribes with. */
 static void write_webpush(struct hs *hs, struct ctx *ctx, struct json_out *out)
 {
@@ -67,6 +75,9 @@ static struct err get_capabilities(void *app, struct ctx *ctx, const struct http
     write_enabled(&out, LIT("m.3pid_changes"), false);
     write_enabled(&out, LIT("m.get_login_token"), has_password);
     write_enabled(&out, LIT("m.forget_forced_upon_leave"), false);
+    if (request->requester->is_admin) {
+        write_moderation(&out);
+    }
     write_delayed_events(&out, hs->conf);
     write_webpush(hs, ctx, &out);
     json_out_object_end(&out);

@@ -4,6 +4,7 @@
 #include "homeserver/service/appservices.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/invite_filter.h"
+#include "homeserver/service/notices.h"
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/profiles.h"
 #include "homeserver/service/remote.h"
@@ -260,6 +261,9 @@ struct err hs_member_kick(struct hs *hs, struct ctx *ctx, struct room *room,
     if (membership != MEMBERSHIP_JOIN && membership != MEMBERSHIP_INVITE &&
         membership != MEMBERSHIP_KNOCK) {
         return err_public(ERR_M_FORBIDDEN, "The user is not in the room.");
+    }
+    if (slice_eq(target, actor->user_id)) {
+        TRY(hs_notice_check_leave(hs, ctx, room, actor));
     }
     return set_left(hs, ctx, room, actor, target, reason);
 }

@@ -294,6 +294,9 @@ static struct err admit(struct frame *frame, enum http_rate rate, struct questio
     bool found = false;
     TRY(hs_account_flags(hs, frame->ctx, question->actor.user, &flags, &found));
     question->actor.is_guest = (flags & ACCOUNT_GUEST) != 0;
+    if (flags & ACCOUNT_LOCKED) {
+        return err_make(ERR_M_USER_LOCKED, "locked account");
+    }
     if (flags & ACCOUNT_SUSPENDED) {
         return err_make(ERR_M_USER_SUSPENDED, "suspended account");
     }

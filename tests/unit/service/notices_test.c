@@ -63,6 +63,13 @@ static void join(void)
     house_member(&h, room, &ann, &ann, MEMBERSHIP_JOIN);
 }
 
+static struct err kick_oneself(void)
+{
+    struct room *room = NULL;
+    assert_int_equal(hs_room_get(&h.hs, &h.ctx, room_of_ann().room, &room).code, 0);
+    return hs_member_kick(&h.hs, &h.ctx, room, &ann.actor, ann.actor.user_id, (struct slice){0});
+}
+
 static void a_notice_invites_to_a_tagged_room(void **state)
 {
     (void)state;
@@ -86,6 +93,7 @@ static void the_invite_cannot_be_refused_but_the_room_be_left(void **state)
     struct slice event_id;
     assert_int_equal(tell(NULL, &event_id).code, 0);
     assert_int_equal(leave().code, ERR_M_CANNOT_LEAVE_SERVER_NOTICE_ROOM);
+    assert_int_equal(kick_oneself().code, ERR_M_CANNOT_LEAVE_SERVER_NOTICE_ROOM);
     join();
     assert_int_equal(leave().code, 0);
     uint64_t room = room_of_ann().room;

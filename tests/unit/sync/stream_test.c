@@ -1,6 +1,7 @@
 /* The stream over all services; the WebSocket is a list of frames. */
 #include "homeserver/service/rates.h"
 #include "homeserver/service/tokens.h"
+#include "homeserver/service/users.h"
 #include "homeserver/sync/stream.h"
 #include "tests/support/house.h"
 
@@ -303,6 +304,25 @@ static void sending_over_the_stream_answers_and_is_seen(void **state)
     assert_string_equal(bodies(f, &second), "mine ");
 }
 
+static void who_is_locked_sends_no_more(void **state)
+{
+    struct fixture *f = *state;
+    struct slice room_id = hs_room_info(f->room).room_id;
+    send_auth(f, "");
+    (void)expect_frame(f, "hello");
+    (void)expect_frame(f, "sync");
+    assert_int_equal(hs_account_set_flags(&f->house.hs, &f->house.ctx, f->alice.actor.user,
+                                          ACCOUNT_LOCKED, ACCOUNT_LOCKED)
+                         .code,
+                     0);
+    send_text(f, arena_printf(f->arena,
+                              "{\"type\":\"send\",\"id\":\"1\",\"room_id\":\"%.*s\","
+                              "\"event_type\":\"m.room.message\",\"content\":{},\"txn_id\":\"t\"}",
+                              (int)room_id.len, room_id.ptr));
+    struct json result = expect_frame(f, "result");
+    assert_true(json_is_string(json_get(&result, LIT("errcode")), LIT("M_USER_LOCKED")));
+}
+
 static void a_refused_send_says_why(void **state)
 {
     struct fixture *f = *state;
@@ -427,6 +447,7 @@ int main(void)
         STREAM_TEST(a_wrong_acknowledgement_is_ignored),
         STREAM_TEST(a_stream_resumes_where_the_token_says),
         STREAM_TEST(sending_over_the_stream_answers_and_is_seen),
+        STREAM_TEST(who_is_locked_sends_no_more),
         STREAM_TEST(a_refused_send_says_why),
         STREAM_TEST(questions_take_their_tokens_where_requests_do),
         STREAM_TEST(the_stream_ends_when_the_token_dies),
