@@ -6,6 +6,7 @@
 #include "store/cache_size.h"
 
 #include <dirent.h>
+#include <pthread.h>
 #include <rocksdb/c.h>
 #include <stdatomic.h>
 
@@ -20,6 +21,11 @@ enum {
      * hundred did in each file, and filled the cache. */
     FILTER_BITS = 16,
     CACHE_SHARD_BITS = 2, /* filters of 300 KB fit into each share of the smallest cache */
+    CHECKSUM_XXH3 = 4,
+    /* Written blocks of the first level are merged soon: they are not worth packing. */
+    PACKED_FROM_LEVEL = 1,
+    BATCHES_KEPT = 8,
+    BATCH_KEPT_BYTES = 16 << 10,
 };
 
 struct kv_rocksdb {
@@ -33,6 +39,9 @@ struct kv_rocksdb {
     rocksdb_writeoptions_t *write_options;
     struct log *log;
     bool writes;
+    pthread_mutex_t lock; /* of the emptied batches: one that has grown is used again */
+    rocksdb_writebatch_t *batches[BATCHES_KEPT];
+    size_t batch_count;
 };
 
 /* Logs the library's text, gives it back, and answers with ours. */
@@ -59,6 +68,7 @@ static void set_table_options(struct kv_rocksdb *rocks)
     rocksdb_block_based_options_set_block_cache(table, rocks->cache);
     rocksdb_block_based_options_set_block_size(table, (size_t)8 << 10);
     rocksdb_block_based_options_set_format_version(table, 5);
+    rocksdb_block_based_options_set_checksum(table, CHECKSUM_XXH3);
     rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
     rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(table, 1);
     /* The table owns the policy from here on. */
@@ -83,6 +93,7 @@ static void set_options(struct kv_rocksdb *rocks, const struct store_config *con
     rocks->options = options;
     size_t memtable_bytes = memtable_bytes_for(cache_bytes);
     rocksdb_options_set_compression(options, LZ4);
+    rocksdb_options_set_min_level_to_compress(options, PACKED_FROM_LEVEL);
     rocksdb_options_set_write_buffer_size(options, memtable_bytes);
     rocksdb_options_set_max_write_buffer_number(options, 3);
     rocksdb_options_set_arena_block_size(options, (size_t)128 << 10);
@@ -282,16 +293,41 @@ static struct err fill_batch(struct kv_rocksdb *rocks, rocksdb_writebatch_t *bat
     return OK;
 }
 
+static rocksdb_writebatch_t *take_batch(struct kv_rocksdb *rocks)
+{
+    pthread_mutex_lock(&rocks->lock);
+    bool any = rocks->batch_count > 0;
+    rocksdb_writebatch_t *batch = any ? rocks->batches[--rocks->batch_count] : NULL;
+    pthread_mutex_unlock(&rocks->lock);
+    return batch ? batch : rocksdb_writebatch_create();
+}
+
+static void give_batch_back(struct kv_rocksdb *rocks, rocksdb_writebatch_t *batch)
+{
+    size_t len = 0;
+    rocksdb_writebatch_data(batch, &len);
+    rocksdb_writebatch_clear(batch);
+    pthread_mutex_lock(&rocks->lock);
+    bool keep = len <= BATCH_KEPT_BYTES && rocks->batch_count < BATCHES_KEPT;
+    if (keep) {
+        rocks->batches[rocks->batch_count++] = batch;
+    }
+    pthread_mutex_unlock(&rocks->lock);
+    if (!keep) {
+        rocksdb_writebatch_destroy(batch);
+    }
+}
+
 static struct err rocks_write(struct kv *kv, const struct kv_op *ops, size_t count)
 {
     struct kv_rocksdb *rocks = (struct kv_rocksdb *)kv;
-    rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
+    rocksdb_writebatch_t *batch = take_batch(rocks);
     char *text = NULL;
     struct err err = fill_batch(rocks, batch, ops, count);
     if (err.code == 0) {
         rocksdb_write(rocks->db, rocks->write_options, batch, &text);
     }
-    rocksdb_writebatch_destroy(batch);
+    give_batch_back(rocks, batch);
     if (text) {
         return failure(rocks->log, text, "write", "the database refuses the write");
     }
@@ -387,6 +423,10 @@ static void rocks_close(struct kv *kv)
         }
         rocksdb_close(rocks->db);
     }
+    while (rocks->batch_count > 0) {
+        rocksdb_writebatch_destroy(rocks->batches[--rocks->batch_count]);
+    }
+    pthread_mutex_destroy(&rocks->lock);
     rocksdb_writeoptions_destroy(rocks->write_options);
     rocksdb_readoptions_destroy(rocks->once_options);
     rocksdb_readoptions_destroy(rocks->read_options);
@@ -429,6 +469,7 @@ struct err kv_rocksdb_open(const struct store_config *config, const char *path, 
     char *text = NULL;
     rocks->kv.ops = &ops;
     rocks->log = config->log;
+    pthread_mutex_init(&rocks->lock, NULL);
     set_options(rocks, config);
     rocksdb_options_set_create_if_missing(rocks->options, !has_tables(path));
     rocks->read_options = rocksdb_readoptions_create();
