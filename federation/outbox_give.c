@@ -151,7 +151,11 @@ struct err outbox_give_event(struct outbox *outbox, struct ctx *ctx, const struc
     struct room *room = NULL;
     struct server_names names;
     struct destination_event event = {change->room, change->number, change->pos};
+    *found_out = false;
     TRY(hs_room_get(outbox->hs, ctx, change->room, &room));
+    if (room_servers_none(outbox->servers, room, change->before)) {
+        return OK;
+    }
     TRY(hs_event_scan(outbox->hs, ctx, room, change->number, event_out, found_out));
     if (!*found_out || !outbox_tells(outbox, event_out)) {
         return OK;

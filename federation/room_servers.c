@@ -322,6 +322,14 @@ struct err room_servers_at(struct room_servers *servers, struct ctx *ctx, struct
     return whole_room(servers, ctx, room, root, names_out);
 }
 
+bool room_servers_none(const struct room_servers *servers, struct room *room, uint64_t root)
+{
+    uint64_t number = hs_room_info(room).number;
+    const struct entry *entry = map_get_ptr(servers->rooms, map_key_u64(&number));
+    return entry && root != 0 && entry->names_root == root && entry->name_count == 0 &&
+           !hs_room_is_partial(room);
+}
+
 bool server_names_has(struct server_names names, struct slice server)
 {
     size_t low = 0;

@@ -23,4 +23,6 @@ struct server_names {
 };
 struct err room_servers_at(struct room_servers *servers, struct ctx *ctx, struct room *room,
                            uint64_t root, struct server_names *names_out) MUST_USE;
+/* That list is known to be empty, without a look at the store. */
+bool room_servers_none(const struct room_servers *servers, struct room *room, uint64_t root);
 bool server_names_has(struct server_names names, struct slice server);

@@ -30,6 +30,7 @@ struct change {
     uint64_t room;      /* room number, 0 = none */
     uint64_t user;      /* user number, 0 = none */
     int64_t number;     /* event number in its room */
+    uint64_t before;    /* the state before the event, when it changes none; 0 = look */
     char device_id[64]; /* NUL-terminated, empty = none; longer ids are cut (wakes more, never less)
                          */
     struct gate *gate;  /* of the request that made it, or NULL; valid while listeners run */

@@ -331,6 +331,7 @@ static void publish(struct append_work *w, enum change_kind kind)
     struct change change = {
         .pos = d->pos, .kind = kind, .room = d->room->number, .number = d->number};
     change.gate = ctx_gate(d->ctx);
+    change.before = kind == CHANGE_EVENT && !d->event->has_state_key ? w->record.state_before : 0;
     size_t extra = 0;
     for (size_t i = 0; i < d->members.count; i++) {
         const struct derived_member *member = &d->members.items[i];
