@@ -147,7 +147,7 @@ static struct err handle_event(struct search *search, struct ctx *ctx, const str
     bool found = false;
     bool room_changed = false;
     TRY(hs_room_get(search->hs, ctx, change->room, &room));
-    TRY(hs_event_scan(search->hs, ctx, room, change->number, &event, &found));
+    TRY(hs_event_scan_once(search->hs, ctx, room, change->number, &event, &found));
     if (!found || (event.flags & EVENT_HIDDEN)) {
         return OK;
     }

@@ -87,8 +87,11 @@ static struct err scan_cached_row(struct hs *hs, struct ctx *ctx, const struct r
     if (!row) {
         return OK;
     }
-    const struct stored_event *event = NULL;
+    const struct stored_event *event = cached_row_event(row);
     row_cache_release_later(ctx, row);
+    if (!event && ctx->reads_once) {
+        return scan_row(ctx, room, number, cached_row_bytes(row), event_out);
+    }
     TRY(event_of_held(hs, ctx, room, row, &event));
     *event_out = *event;
     return OK;
@@ -169,6 +172,16 @@ struct err hs_event_scan(struct hs *hs, struct ctx *ctx, struct room *room, int6
     int64_t now = number;
     TRY(scan_here(hs, ctx, room, event_out, found_out, &now));
     return now == number ? OK : scan_here(hs, ctx, room, event_out, found_out, &now);
+}
+
+struct err hs_event_scan_once(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
+                              struct stored_event *event_out, bool *found_out)
+{
+    bool before = ctx->reads_once;
+    ctx->reads_once = true;
+    struct err err = hs_event_scan(hs, ctx, room, number, event_out, found_out);
+    ctx->reads_once = before;
+    return err;
 }
 
 struct err room_event_once(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,

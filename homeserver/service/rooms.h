@@ -105,6 +105,9 @@ struct err hs_event_load(struct hs *hs, struct ctx *ctx, struct room *room, int6
 /* The same without a content tree (event.content is NULL): for rendering, which splices bytes. */
 struct err hs_event_scan(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
                          struct stored_event *event_out, bool *found_out) MUST_USE;
+/* The same for a consumer that nobody follows: what is not at hand is not kept for others. */
+struct err hs_event_scan_once(struct hs *hs, struct ctx *ctx, struct room *room, int64_t number,
+                              struct stored_event *event_out, bool *found_out) MUST_USE;
 /* Scans a skimmed event (hs_events_read). */
 struct err hs_event_finish(struct ctx *ctx, struct room *room, struct stored_event *event) MUST_USE;
 /* Makes the content tree of a scanned event, if it has none. */
