@@ -25,6 +25,7 @@ enum {
 };
 
 /* (SERVER, "peers_down"): server -> until, pause. */
+#define ROW_MS_MAX (INT64_C(30) * 24 * 3600 * 1000) /* after the end of the pause */
 static const struct store_object down_rows = {STORE_SERVER, {"peers_down", 10}};
 
 /* Exists while the server is left alone or is asked something. */
@@ -72,11 +73,45 @@ void fed_peers_free(struct fed_peers **pointer)
     *pointer = NULL;
 }
 
-/* With the lock held; NULL when there are too many. */
-static struct peer *get_peer(struct fed_peers *peers, struct slice server)
+/* Whom nothing is asked now, and who is not left alone, or had no pause as long as `pause_ms`, is
+ * forgotten. */
+static void forget_idle(struct fed_peers *peers, int64_t now_ms, int64_t pause_ms)
+{
+    struct map *kept = map_new();
+    struct slice name;
+    uint64_t value = 0;
+    for (size_t at = 0; map_next(peers->peers, &at, &name, &value);) {
+        struct peer *peer = (struct peer *)(uintptr_t)value;
+        bool is_asked = peer->running || peer->waiting;
+        if (is_asked || (peer->until_ms > now_ms && peer->pause_ms >= pause_ms)) {
+            map_set_ptr(kept, name, peer);
+        } else {
+            mem_free(peer);
+        }
+    }
+    map_free(&peers->peers);
+    peers->peers = kept;
+}
+
+/* Anybody can make up names of servers that do not answer: those that were tried the least often
+ * go first, so that they take nobody's place. */
+static void make_room(struct fed_peers *peers, int64_t now_ms)
+{
+    static const int64_t steps_ms[] = {0, PAUSE_MS_SAVED, INT64_MAX};
+    if (map_count(peers->peers) < PEERS_MAX) {
+        return;
+    }
+    for (size_t i = 0; i < COUNT_OF(steps_ms) && map_count(peers->peers) > PEERS_MAX / 4 * 3; i++) {
+        forget_idle(peers, now_ms, steps_ms[i]);
+    }
+}
+
+/* With the lock held. */
+static struct peer *get_peer(struct fed_peers *peers, struct slice server, int64_t now_ms)
 {
     struct peer *peer = map_get_ptr(peers->peers, server);
-    if (!peer && map_count(peers->peers) < PEERS_MAX) {
+    if (!peer) {
+        make_room(peers, now_ms);
         peer = mem_alloc(sizeof *peer);
         map_set_ptr(peers->peers, server, peer);
     }
@@ -149,23 +184,28 @@ static void save_quietly(struct fed *fed, struct slice server, const struct peer
     arena_free(&ctx.arena);
 }
 
+/* Rows of servers that nobody has asked for long are deleted. */
 struct err fed_peers_load(struct fed *fed, struct ctx *ctx)
 {
     struct store_rows rows;
     struct store_range all = {.limit = PEERS_MAX};
+    struct store_update *update = store_update_new(ctx, down_rows);
+    int64_t now_ms = now_wall_ms(ctx->now);
     TRY(store_read_range(fed->hs->store, ctx, down_rows, all, &rows));
     pthread_mutex_lock(&fed->peers->lock);
     for (size_t i = 0; i < rows.count; i++) {
         struct unpack in = unpack_of(rows.rows[i].value);
         int64_t until_ms = unpack_i64(&in);
         int64_t pause_ms = unpack_i64(&in);
-        struct peer *peer = in.bad ? NULL : get_peer(fed->peers, rows.rows[i].key);
-        if (peer) {
-            *peer = (struct peer){.until_ms = until_ms, .pause_ms = pause_ms, .saved = true};
+        if (in.bad || until_ms < now_ms - ROW_MS_MAX) {
+            store_delete(update, rows.rows[i].key);
+            continue;
         }
+        *get_peer(fed->peers, rows.rows[i].key, now_ms) =
+            (struct peer){.until_ms = until_ms, .pause_ms = pause_ms, .saved = true};
     }
     pthread_mutex_unlock(&fed->peers->lock);
-    return OK;
+    return store_write(fed->hs->store, ctx, &update, 1);
 }
 
 /* --- health --- */
@@ -175,8 +215,8 @@ static void note_failure(struct fed *fed, struct slice server, int64_t now_ms)
     struct fed_peers *peers = fed->peers;
     struct peer copy = {0};
     pthread_mutex_lock(&peers->lock);
-    struct peer *peer = get_peer(peers, server);
-    bool counts = peer && peer->until_ms <= now_ms; /* several that failed at once count once */
+    struct peer *peer = get_peer(peers, server, now_ms);
+    bool counts = peer->until_ms <= now_ms; /* several that failed at once count once */
     if (counts) {
         peer->pause_ms = next_pause(peer->pause_ms);
         peer->until_ms = now_ms + peer->pause_ms;
@@ -272,9 +312,9 @@ struct err fed_peer_enter(struct fed *fed, struct slice server)
 {
     struct fed_peers *peers = fed->peers;
     pthread_mutex_lock(&peers->lock);
-    struct peer *peer = get_peer(peers, server);
-    bool may = peer && (peer->running < RUNNING_MAX ||
-                        (peer->waiting < WAITING_MAX && wait_for_turn(peers, peer)));
+    struct peer *peer = get_peer(peers, server, now_wall_ms(fed->hs->now));
+    bool may =
+        peer->running < RUNNING_MAX || (peer->waiting < WAITING_MAX && wait_for_turn(peers, peer));
     if (may) {
         peer->running++;
     }

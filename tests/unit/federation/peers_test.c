@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <cmocka.h>
+#include <stdio.h>
 
 static struct fed_world fw;
 static const struct slice peer = {"peer.org:1", 10};
@@ -46,6 +47,26 @@ static void pauses_grow_and_an_answer_ends_them(void **state)
     fw.on_fetch = answer;
     assert_int_equal(call_with(0), 0);
     assert_false(fed_peer_is_down(fw.fed, peer, NULL));
+}
+
+/* Names cost whoever makes them up nothing; a server that was never asked must stay in reach. */
+static void made_up_servers_take_nobodys_place(void **state)
+{
+    enum { MADE_UP = 101000 };
+    char name[40];
+    (void)state;
+    for (int i = 0; i < 4; i++) { /* one that has been down for some time */
+        assert_int_equal(call_with(0), ERR_UNAVAILABLE);
+        world_wait(&fw.world, i < 3 ? 200000 : 0);
+    }
+    for (int i = 0; i < MADE_UP; i++) {
+        snprintf(name, sizeof name, "n%d.invalid", i);
+        fed_peer_note(fw.fed, &fw.world.ctx, slice_of(name), FED_PEER_FAILED);
+    }
+    assert_int_equal(fed_peer_enter(fw.fed, LIT("good.org")).code, 0);
+    fed_peer_leave(fw.fed, LIT("good.org"));
+    assert_true(fed_peer_is_down(fw.fed, peer, NULL));
+    assert_true(fed_peer_is_down(fw.fed, slice_of(name), NULL));
 }
 
 static void a_sign_of_life_ends_a_pause(void **state)
@@ -203,6 +224,7 @@ int main(void)
 {
 #define WORLD_TEST(name) cmocka_unit_test_setup_teardown(name, open_world, close_world)
     const struct CMUnitTest tests[] = {
+        WORLD_TEST(made_up_servers_take_nobodys_place),
         WORLD_TEST(pauses_grow_and_an_answer_ends_them),
         WORLD_TEST(a_sign_of_life_ends_a_pause),
         WORLD_TEST(a_call_may_go_anyway),
