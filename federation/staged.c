@@ -14,9 +14,13 @@ enum {
     ROOM_EVENTS_MAX = 500,
     ORIGIN_EVENTS_MAX = 2000,
     EVENTS_MAX = 20000,
+    FEW_EVENTS = 20,   /* of one origin in a room: there is a place for them */
+    FULL_FOR_FEW = 4,  /* until there are so many times as much */
+    PASS_ORIGINS = 16, /* counted by name in one pass */
     RUNNING_MAX = 8,
     PASS_EVENTS = 100,
     FILL_MS = 60 * 1000,
+    PASS_FILL_MS = 30 * 1000, /* of one origin; what is begun goes on */
     TICK_MS = 1000,
 };
 #define STAGED_KEY_EVENT 's'
@@ -47,7 +51,7 @@ struct staged {
     pthread_mutex_t mutex;
     pthread_cond_t changed;
     struct map *rooms;   /* number -> struct waiting_room * */
-    struct map *origins; /* name -> events that wait */
+    struct map *origins; /* name, or struct in_room -> events that wait */
     struct waiting_room *first, *last;
     uint64_t running[RUNNING_MAX]; /* origins; 0 = free */
     size_t running_count, count;
@@ -169,17 +173,56 @@ static void enqueue(struct staged *staged, struct waiting_room *room)
 }
 
 /* --- adding --- */
-static void count_origin(struct staged *staged, struct slice origin, int64_t change)
+/* An origin's events in one room: be64 number, name. No name of a server is like it. */
+struct in_room {
+    char bytes[8 + LIMIT_SERVER_NAME];
+    size_t len;
+};
+
+static struct in_room in_room_of(uint64_t number, struct slice origin)
+{
+    struct in_room key = {.len = 8};
+    for (size_t i = 0; i < 8; i++) {
+        key.bytes[i] = (char)(unsigned char)(number >> (56 - 8 * i));
+    }
+    for (size_t i = 0; i < origin.len && key.len < sizeof key.bytes; i++) {
+        key.bytes[key.len++] = origin.ptr[i];
+    }
+    return key;
+}
+
+static void change_count(struct map *counts, struct slice key, int64_t change)
 {
     uint64_t count = 0;
-    map_get(staged->origins, origin, &count);
+    map_get(counts, key, &count);
     count = (uint64_t)((int64_t)count + change);
-    staged->count = (size_t)((int64_t)staged->count + change);
     if (count) {
-        map_set(staged->origins, origin, count);
+        map_set(counts, key, count);
     } else {
-        map_remove(staged->origins, origin);
+        map_remove(counts, key);
     }
+}
+
+static void count_origin(struct staged *staged, uint64_t room, struct slice origin, int64_t change)
+{
+    struct in_room key = in_room_of(room, origin);
+    staged->count = (size_t)((int64_t)staged->count + change);
+    change_count(staged->origins, origin, change);
+    change_count(staged->origins, (struct slice){key.bytes, key.len}, change);
+}
+
+/* Who fills the room, or all there is, leaves place for those who have little that waits. */
+static bool is_full(const struct staged *staged, const struct waiting_room *room,
+                    struct slice origin)
+{
+    struct in_room key = in_room_of(room->number, origin);
+    uint64_t of_origin = 0;
+    uint64_t here = 0;
+    map_get(staged->origins, origin, &of_origin);
+    map_get(staged->origins, (struct slice){key.bytes, key.len}, &here);
+    size_t times = here < FEW_EVENTS ? FULL_FOR_FEW : 1;
+    return map_count(room->attempts) >= ROOM_EVENTS_MAX * times || of_origin >= ORIGIN_EVENTS_MAX ||
+           staged->count >= EVENTS_MAX * times;
 }
 
 enum claim { CLAIM_MADE, CLAIM_THERE, CLAIM_FULL };
@@ -192,14 +235,11 @@ static enum claim claim_place(struct staged *staged, struct slice origin, struct
     if (map_get(room->attempts, event_id, &value)) {
         return CLAIM_THERE;
     }
-    uint64_t of_origin = 0;
-    map_get(staged->origins, origin, &of_origin);
-    if (map_count(room->attempts) >= ROOM_EVENTS_MAX || of_origin >= ORIGIN_EVENTS_MAX ||
-        staged->count >= EVENTS_MAX) {
+    if (is_full(staged, room, origin)) {
         return CLAIM_FULL;
     }
     map_set(room->attempts, event_id, 0);
-    count_origin(staged, origin, 1);
+    count_origin(staged, room->number, origin, 1);
     *sequence_out = room->next_sequence++;
     return CLAIM_MADE;
 }
@@ -208,7 +248,7 @@ static void drop_place(struct staged *staged, struct waiting_room *room, struct 
                        struct slice event_id)
 {
     if (map_remove(room->attempts, event_id)) {
-        count_origin(staged, origin, -1);
+        count_origin(staged, room->number, origin, -1);
     }
 }
 
@@ -333,11 +373,17 @@ static void wake_all(struct staged_wait *waits)
 }
 
 /* --- a pass over a room --- */
+struct spent {
+    uint64_t origin; /* hash */
+    int64_t ms;
+};
 struct pass {
     struct staged *staged;
     struct waiting_room *waiting;
     bool may_retry;
     bool progressed, failed;
+    bool put_off; /* the next pass goes on */
+    struct spent spent[PASS_ORIGINS];
 };
 
 struct row {
@@ -378,6 +424,34 @@ static uint64_t attempts_of(struct pass *pass, struct slice event_id, uint64_t a
     return attempts;
 }
 
+/* The time that was spent on an origin's events. Beyond a number, origins share. */
+static int64_t *spent_on(struct pass *pass, struct slice origin)
+{
+    uint64_t hash = slice_hash(origin) | 1;
+    size_t at = 0;
+    while (at + 1 < PASS_ORIGINS && pass->spent[at].origin && pass->spent[at].origin != hash) {
+        at++;
+    }
+    pass->spent[at].origin = hash;
+    return &pass->spent[at].ms;
+}
+
+/* Fetches what the event lacks. An origin that takes its time does not take that of others: the
+ * rest of its events waits for the next pass, or goes without when it was tried before. */
+static struct err fill_in(struct pass *pass, struct ctx *ctx, const struct row *row,
+                          const struct staged_event *event, struct staged_outcome *outcome_io)
+{
+    struct fed *fed = pass->staged->fed;
+    int64_t *spent_ms = spent_on(pass, row->origin);
+    int64_t began_ms = now_mono_ms(ctx->now);
+    if (*spent_ms >= PASS_FILL_MS) {
+        return OK;
+    }
+    struct err err = pass->staged->fill(fed, ctx, event, outcome_io);
+    *spent_ms += now_mono_ms(ctx->now) - began_ms;
+    return err;
+}
+
 /* One event: into the room, as it is or after a fetch of what it lacks. */
 static struct err settle_event(struct pass *pass, struct ctx *ctx, const struct row *row,
                                struct received *received)
@@ -389,13 +463,17 @@ static struct err settle_event(struct pass *pass, struct ctx *ctx, const struct 
     if (!received->waits || (attempts && !pass->may_retry)) {
         return OK;
     }
+    if (!attempts && *spent_on(pass, row->origin) >= PASS_FILL_MS) {
+        pass->put_off = true;
+        return OK;
+    }
     struct staged_event event = {.room = received->room,
                                  .origin = row->origin,
                                  .event = &received->event,
                                  .is_new = attempts == 0};
     struct staged_outcome outcome = {.report = received->report};
     attempts_of(pass, row->event_id, 1);
-    struct err err = pass->staged->fill(fed, ctx, &event, &outcome);
+    struct err err = fill_in(pass, ctx, row, &event, &outcome);
     received->report = outcome.report;
     if (err.code != 0 && err.code != ERR_CANCELLED) {
         log_info(ctx->log, "event_not_completed", .origin = row->origin, .event = row->event_id,
@@ -487,7 +565,7 @@ static void plan(struct staged *staged, struct pass *pass)
     }
     room->standing = STANDING_IDLE;
     /* An event that got in may be what an earlier one waits for. */
-    bool again = room->again || (pass->progressed && map_count(room->attempts));
+    bool again = room->again || pass->put_off || (pass->progressed && map_count(room->attempts));
     room->again = false;
     if (again && !staged->stopping) {
         enqueue(staged, room);
@@ -589,7 +667,7 @@ static struct err load_room(void *arg, struct slice id)
         room->next_sequence = unpack_be64(&key) + 1;
         if (read_row(&rows.rows[i], &row)) {
             map_set(room->attempts, row.event_id, 0);
-            count_origin(staged, row.origin, 1);
+            count_origin(staged, number, row.origin, 1);
             room->origin = slice_hash(row.origin) | 1;
         }
     }

@@ -3,6 +3,7 @@
 #include "homeserver/base/mem.h"
 #include "tests/support/inbound_world.h"
 
+#include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -358,31 +359,98 @@ static void a_giant_depth_changes_nothing(void **state)
     house_say(&w->house, w->room, &w->alice, "still here");
 }
 
+/* An event of theirs whose past nobody has. */
+static void hide_past(int at, struct event *event_out)
+{
+    struct arena *arena = w->house.ctx.arena;
+    size_t event = inbound_say(w, &w->joined, 1);
+    struct json tree = *event_tree(arena, peer_get(&w->theirs, event));
+    struct json list = json_array();
+    json_push(arena, &list, json_string(arena_printf(arena, "$missing%d", at)));
+    json_set(arena, &tree, LIT("prev_events"), list);
+    json_remove(&tree, LIT("hashes"));
+    json_remove(&tree, LIT("signatures"));
+    assert_int_equal(event_seal(arena, w->theirs.rules, &tree, &w->remote.signer, event_out).code,
+                     0);
+}
+
 static void what_may_wait_is_bounded(void **state)
 {
     size_t refused = 0;
     (void)state;
     w->is_down = true;
     for (int i = 0; i < 520; i++) {
-        struct event_id missing =
-            ids_trust_event(arena_printf(w->house.ctx.arena, "$missing%d", i));
-        struct arena *arena = w->house.ctx.arena;
-        size_t event = inbound_say(w, &w->joined, 1);
-        struct event changed;
-        struct json tree = *event_tree(arena, peer_get(&w->theirs, event));
-        struct json list = json_array();
-        json_push(arena, &list, json_string(missing.s));
-        json_set(arena, &tree, LIT("prev_events"), list);
-        json_remove(&tree, LIT("hashes"));
-        json_remove(&tree, LIT("signatures"));
-        assert_int_equal(
-            event_seal(arena, w->theirs.rules, &tree, &w->remote.signer, &changed).code, 0);
-        const char *pdu = arena_cstr(arena, changed.json);
+        struct event event;
+        hide_past(i, &event);
+        const char *pdu = arena_cstr(w->house.ctx.arena, event.json);
         struct json results = inbound_send_text(w, &pdu, 1);
-        refused += inbound_error(&results, changed.id.s).ptr ? 1 : 0;
+        refused += inbound_error(&results, event.id.s).ptr ? 1 : 0;
     }
     assert_int_equal(staged_count(w->fed->staged), 500);
     assert_int_equal(refused, 20);
+    /* One server leaves place for another. */
+    struct event event;
+    hide_past(520, &event);
+    struct staged_event theirs = {w->room, LIT("slow.org"), &event, true};
+    struct staged_event others = {w->room, LIT("good.org"), &event, true};
+    assert_int_equal(staged_add(w->fed->staged, &w->house.ctx, &others).code, 0);
+    for (int i = 521; i < 545; i++) {
+        hide_past(i, &event);
+        bool fits = staged_add(w->fed->staged, &w->house.ctx, &theirs).code == 0;
+        assert_int_equal(fits, i < 541);
+    }
+}
+
+/* --- one that takes its time --- */
+
+enum { SLOW_EVENTS = 10, SLOW_MS = 20000 };
+
+static struct {
+    pthread_mutex_t gate;
+    size_t fills;
+    size_t good_at; /* the fill that was of the other origin */
+} slow = {.gate = PTHREAD_MUTEX_INITIALIZER};
+
+static struct err fill_slowly(struct fed *fed, struct ctx *ctx, const struct staged_event *event,
+                              struct staged_outcome *outcome)
+{
+    (void)fed;
+    (void)ctx;
+    pthread_mutex_lock(&slow.gate);
+    slow.fills++;
+    if (slice_eq(event->origin, LIT("good.org"))) {
+        slow.good_at = slow.fills;
+        outcome->is_final = true;
+    } else {
+        w->house.mono_ms += SLOW_MS;
+    }
+    pthread_mutex_unlock(&slow.gate);
+    return OK;
+}
+
+static void a_slow_server_does_not_take_the_time_of_others(void **state)
+{
+    struct staged *staged = staged_new(w->fed, fill_slowly);
+    (void)state;
+    slow.fills = 0;
+    slow.good_at = 0;
+    pthread_mutex_lock(&slow.gate);
+    for (int i = 0; i <= SLOW_EVENTS; i++) {
+        struct event event;
+        hide_past(i, &event);
+        struct staged_event one = {w->room, i < SLOW_EVENTS ? LIT("slow.org") : LIT("good.org"),
+                                   &event, true};
+        assert_int_equal(staged_add(staged, &w->house.ctx, &one).code, 0);
+    }
+    pthread_mutex_unlock(&slow.gate);
+    while (staged_is_busy(staged)) {
+        sched_yield();
+    }
+    assert_int_equal(slow.fills, SLOW_EVENTS + 1); /* each was tried, once */
+    assert_in_range(slow.good_at, 1, SLOW_EVENTS / 2);
+    assert_int_equal(staged_count(staged), SLOW_EVENTS);
+    staged_stop(staged);
+    staged_free(&staged);
 }
 
 int main(void)
@@ -401,6 +469,7 @@ int main(void)
         WITH_WORLD(its_authorisation_is_fetched),
         WITH_WORLD(a_giant_depth_changes_nothing),
         WITH_WORLD(what_may_wait_is_bounded),
+        WITH_WORLD(a_slow_server_does_not_take_the_time_of_others),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
