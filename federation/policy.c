@@ -71,6 +71,7 @@ static struct err request_signature(struct fed *fed, struct ctx *ctx, const stru
                             .method = LIT("POST"),
                             .path = LIT("/_matrix/policy/v1/sign"),
                             .content = event_tree(ctx->arena, event_io),
+                            .body_bytes_max = FED_SMALL_ANSWER,
                             .timeout_ms = ASK_TIMEOUT_MS};
     *good_out = false;
     TRY(fed_call_json(fed, ctx, &call, &answer));
@@ -110,23 +111,43 @@ struct err fed_policy_sign(struct hs *hs, struct ctx *ctx, struct room *room,
                 : err_public(ERR_M_FORBIDDEN, "The room's policy server did not sign the event.");
 }
 
+static bool may_ask(const struct hs *hs, const struct policy *policy)
+{
+    return policy->has_key && !hs_is_local(hs, policy->via);
+}
+
+/* Whether the room asks for a signature, and the event has it. */
+static struct err look(struct hs *hs, struct ctx *ctx, struct room *room, const struct event *event,
+                       struct policy *policy_out, bool *good_out)
+{
+    bool enabled = false;
+    *good_out = true;
+    *policy_out = (struct policy){0};
+    if (event_is(event, LIT("m.room.policy"), LIT(""))) {
+        return OK;
+    }
+    TRY(find_policy(hs, ctx, room, policy_out, &enabled));
+    return enabled ? has_signature(ctx, policy_out, event, good_out) : OK;
+}
+
+struct err fed_policy_asks(struct hs *hs, struct ctx *ctx, struct room *room,
+                           const struct event *event, bool *asks_out)
+{
+    struct policy policy;
+    bool good = false;
+    TRY(look(hs, ctx, room, event, &policy, &good));
+    *asks_out = !good && may_ask(hs, &policy);
+    return OK;
+}
+
 struct err fed_policy_check(struct fed *fed, struct ctx *ctx, struct room *room,
                             struct event *event_io, bool *failed_out)
 {
-    struct policy policy = {0};
-    bool enabled = false;
+    struct policy policy;
     bool good = false;
-    *failed_out = false;
-    if (event_is(event_io, LIT("m.room.policy"), LIT(""))) {
-        return OK;
-    }
-    TRY(find_policy(fed->hs, ctx, room, &policy, &enabled));
-    if (!enabled) {
-        return OK;
-    }
-    TRY(has_signature(ctx, &policy, event_io, &good));
+    TRY(look(fed->hs, ctx, room, event_io, &policy, &good));
     /* The key may have changed since the event was signed: one more question. */
-    if (!good && policy.has_key && !hs_is_local(fed->hs, policy.via)) {
+    if (!good && may_ask(fed->hs, &policy)) {
         TRY(ask(fed, ctx, &policy, event_io));
         TRY(has_signature(ctx, &policy, event_io, &good));
     }

@@ -8,6 +8,9 @@
  * wait outside the waiting pool. */
 struct err fed_policy_check(struct fed *fed, struct ctx *ctx, struct room *room,
                             struct event *event_io, bool *failed_out) MUST_USE;
+/* Whether that would ask the policy server. */
+struct err fed_policy_asks(struct hs *hs, struct ctx *ctx, struct room *room,
+                           const struct event *event, bool *asks_out) MUST_USE;
 /* A part of the port (remote.h): an event of this server, with the policy server's signature when
  * its room asks for one. */
 struct err fed_policy_sign(struct hs *hs, struct ctx *ctx, struct room *room,

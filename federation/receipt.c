@@ -295,12 +295,38 @@ static struct err take_withdrawal(const struct receipt *receipt, struct received
     return hs_intake_uninvite(hs, ctx, info.room_id, user, event);
 }
 
+/* What waits is looked at each time that the room moves on, so its policy server is not asked for
+ * it before it can be judged. */
+static struct err is_too_early(const struct receipt *receipt, const struct received *received,
+                               bool *early_out)
+{
+    const struct event *event = &received->event;
+    bool asks = false;
+    *early_out = false;
+    TRY(fed_policy_asks(receipt->hs, receipt->ctx, received->room, event, &asks));
+    for (size_t i = 0; asks && i < event->prev_event_count && !*early_out; i++) {
+        struct stored_event prev;
+        bool found = false;
+        TRY(hs_event_find(receipt->hs, receipt->ctx, received->room, event->prev_events[i].s, &prev,
+                          &found));
+        *early_out = !found || (prev.flags & EVENT_OUTLIER);
+    }
+    return OK;
+}
+
 struct err receipt_take(const struct receipt *receipt, struct received *received)
 {
     if (received->is_outside) {
         return take_withdrawal(receipt, received);
     }
     struct intake intake = {.event = &received->event};
+    bool early = false;
+    TRY(is_too_early(receipt, received, &early));
+    if (early) {
+        received->report = (struct intake_report){.result = INTAKE_MISSING_PREV};
+        receipt_settle(receipt, received);
+        return OK;
+    }
     TRY(fed_policy_check(receipt->fed, receipt->ctx, received->room, &received->event,
                          &intake.policy_failed));
     TRY(hs_intake_event(receipt->hs, receipt->ctx, received->room, &intake, &received->report));

@@ -80,6 +80,22 @@ static void a_signed_event_is_taken_without_a_question(void **state)
     assert_int_equal(inbound_asked(w, "/policy/v1/sign"), 0);
 }
 
+/* What waits would else be asked about each time that the room moves on. */
+static void what_cannot_be_judged_yet_is_not_asked_about(void **state)
+{
+    size_t events[2];
+    (void)state;
+    w->is_down = true; /* what lies before it does not come yet */
+    events[0] = inbound_say(w, NULL, 0);
+    events[1] = inbound_say(w, NULL, 0);
+    inbound_send(w, &events[1], 1);
+    assert_int_equal(inbound_asked(w, "/policy/v1/sign"), 0);
+    w->is_down = false;
+    fed_peer_alive(w->fed, w->remote.name);
+    inbound_send(w, &events[0], 1);
+    assert_true(inbound_asked(w, "/policy/v1/sign") > 0);
+}
+
 static bool signs(struct inbound_world *world, struct arena *arena, struct slice path,
                   struct slice *body)
 {
@@ -324,6 +340,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         WITH_WORLD(an_event_without_its_signature_fails_softly),
+        WITH_WORLD(what_cannot_be_judged_yet_is_not_asked_about),
         WITH_WORLD(a_signed_event_is_taken_without_a_question),
         WITH_WORLD(a_signature_is_asked_for_and_kept),
         WITH_WORLD(without_a_user_of_it_in_the_room_it_has_no_say),
