@@ -167,6 +167,28 @@ static void submit(struct resync *resync)
     }
 }
 
+/* Lock held. Those that wait for their servers take the place of others no longer: such a list is
+ * stale, so who asks for it asks its server, and the next news of it have it fetched. */
+static void drop_failed(struct device_lists *lists)
+{
+    struct map *kept = map_new();
+    size_t cursor = 0;
+    struct slice key;
+    uint64_t value = 0;
+    while (map_next(lists->resyncs, &cursor, &key, &value)) {
+        struct resync *resync = (struct resync *)(uintptr_t)value;
+        if (resync->failed) {
+            mem_free(resync);
+        } else {
+            map_set_ptr(kept, key, resync);
+        }
+    }
+    map_free(&lists->resyncs);
+    map_free(&lists->failed);
+    lists->resyncs = kept;
+    lists->failed = map_new();
+}
+
 /* Lock held; NULL when a run will do. */
 static struct resync *begin(struct device_lists *lists, struct slice user_id)
 {
@@ -174,6 +196,9 @@ static struct resync *begin(struct device_lists *lists, struct slice user_id)
     if (resync) {
         resync->again = resync->again || !resync->failed;
         return NULL;
+    }
+    if (map_count(lists->resyncs) >= RESYNCS_MAX) {
+        drop_failed(lists);
     }
     if (map_count(lists->resyncs) >= RESYNCS_MAX) {
         return NULL;
