@@ -60,6 +60,7 @@ static void send_transaction(void *arg, struct ctx *ctx, const struct outbox_let
                             .path =
                                 fed_path(ctx, "/_matrix/federation/v1/send/%s", &letter->txn_id, 1),
                             .content_json = letter->body,
+                            .body_bytes_max = FED_SMALL_ANSWER,
                             .connect_ms = letter->is_hurried ? HURRIED_CONNECT_MS : 0,
                             .timeout_ms = letter->is_hurried ? HURRIED_MS : TRANSACTION_MS,
                             .flags = letter->is_forced ? FED_CALL_ANYWAY : 0};

@@ -15,6 +15,7 @@ void fed_stop(struct fed *fed);
 void fed_free(struct fed **fed);
 
 /* --- requests to other servers: destination.c, call.c --- */
+enum { FED_SMALL_ANSWER = 1 << 18 }; /* bytes: room for one event, or words about fifty */
 struct fed_call {
     struct slice destination;   /* server name */
     struct slice method;        /* empty = GET */
@@ -23,7 +24,7 @@ struct fed_call {
     struct slice content_json;  /* the same as canonical bytes, in place of `content` */
     int64_t connect_ms;         /* for the connection; 0 = 10 s */
     int64_t timeout_ms;         /* 0 = 30 s */
-    size_t body_bytes_max;      /* of the answer; 0 = 16 MiB */
+    size_t body_bytes_max;      /* of the answer; 0 = 16 MiB: many wait for one at a time */
     int redirects_max;          /* for media; followed without the signature; 0 = none */
     uint32_t flags;             /* enum fed_call_flag */
     struct err (*sink)(void *arg, struct slice bytes); /* as http_fetch_request */

@@ -189,6 +189,7 @@ static struct err ask_sender(struct bound *b)
         .path = fed_path(b->ctx, "/_matrix/federation/v1/exchange_third_party_invite/%s",
                          &b->room_id, 1),
         .content = &body,
+        .body_bytes_max = FED_SMALL_ANSWER,
         .timeout_ms = EXCHANGE_TIMEOUT_MS};
     return fed_call_json(b->hs->fed, b->ctx, &call, &answer);
 }

@@ -23,6 +23,7 @@ static struct err put(struct out_invite *out, const char *format, const struct j
                             .method = LIT("PUT"),
                             .path = fed_path(out->ctx, format, parts, COUNT_OF(parts)),
                             .content = body,
+                            .body_bytes_max = FED_SMALL_ANSWER,
                             .timeout_ms = INVITE_TIMEOUT_MS};
     return fed_call(out->hs->fed, out->ctx, &call, answer_out);
 }

@@ -5,7 +5,7 @@
 #include "homeserver/service/intake.h"
 #include "homeserver/service/profiles.h"
 
-enum { SHORT_TIMEOUT_MS = 15000, EVENT_ID_CHARS = 18 };
+enum { SHORT_TIMEOUT_MS = 15000, EVENT_ID_CHARS = 18, STATE_BYTES_MAX = 1 << 20 };
 
 /* --- from server to server --- */
 
@@ -213,8 +213,10 @@ static struct err incompatible(struct out_member *out, const struct json *versio
 static struct err ask_template(struct out_member *out, struct json *answer_out)
 {
     struct fed_answer answer;
-    struct fed_call call = {
-        .destination = out->server, .path = make_path(out), .timeout_ms = out->timeout_ms};
+    struct fed_call call = {.destination = out->server,
+                            .path = make_path(out),
+                            .body_bytes_max = FED_SMALL_ANSWER,
+                            .timeout_ms = out->timeout_ms};
     TRY(fed_call(out->fed, out->ctx, &call, &answer));
     struct err err = fed_answer_json(out->ctx, &answer, answer_out);
     struct json body;
@@ -253,6 +255,7 @@ struct err out_member_send(struct out_member *out, struct json *answer_out)
                             .method = LIT("PUT"),
                             .path = fed_path(out->ctx, format, parts, COUNT_OF(parts)),
                             .content = event_tree(out->ctx->arena, &out->event),
+                            .body_bytes_max = STATE_BYTES_MAX,
                             .timeout_ms = out->timeout_ms};
     return fed_call_json(out->fed, out->ctx, &call, answer_out);
 }

@@ -184,6 +184,7 @@ struct err fed_profile(struct hs *hs, struct ctx *ctx, struct slice user_id,
     struct fed_call call = {
         .destination = ids_user_domain(ids_trust_user(user_id)).s,
         .path = fed_path(ctx, "/_matrix/federation/v1/query/profile?user_id=%s", &user_id, 1),
+        .body_bytes_max = FED_SMALL_ANSWER,
         .timeout_ms = ASK_TIMEOUT_MS};
     return ask_kept(hs, ctx, &call, PROFILE_KEPT_MS, profile_out);
 }
@@ -229,6 +230,7 @@ struct err fed_timestamp(struct hs *hs, struct ctx *ctx, struct room *room, int6
             .destination = servers[i],
             .path = fed_path(ctx, "/_matrix/federation/v1/timestamp_to_event/%s?ts=%s&dir=%s",
                              parts, 3),
+            .body_bytes_max = FED_SMALL_ANSWER,
             .timeout_ms = ASK_TIMEOUT_MS};
         err = fed_call_json(hs->fed, ctx, &call, answer_out);
         struct slice event_id = err.code ? LIT("") : json_get_string(answer_out, LIT("event_id"));

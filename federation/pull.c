@@ -171,7 +171,7 @@ struct err pull_event(const struct pull *pull, struct event_id id, struct event 
     struct json answer;
     struct fed_call request = {.path =
                                    fed_path(pull->ctx, "/_matrix/federation/v1/event/%s", &id.s, 1),
-                               .body_bytes_max = EVENTS_BYTES_MAX};
+                               .body_bytes_max = FED_SMALL_ANSWER};
     *result_out = PULL_ABSENT;
     struct err err = call(pull, &request, &answer);
     if (err.code != 0) {

@@ -265,6 +265,7 @@ static struct err fetch_event(struct state_sought *s, struct slice event_id)
     struct err verdict = OK;
     struct fed_call call = {.destination = s->server,
                             .path = fed_path(ctx, "/_matrix/federation/v1/event/%s", &event_id, 1),
+                            .body_bytes_max = FED_SMALL_ANSWER,
                             .timeout_ms = IDS_TIMEOUT_MS,
                             .flags = FED_CALL_ANYWAY};
     TRY(fed_call_json(s->r->fed, ctx, &call, &answer));
