@@ -4,6 +4,8 @@
  */
 #include "federation/keys_priv.h"
 
+#include "crypto/base64.h"
+#include "crypto/sha256.h"
 #include "crypto/signing_key.h"
 #include "homeserver/base/map.h"
 #include "homeserver/base/mem.h"
@@ -170,11 +172,19 @@ static bool is_good(const struct cached_key *key, const struct fed_key_query *qu
 
 /* --- the store --- */
 
+/* A name may be as long as the id of an object alone, so the longest are called by their hash. */
+enum { SERVER_BYTES_MAX = STORE_ID_BYTES_MAX - (sizeof "keys:" - 1) };
+
 /* (SERVER, "keys:" + server): "f" -> when they were fetched; "k" key id -> the key; "a" key id ->
  * the newest answer that lists it, as canonical JSON with its signatures, for those who ask this
  * server as a notary; none when it is too large: servers that are made up cost nothing. */
 struct store_object fed_keys_object(struct ctx *ctx, struct slice server)
 {
+    if (server.len > SERVER_BYTES_MAX) {
+        struct sha256 hash = sha256_of(server);
+        struct slice name = base64_encode(ctx->arena, sha256_slice(&hash), BASE64_URL);
+        return (struct store_object){STORE_SERVER, arena_concat(ctx->arena, LIT("keys="), name)};
+    }
     return (struct store_object){STORE_SERVER, arena_concat(ctx->arena, LIT("keys:"), server)};
 }
 

@@ -306,6 +306,29 @@ static void an_answer_that_is_large_is_not_kept_for_others(void **state)
     assert_int_equal(ask_notary("{}", net.valid_until_ms).count, 0);
 }
 
+/* Anybody may claim to be such a server, or ask for its keys, without any signature. */
+static void the_longest_names_are_names_too(void **state)
+{
+    char name[LIMIT_SERVER_NAME];
+    struct fed_key_query query = {.key_id = LIT("ed25519:a"), .use = FED_KEY_REQUEST};
+    struct server_key key = {.id = query.key_id, .valid_until_ms = fw.world.wall_ms + 1000};
+    struct fed_keys_answer answer = {.keys = {.keys = &key, .count = 1}, .is_direct = true};
+    struct ed25519_public found_key;
+    struct json object = json_object();
+    (void)state;
+    memset(name, 'a', sizeof name);
+    answer.object = &object;
+    for (size_t len = sizeof name - 8; len <= sizeof name; len++) {
+        bool found = false;
+        answer.server = query.server = (struct slice){name, len};
+        assert_int_equal(fed_key_find(fw.fed, &fw.world.ctx, &query, &found_key, &found).code, 0);
+        assert_false(found);
+        assert_int_equal(fed_keys_take(fw.fed, &fw.world.ctx, &answer).code, 0);
+        assert_int_equal(fed_key_find(fw.fed, &fw.world.ctx, &query, &found_key, &found).code, 0);
+        assert_true(found);
+    }
+}
+
 static int open_world(void **state)
 {
     (void)state;
@@ -338,6 +361,7 @@ int main(void)
         WORLD_TEST(answers_of_a_notary_carry_both_signatures),
         WORLD_TEST(a_time_far_away_is_asked_for_within_bounds),
         WORLD_TEST(a_notary_asks_again_when_keys_must_last_longer),
+        WORLD_TEST(the_longest_names_are_names_too),
         WORLD_TEST(an_answer_that_is_large_is_not_kept_for_others),
         WORLD_TEST(a_notary_remembers_the_dead_and_leaves_out_the_unknown),
     };
