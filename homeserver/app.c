@@ -396,6 +396,7 @@ struct err app_reload(struct app *app)
 void app_tend(struct app *app)
 {
     hs_memory_tend(app->hs.memory);
+    hs_rooms_tend(&app->hs);
     store_tend(app->hs.store, now_mono_ms(&app->now));
 }
 

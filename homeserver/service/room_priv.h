@@ -157,6 +157,8 @@ struct hs_rooms {
     struct room *warm_oldest, *warm_newest; /* rooms_idle.c */
     size_t warm_count;
     uint64_t tick;
+    int64_t tended_mono_ms; /* of the thread that tends */
+    uint64_t tended_tick;   /* then */
     uint64_t next_number;           /* 0 = not read yet */
     _Atomic int64_t create_date_ms; /* latest that an equal room was moved to (compose.c) */
 };
@@ -206,6 +208,10 @@ void rooms_offer_entry(struct hs *hs, uint64_t user, const struct user_room *ent
 void rooms_idle_note(struct hs_rooms *rooms, struct room *room);
 /* Under hs_rooms.lock, before the room is freed. */
 void rooms_idle_forget(struct hs_rooms *rooms, struct room *room);
+/* Under hs_rooms.lock: drops the least recently used quarter of what nobody holds, when the table
+ * is full. */
+void rooms_evict_some(struct hs_rooms *rooms);
+void room_free(struct room *room); /* that is in no table */
 /* Forgets a room that is no longer stored, as soon as no job holds it. */
 void rooms_drop(struct hs *hs, uint64_t number, struct slice room_id);
 /* lane: M_NOT_FOUND when the room was purged while the job waited. */

@@ -92,7 +92,7 @@ static void drop_entries(struct room *room)
     map_free(&room->entries_owned);
 }
 
-static void room_free(struct room *room)
+void room_free(struct room *room)
 {
     room_state_cache_clear(room);
     room_levels_drop(room);
@@ -143,43 +143,6 @@ static struct room *room_alloc(uint64_t number, struct slice room_id,
     room->state_cache_owned = map_new();
     pthread_mutex_init(&room->lock, NULL);
     return room;
-}
-
-enum { EVICTED_AT_ONCE = 256 };
-
-/* Finds rooms that nobody holds and nobody has used lately. */
-static size_t find_idle(struct hs_rooms *rooms, uint64_t oldest, struct room **idle)
-{
-    size_t count = 0;
-    size_t cursor = 0;
-    struct slice key;
-    uint64_t value = 0;
-    while (count < EVICTED_AT_ONCE && map_next(rooms->by_number, &cursor, &key, &value)) {
-        struct room *room = (struct room *)(uintptr_t)value;
-        if (room->refs == 0 && room->used_tick < oldest) {
-            idle[count++] = room;
-        }
-    }
-    return count;
-}
-
-/* Drops the least recently used quarter of what nobody holds, when the table is full. */
-static void evict_some(struct hs_rooms *rooms)
-{
-    struct room *idle[EVICTED_AT_ONCE];
-    size_t count = EVICTED_AT_ONCE;
-    if (map_count(rooms->by_number) < rooms->rooms_max) {
-        return;
-    }
-    uint64_t oldest = rooms->tick - rooms->rooms_max * 3 / 4;
-    while (count == EVICTED_AT_ONCE) {
-        count = find_idle(rooms, oldest, idle);
-        for (size_t i = 0; i < count; i++) {
-            map_remove(rooms->by_number, map_key_u64(&idle[i]->number));
-            rooms_idle_forget(rooms, idle[i]);
-            room_free(idle[i]);
-        }
-    }
 }
 
 /* A job has ended that held the room. */
@@ -245,7 +208,7 @@ static struct room *cache_insert(struct ctx *ctx, struct hs_rooms *rooms, struct
         room_free(room);
         room = other;
     } else {
-        evict_some(rooms);
+        rooms_evict_some(rooms);
         room->entries_version = ++rooms->tick << 24; /* not one of an earlier stay in memory */
         map_set_ptr(rooms->by_number, map_key_u64(&room->number), room);
     }

@@ -199,6 +199,9 @@ struct err hs_room_members(struct hs *hs, struct ctx *ctx, struct room *room,
 struct err hs_room_member(struct hs *hs, struct ctx *ctx, struct room *room, uint64_t user,
                           struct room_member *member_out, bool *found_out) MUST_USE;
 
+/* To be called now and then, by one thread: rooms that nobody has used for ten minutes leave
+ * memory. */
+void hs_rooms_tend(struct hs *hs);
 /* What is held in memory of rooms. */
 struct hs_rooms_figures {
     size_t room_count;

@@ -60,6 +60,32 @@ static void rooms_that_left_the_cache_come_back_whole(void **state)
     }
 }
 
+static void rooms_that_nobody_uses_leave_memory(void **state)
+{
+    static const int64_t later_ms = 600001;
+    struct hs_rooms_figures figures;
+    (void)state;
+    h.mono_ms += later_ms;
+    hs_rooms_tend(&h.hs);
+    struct room *room = house_room(&h, &ann, "{}");
+    uint64_t left = hs_room_info(room).number;
+    uint64_t used = hs_room_info(house_room(&h, &ann, "{}")).number;
+    house_next_job(&h);
+    hs_rooms_tend(&h.hs); /* too early */
+    h.mono_ms += later_ms;
+    hs_rooms_tend(&h.hs);
+    assert_int_equal(hs_room_get(&h.hs, &h.ctx, used, &room).code, 0);
+    house_next_job(&h);
+    hs_rooms_get_figures(&h.hs, &figures);
+    assert_int_equal(figures.room_count, 2);
+    h.mono_ms += later_ms;
+    hs_rooms_tend(&h.hs);
+    hs_rooms_get_figures(&h.hs, &figures);
+    assert_int_equal(figures.room_count, 1);
+    assert_int_equal(hs_room_get(&h.hs, &h.ctx, left, &room).code, 0);
+    house_say(&h, room, &ann, "again");
+}
+
 static void rooms_that_a_job_holds_stay(void **state)
 {
     struct room *rooms[CACHED_MAX * 2];
@@ -209,6 +235,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         IN_HOUSE(rooms_that_left_the_cache_come_back_whole),
+        IN_HOUSE(rooms_that_nobody_uses_leave_memory),
         IN_HOUSE(rooms_that_a_job_holds_stay),
         IN_HOUSE(equal_rooms_of_one_moment_are_many_rooms),
         IN_HOUSE(creators_may_be_listed_by_those_who_name_no_version),
