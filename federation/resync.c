@@ -366,8 +366,9 @@ static struct err forget_gone(struct resync *r, uint64_t before)
 
 /* Servers that were in the room all the while, though this one did not know it, missed what it told
  * the others of its users' devices. */
-static struct err tell_overlooked(struct resync *r, struct server_names known)
+static struct err tell_overlooked(struct resync *r, const struct room_rest *rest)
 {
+    struct server_names known = {(struct slice *)(uintptr_t)rest->servers, rest->server_count};
     struct slice *names = NULL;
     uint64_t *users = NULL;
     size_t count = 0;
@@ -386,21 +387,33 @@ static struct err tell_overlooked(struct resync *r, struct server_names known)
     return OK;
 }
 
+/* What comes after the partial time; also of a room that became whole before a restart. */
+static struct err do_rest(struct resync *r)
+{
+    struct room_rest rest;
+    bool found = false;
+    TRY(hs_room_rest(r->fed->hs, r->ctx, r->room, &rest, &found));
+    if (!found) {
+        return OK;
+    }
+    TRY(hs_room_take_again(r->fed->hs, r->ctx, r->room));
+    TRY(forget_gone(r, rest.before));
+    TRY(tell_overlooked(r, &rest));
+    return hs_room_rest_done(r->fed->hs, r->ctx, r->room);
+}
+
 static struct err complete(struct state_sought *s)
 {
     struct resync *r = s->r;
     struct slice *names = NULL;
-    struct server_names known = {0};
-    uint64_t before = hs_room_head(r->room).root;
-    TRY(hs_room_servers(r->fed->hs, r->ctx, r->room, &names, &known.count));
-    known.items = names;
     struct intake_whole whole = {
         .numbers = s->numbers_owned, .count = s->count, .on_top = s->on_top};
+    TRY(hs_room_servers(r->fed->hs, r->ctx, r->room, &names, &whole.server_count));
+    whole.servers = names;
     TRY(hs_room_complete(r->fed->hs, r->ctx, r->room, &whole));
     log_info(r->ctx->log, "room_complete", .room = r->room_id, .dest = s->server,
              .pos = (int64_t)hs_room_whole_pos(r->room));
-    TRY(forget_gone(r, before));
-    return tell_overlooked(r, known);
+    return do_rest(r);
 }
 
 static struct err resync_from(struct state_sought *s)
@@ -463,7 +476,7 @@ struct err resync_run(struct resync *r)
     TRY(hs_room_get(r->fed->hs, r->ctx, r->number, &r->room));
     r->room_id = hs_room_info(r->room).room_id;
     if (!hs_room_is_partial(r->room)) {
-        return OK;
+        return do_rest(r);
     }
     TRY(find_join(r, &join, &found));
     if (!found) {

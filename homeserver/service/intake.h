@@ -137,11 +137,27 @@ struct err hs_room_servers(struct hs *hs, struct ctx *ctx, struct room *room,
 struct intake_whole {
     const int64_t *numbers; /* of the state's events, ascending */
     size_t count;
-    int64_t on_top; /* a state event that comes after them all; 0 = none */
+    int64_t on_top;              /* a state event that comes after them all; 0 = none */
+    const struct slice *servers; /* that were thought to be in the room, for room_rest */
+    size_t server_count;
 };
 struct err hs_room_complete(struct hs *hs, struct ctx *ctx, struct room *room,
                             const struct intake_whole *whole) MUST_USE;
-/* Rooms that are partial now, for resuming after a restart: numbers, ascending. */
+/* What is left to do when a room has become whole. It is kept with the room, which stays among
+ * those of hs_rooms_partial, until hs_room_rest_done: a restart does it again from its start. */
+struct room_rest {
+    int64_t apart;   /* events with numbers from here on that failed are to be taken again */
+    uint64_t before; /* root of the room's state as it was */
+    const struct slice *servers;
+    size_t server_count;
+};
+struct err hs_room_rest(struct hs *hs, struct ctx *ctx, struct room *room,
+                        struct room_rest *rest_out, bool *found_out) MUST_USE;
+/* The first part of it; hs_room_complete has done it already unless it was interrupted. */
+struct err hs_room_take_again(struct hs *hs, struct ctx *ctx, struct room *room) MUST_USE;
+struct err hs_room_rest_done(struct hs *hs, struct ctx *ctx, struct room *room) MUST_USE;
+/* Rooms that are partial now, or became whole and have something left to do, for resuming after a
+ * restart: numbers, ascending. */
 struct err hs_rooms_partial(struct hs *hs, struct ctx *ctx, uint64_t **rooms_out,
                             size_t *count_out) MUST_USE;
 

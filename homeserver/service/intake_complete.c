@@ -1,7 +1,7 @@
 /* The end of a room's partial time: the whole state before the join is here. What was accepted
  * meanwhile is judged again by it, in order; the rows of members of other servers are written; then
  * the room's state moves in one write, which also says that the room is whole. Until that write
- * everything may begin anew. */
+ * everything may begin anew; what is to be done after it is written down with it. */
 #include "homeserver/base/map.h"
 #include "homeserver/service/intake_priv.h"
 
@@ -378,6 +378,31 @@ static struct err take_all_again(struct completing *c)
     return OK;
 }
 
+static struct err take_rest_again(struct completing *c, struct room_rest *rest)
+{
+    struct store_update *updates[2];
+    if (rest->apart >= c->room->next_apart) {
+        return OK;
+    }
+    c->partial.apart = rest->apart;
+    TRY(take_all_again(c));
+    rest->apart = c->room->next_apart;
+    room_rest_put(c->ctx, c->room, rest, updates);
+    return store_write(c->hs->store, c->ctx, updates, COUNT_OF(updates));
+}
+
+static struct err take_again_in_lane(struct completing *c)
+{
+    struct room_rest rest;
+    bool found = false;
+    TRY(room_check_there(c->room));
+    if (c->room->is_partial) {
+        return OK;
+    }
+    TRY(hs_room_rest(c->hs, c->ctx, c->room, &rest, &found));
+    return found ? take_rest_again(c, &rest) : OK;
+}
+
 static struct err complete_in_lane(struct completing *c, const struct intake_whole *whole)
 {
     TRY(room_check_there(c->room));
@@ -390,9 +415,26 @@ static struct err complete_in_lane(struct completing *c, const struct intake_who
     struct room_move move = {
         .ends = ends_of(c), .number = c->last, .completes = true, .more_count = 2};
     TRY(room_extremities_root(c->hs, c->ctx, c->room, &move.ends, &move.root));
-    room_partial_put(c->ctx, c->room, NULL, move.more);
+    struct room_rest rest = {.apart = c->partial.apart,
+                             .before = c->room->head.root,
+                             .servers = whole->servers,
+                             .server_count = whole->server_count};
+    room_rest_put(c->ctx, c->room, &rest, move.more);
     TRY(room_move(c->hs, c->ctx, c->room, &move));
-    return take_all_again(c);
+    return take_rest_again(c, &rest);
+}
+
+struct err hs_room_take_again(struct hs *hs, struct ctx *ctx, struct room *room)
+{
+    struct completing completing = {.hs = hs, .ctx = ctx, .room = room};
+    uint64_t lane = lane_of_room(room->number);
+    workers_lane_enter(hs->workers, lane);
+    struct err err = take_again_in_lane(&completing);
+    if (err.code != 0 && err.code < ERR_MATRIX_FIRST) {
+        room_mark_broken(hs, room);
+    }
+    workers_lane_leave(hs->workers, lane);
+    return err;
 }
 
 struct err hs_room_complete(struct hs *hs, struct ctx *ctx, struct room *room,

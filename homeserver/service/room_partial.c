@@ -2,7 +2,7 @@
 #include "homeserver/service/intake.h"
 #include "homeserver/service/room_priv.h"
 
-/* be64 room that is partial -> nothing. */
+/* be64 room that is partial, or has a rest to do -> nothing. */
 static const struct store_object partial_rooms = {STORE_SERVER, {"partial", 7}};
 
 static struct slice row_key(struct ctx *ctx)
@@ -10,9 +10,38 @@ static struct slice row_key(struct ctx *ctx)
     return key_bytes(ctx, ROOM_KEY_PARTIAL, (struct slice){0});
 }
 
+static struct slice rest_key(struct ctx *ctx)
+{
+    return key_bytes(ctx, ROOM_KEY_REST, (struct slice){0});
+}
+
 static struct slice whole_key(struct ctx *ctx)
 {
     return key_bytes(ctx, ROOM_KEY_WHOLE, (struct slice){0});
+}
+
+static void pack_servers(struct buf *row, const struct slice *servers, size_t count)
+{
+    pack_u64(row, count);
+    for (size_t i = 0; i < count; i++) {
+        pack_bytes(row, servers[i]);
+    }
+}
+
+static struct err unpack_servers(struct ctx *ctx, struct unpack *in, const struct slice **list_out,
+                                 size_t *count_out)
+{
+    uint64_t count = unpack_u64(in);
+    if (in->bad || count > in->rest.len) {
+        return err_make(ERR_CORRUPT, "a room does not say what it lacks");
+    }
+    struct slice *servers = arena_array(ctx->arena, (size_t)count + 1, sizeof *servers);
+    for (uint64_t i = 0; i < count; i++) {
+        servers[i] = unpack_bytes(in);
+    }
+    *list_out = servers;
+    *count_out = (size_t)count;
+    return unpack_check(in);
 }
 
 void room_partial_put(struct ctx *ctx, const struct room *room, const struct room_partial *partial,
@@ -22,6 +51,7 @@ void room_partial_put(struct ctx *ctx, const struct room *room, const struct roo
     struct buf row;
     updates_out[0] = store_update_new(ctx, room_object(ctx, room->number));
     updates_out[1] = store_update_new(ctx, partial_rooms);
+    store_delete(updates_out[0], rest_key(ctx));
     if (!partial) {
         store_delete(updates_out[0], row_key(ctx));
         store_delete(updates_out[1], number);
@@ -30,12 +60,61 @@ void room_partial_put(struct ctx *ctx, const struct room *room, const struct roo
     buf_init_arena(&row, ctx->arena, SIZE_MAX / 2);
     pack_i64(&row, partial->join);
     pack_i64(&row, partial->apart);
-    pack_u64(&row, partial->server_count);
-    for (size_t i = 0; i < partial->server_count; i++) {
-        pack_bytes(&row, partial->servers[i]);
-    }
+    pack_servers(&row, partial->servers, partial->server_count);
     store_put(updates_out[0], row_key(ctx), buf_slice(&row));
     store_put(updates_out[1], number, (struct slice){0});
+}
+
+void room_rest_put(struct ctx *ctx, const struct room *room, const struct room_rest *rest,
+                   struct store_update *updates_out[2])
+{
+    struct buf row;
+    updates_out[0] = store_update_new(ctx, room_object(ctx, room->number));
+    updates_out[1] = store_update_new(ctx, partial_rooms);
+    buf_init_arena(&row, ctx->arena, SIZE_MAX / 2);
+    pack_i64(&row, rest->apart);
+    pack_u64(&row, rest->before);
+    pack_servers(&row, rest->servers, rest->server_count);
+    store_delete(updates_out[0], row_key(ctx));
+    store_put(updates_out[0], rest_key(ctx), buf_slice(&row));
+    store_put(updates_out[1], store_id_u64(ctx->arena, room->number), (struct slice){0});
+}
+
+struct err hs_room_rest(struct hs *hs, struct ctx *ctx, struct room *room,
+                        struct room_rest *rest_out, bool *found_out)
+{
+    struct slice row;
+    *rest_out = (struct room_rest){0};
+    TRY(store_get(hs->store, ctx, room_object(ctx, room->number), rest_key(ctx), &row, found_out));
+    if (!*found_out) {
+        return OK;
+    }
+    struct unpack in = unpack_of(row);
+    rest_out->apart = unpack_i64(&in);
+    rest_out->before = unpack_u64(&in);
+    return unpack_servers(ctx, &in, &rest_out->servers, &rest_out->server_count);
+}
+
+static struct err end_rest(struct hs *hs, struct ctx *ctx, struct room *room)
+{
+    struct store_update *updates[2];
+    if (room->is_partial) { /* joined again meanwhile, which has put both rows in order */
+        return OK;
+    }
+    room_partial_put(ctx, room, NULL, updates);
+    return store_write(hs->store, ctx, updates, COUNT_OF(updates));
+}
+
+struct err hs_room_rest_done(struct hs *hs, struct ctx *ctx, struct room *room)
+{
+    uint64_t lane = lane_of_room(room->number);
+    workers_lane_enter(hs->workers, lane);
+    struct err err = room_check_there(room);
+    if (err.code == 0) {
+        err = end_rest(hs, ctx, room);
+    }
+    workers_lane_leave(hs->workers, lane);
+    return err;
 }
 
 static struct err read_row(struct hs *hs, struct ctx *ctx, const struct room *room,
@@ -55,17 +134,8 @@ struct err room_partial_get(struct hs *hs, struct ctx *ctx, struct room *room,
     struct unpack in = unpack_of(row);
     partial.join = unpack_i64(&in);
     partial.apart = unpack_i64(&in);
-    uint64_t count = unpack_u64(&in);
-    if (!found || count > in.rest.len) {
-        return err_make(ERR_CORRUPT, "a room does not say what it lacks");
-    }
-    struct slice *servers = arena_array(ctx->arena, (size_t)count + 1, sizeof *servers);
-    for (uint64_t i = 0; i < count; i++) {
-        servers[i] = unpack_bytes(&in);
-    }
-    partial.servers = servers;
-    partial.server_count = (size_t)count;
-    TRY(unpack_check(&in));
+    TRY(found ? OK : err_make(ERR_CORRUPT, "a room does not say what it lacks"));
+    TRY(unpack_servers(ctx, &in, &partial.servers, &partial.server_count));
     *partial_out = partial;
     return OK;
 }

@@ -19,6 +19,7 @@
 #define ROOM_KEY_CITES 'A'      /* nothing: rows DERIVED_KEY_CITING are kept in this room */
 #define ROOM_KEY_PARTIAL 'p'    /* the room lacks part of its state: struct room_partial */
 #define ROOM_KEY_WHOLE 'P'      /* position at which that ended */
+#define ROOM_KEY_REST 'q'       /* what is left to do after that: struct room_rest */
 /* Keys of (STORE_ROOM_DERIVED, room). */
 #define DERIVED_KEY_MEMBER 'm'      /* be64 user -> member row */
 #define DERIVED_KEY_LOCAL 'l'       /* be64 user of this server, joined -> nothing */
@@ -131,14 +132,14 @@ struct room {
     struct map *servers_owned;        /* server name -> joined members; NULL = not asked for */
 
     /* lane */
-    bool is_purged;      /* nothing may be written any more (purge.c) */
-    bool keeps_cites;    /* rows DERIVED_KEY_CITING are complete */
-    bool is_partial;     /* also under the lock */
+    bool is_purged;       /* nothing may be written any more (purge.c) */
+    bool keeps_cites;     /* rows DERIVED_KEY_CITING are complete */
+    bool is_partial;      /* also under the lock */
     int64_t partial_join; /* of a partial room: number of the join */
-    bool is_ahead;       /* also under the lock: DERIVED_KEY_AHEAD stands in the store */
-    uint64_t whole_pos;  /* also under the lock; see hs_room_whole_pos */
-    int64_t next_number; /* of the next live event */
-    int64_t next_apart;  /* of the next event without a place in the timeline */
+    bool is_ahead;        /* also under the lock: DERIVED_KEY_AHEAD stands in the store */
+    uint64_t whole_pos;   /* also under the lock; see hs_room_whole_pos */
+    int64_t next_number;  /* of the next live event */
+    int64_t next_apart;   /* of the next event without a place in the timeline */
     uint64_t next_key;
     struct extremity *extremities_owned;
     size_t extremity_count;
@@ -440,6 +441,10 @@ struct err room_partial_get(struct hs *hs, struct ctx *ctx, struct room *room,
 /* The rows that say so (partial NULL: that it is whole), as two updates. */
 void room_partial_put(struct ctx *ctx, const struct room *room, const struct room_partial *partial,
                       struct store_update *updates_out[2]);
+struct room_rest;
+/* In place of it: the room is whole, and this is left to do, for which the room stays listed. */
+void room_rest_put(struct ctx *ctx, const struct room *room, const struct room_rest *rest,
+                   struct store_update *updates_out[2]);
 /* lane: the number of the join; 0 = the room is whole. */
 void room_partial_set(struct room *room, int64_t join);
 /* lane: whether the states before and after the event are what they are, or will be when the room

@@ -282,6 +282,16 @@ static void members_of_the_allowed_room_may_join(void **state)
     assert_true(found);
 }
 
+/* Rooms that would be taken up after a restart. */
+static size_t listed_count(size_t house)
+{
+    uint64_t *rooms = NULL;
+    size_t count = 0;
+    struct house *h = &street.houses[house];
+    assert_int_equal(hs_rooms_partial(&h->hs, &h->ctx, &rooms, &count).code, 0);
+    return count;
+}
+
 /* The rest of a partial room's state, as the thread of partial.c fetches it. */
 static void complete(size_t house, const char *room_id)
 {
@@ -298,6 +308,7 @@ static void complete(size_t house, const char *room_id)
     assert_int_equal(err.code, 0);
     assert_false(hs_room_is_partial(room));
     assert_true(hs_room_whole_pos(room) > 0);
+    assert_int_equal(listed_count(house), 0);
 }
 
 static void the_rest_of_the_state_is_fetched(void **state)
@@ -322,6 +333,33 @@ static void the_rest_of_the_state_is_fetched(void **state)
         0);
     assert_int_equal(members.count, 32);
     assert_int_equal(hs_room_head(room_in(1, room_id)).joined_count, 32);
+}
+
+/* Whatever ends it, the server takes it up where it was. */
+static void what_an_interruption_left_to_do_is_done(void **state)
+{
+    struct house *b = &street.houses[1];
+    struct err err = {.code = 1};
+    (void)state;
+    const char *room_id = make_room("");
+    assert_int_equal(join(1, &bob, room_id, "0").code, 0);
+    struct resync resync = {.fed = b->hs.fed,
+                            .ctx = &b->ctx,
+                            .number = hs_room_info(room_in(1, room_id)).number,
+                            .first = street_name(0)};
+    bool rested = false;
+    for (int k = 1; k < 2000 && err.code != 0; k++) {
+        assert_int_equal(listed_count(1), 1);
+        rested = rested || !hs_room_is_partial(room_in(1, room_id));
+        store_fail_after(b->hs.store, k);
+        err = resync_run(&resync);
+        store_fail_after(b->hs.store, 0);
+        house_next_job(b);
+        b->ctx.may_wait = true;
+    }
+    assert_int_equal(err.code, 0);
+    assert_true(rested);
+    assert_int_equal(listed_count(1), 0);
 }
 
 static void a_partial_room_is_not_handed_on(void **state)
@@ -373,6 +411,7 @@ int main(void)
         TEST(a_bad_event_of_the_state_is_left_out),
         TEST(members_of_the_allowed_room_may_join),
         TEST(the_rest_of_the_state_is_fetched),
+        TEST(what_an_interruption_left_to_do_is_done),
         TEST(a_partial_room_is_not_handed_on),
         TEST(who_cannot_tell_passes_on),
     };
