@@ -202,6 +202,20 @@ struct err hs_write_event(struct hs *hs, struct ctx *ctx, struct room *room,
     return write_event(&view, erased ? &stripped : event, flags, out);
 }
 
+struct err hs_write_server_event(struct hs *hs, struct ctx *ctx, struct room *room,
+                                 const struct viewer *viewer, const struct stored_event *event,
+                                 struct json_out *out)
+{
+    struct stored_event stripped;
+    bool erased = false;
+    TRY(hs_is_erased_for(hs, ctx, room, viewer, event, &erased));
+    if (erased) {
+        TRY(strip_erased(ctx, event, &stripped));
+    }
+    json_out_raw(out, erased ? stripped.event.json : event->event.json);
+    return OK;
+}
+
 void hs_write_stripped(struct json_out *out, const struct stored_event *event)
 {
     client_event_write_stripped(out, &event->event);

@@ -161,7 +161,10 @@ static struct err write_mark(struct hs_tail *tail, bool ends)
 
 static void complain(struct hs_tail *tail, const char *step, struct err err)
 {
-    if (err.code != 0) {
+    if (err.code == ERR_M_NOT_FOUND) { /* a room was purged, or taken back, meanwhile */
+        log_debug(tail->hs->log, tail->port.name, .step = slice_of(step),
+                  .err = slice_of(err.text));
+    } else if (err.code != 0) {
         log_error(tail->hs->log, tail->port.name, .step = slice_of(step),
                   .err = slice_of(err.text));
     }

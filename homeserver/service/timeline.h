@@ -75,6 +75,10 @@ struct err hs_bundle_relations(struct hs *hs, struct ctx *ctx, const struct bund
 struct err hs_write_event(struct hs *hs, struct ctx *ctx, struct room *room,
                           const struct viewer *viewer, const struct stored_event *event,
                           uint32_t flags, struct json_out *out) MUST_USE;
+/* Writes the event as servers pass it on (filters with `event_format` federation). */
+struct err hs_write_server_event(struct hs *hs, struct ctx *ctx, struct room *room,
+                                 const struct viewer *viewer, const struct stored_event *event,
+                                 struct json_out *out) MUST_USE;
 /* Writes the four-key stripped form. */
 void hs_write_stripped(struct json_out *out, const struct stored_event *event);
 /* The stripped state of a room for an invite or knock: the recommended types plus `also` (a member

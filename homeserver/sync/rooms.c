@@ -76,8 +76,7 @@ static struct err write_event(struct sync_job *job, struct sync_room *room,
                               struct json_out *out)
 {
     if (job->filter->federation_format) {
-        json_out_raw(out, event->event.json);
-        return OK;
+        return hs_write_server_event(job->hs, job->room_ctx, room->room, &job->viewer, event, out);
     }
     return hs_write_event(job->hs, job->room_ctx, room->room, &job->viewer, event, flags, out);
 }
