@@ -265,7 +265,7 @@ static void put_result(struct frame *frame, struct slice id, struct err err, str
     json_out_object_end(&out);
     struct stream *stream = frame->stream;
     pthread_mutex_lock(&stream->lock);
-    if (stream->ws != NULL) {
+    if (stream->phase != STREAM_CLOSED && stream->ws != NULL) {
         http_ws_send_durable(stream->ws, frame->ctx, buf_slice(&buf));
     }
     pthread_mutex_unlock(&stream->lock);
@@ -292,11 +292,11 @@ static struct err admit(struct frame *frame, enum http_rate rate, struct questio
     struct hs *hs = frame->stream->sync->hs;
     uint32_t flags = 0;
     bool found = false;
+    if (!stream_check_token(frame->stream, frame->ctx)) {
+        return err_make(ERR_M_UNKNOWN_TOKEN, "the stream is over"); /* it has said why */
+    }
     TRY(hs_account_flags(hs, frame->ctx, question->actor.user, &flags, &found));
     question->actor.is_guest = (flags & ACCOUNT_GUEST) != 0;
-    if (flags & ACCOUNT_LOCKED) {
-        return err_make(ERR_M_USER_LOCKED, "locked account");
-    }
     if (flags & ACCOUNT_SUSPENDED) {
         return err_make(ERR_M_USER_SUSPENDED, "suspended account");
     }

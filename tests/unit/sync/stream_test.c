@@ -1,4 +1,5 @@
 /* The stream over all services; the WebSocket is a list of frames. */
+#include "homeserver/service/devices.h"
 #include "homeserver/service/rates.h"
 #include "homeserver/service/tokens.h"
 #include "homeserver/service/users.h"
@@ -304,10 +305,32 @@ static void sending_over_the_stream_answers_and_is_seen(void **state)
     assert_string_equal(bodies(f, &second), "mine ");
 }
 
+static void expect_end_at_send(struct fixture *f, const char *errcode)
+{
+    struct slice room_id = hs_room_info(f->room).room_id;
+    send_text(f, arena_printf(f->arena,
+                              "{\"type\":\"send\",\"id\":\"1\",\"room_id\":\"%.*s\","
+                              "\"event_type\":\"m.x\",\"content\":{},\"txn_id\":\"t\"}",
+                              (int)room_id.len, room_id.ptr));
+    struct json error = expect_frame(f, "error");
+    assert_true(json_is_string(json_get(&error, LIT("errcode")), slice_of(errcode)));
+}
+
+static void who_has_logged_out_sends_no_more(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t alice = f->alice.actor.user;
+    send_auth(f, "");
+    (void)expect_frame(f, "hello");
+    (void)expect_frame(f, "sync");
+    assert_int_equal(
+        hs_devices_delete_others(&f->house.hs, &f->house.ctx, alice, (struct slice){0}).code, 0);
+    expect_end_at_send(f, "M_UNKNOWN_TOKEN");
+}
+
 static void who_is_locked_sends_no_more(void **state)
 {
     struct fixture *f = *state;
-    struct slice room_id = hs_room_info(f->room).room_id;
     send_auth(f, "");
     (void)expect_frame(f, "hello");
     (void)expect_frame(f, "sync");
@@ -315,12 +338,7 @@ static void who_is_locked_sends_no_more(void **state)
                                           ACCOUNT_LOCKED, ACCOUNT_LOCKED)
                          .code,
                      0);
-    send_text(f, arena_printf(f->arena,
-                              "{\"type\":\"send\",\"id\":\"1\",\"room_id\":\"%.*s\","
-                              "\"event_type\":\"m.room.message\",\"content\":{},\"txn_id\":\"t\"}",
-                              (int)room_id.len, room_id.ptr));
-    struct json result = expect_frame(f, "result");
-    assert_true(json_is_string(json_get(&result, LIT("errcode")), LIT("M_USER_LOCKED")));
+    expect_end_at_send(f, "M_USER_LOCKED");
 }
 
 static void a_refused_send_says_why(void **state)
@@ -447,6 +465,7 @@ int main(void)
         STREAM_TEST(a_wrong_acknowledgement_is_ignored),
         STREAM_TEST(a_stream_resumes_where_the_token_says),
         STREAM_TEST(sending_over_the_stream_answers_and_is_seen),
+        STREAM_TEST(who_has_logged_out_sends_no_more),
         STREAM_TEST(who_is_locked_sends_no_more),
         STREAM_TEST(a_refused_send_says_why),
         STREAM_TEST(questions_take_their_tokens_where_requests_do),
