@@ -89,6 +89,14 @@ static struct err write_marker(struct arena *arena, const char *path)
     return err;
 }
 
+struct err folder_mark(struct arena *arena, const char *path)
+{
+    char marker_path[PATH_BYTES_MAX];
+    snprintf(marker_path, sizeof marker_path, "%s/store", path);
+    TRY(write_marker(arena, marker_path));
+    return folder_sync(path);
+}
+
 static struct err check_marker(struct arena *arena, const char *folder, const char *path)
 {
     char text[sizeof marker] = {0};
@@ -138,8 +146,7 @@ struct err folder_open(struct arena *arena, const char *path, bool read_only, in
     }
     if (fresh) {
         TRY(make_data_folder(arena, path));
-        TRY(write_marker(arena, marker_path));
-        TRY(folder_sync(path));
+        TRY(folder_mark(arena, path));
     } else {
         TRY(check_marker(arena, path, marker_path));
     }

@@ -55,6 +55,8 @@ struct kv_ops {
     /* Drops files that hold nothing but rows in [from, to], all of which the caller deletes next.
      */
     struct err (*drop_files_fn)(struct kv *kv, struct slice from, struct slice to);
+    /* Writes a copy of everything written before the call into folder `path`, which it makes. */
+    struct err (*copy_fn)(struct kv *kv, struct arena *arena, const char *path);
     uint64_t (*disk_bytes_fn)(struct kv *kv);
     /* What the backend holds in memory, and blocks read; all 0 when it has none of this. */
     void (*figures_fn)(struct kv *kv, struct kv_figures *figures_out);

@@ -221,6 +221,14 @@ static struct err memory_compact(struct kv *kv, struct slice from, struct slice 
     return OK;
 }
 
+static struct err memory_copy(struct kv *kv, struct arena *arena, const char *path)
+{
+    (void)kv;
+    (void)arena;
+    (void)path;
+    return err_make(ERR_INTERNAL, "memory has no files"); /* store_backup does not ask for it */
+}
+
 static uint64_t memory_disk_bytes(struct kv *kv)
 {
     struct kv_memory *memory = (struct kv_memory *)kv;
@@ -271,6 +279,7 @@ struct kv *kv_memory_new(void)
         .flush_fn = memory_flush,
         .compact_fn = memory_compact,
         .drop_files_fn = memory_compact,
+        .copy_fn = memory_copy,
         .disk_bytes_fn = memory_disk_bytes,
         .figures_fn = memory_figures,
         .fail_after_fn = memory_fail_after,

@@ -359,6 +359,24 @@ static struct err rocks_drop_files(struct kv *kv, struct slice from, struct slic
     return text ? failure(rocks->log, text, "drop_files", "files cannot be dropped") : OK;
 }
 
+static struct err rocks_copy(struct kv *kv, struct arena *arena, const char *path)
+{
+    struct kv_rocksdb *rocks = (struct kv_rocksdb *)kv;
+    char *text = NULL;
+    rocksdb_checkpoint_t *copy = rocksdb_checkpoint_object_create(rocks->db, &text);
+    if (!text) {
+        rocksdb_checkpoint_create(copy, path, 0, &text); /* 0: the log is put into tables first */
+        rocksdb_checkpoint_object_destroy(copy);
+    }
+    if (!text) {
+        return OK;
+    }
+    struct err err =
+        err_publicf(arena, ERR_IO, "%s: the database cannot be copied: %s", path, text);
+    rocksdb_free(text);
+    return err;
+}
+
 static uint64_t property(struct kv_rocksdb *rocks, const char *name)
 {
     uint64_t value = 0;
@@ -459,6 +477,7 @@ struct err kv_rocksdb_open(const struct store_config *config, const char *path, 
         .flush_fn = rocks_flush,
         .compact_fn = rocks_compact,
         .drop_files_fn = rocks_drop_files,
+        .copy_fn = rocks_copy,
         .disk_bytes_fn = rocks_disk_bytes,
         .figures_fn = rocks_figures,
         .tend_fn = rocks_tend,

@@ -145,6 +145,18 @@ struct store_blob {
 typedef struct err (*store_blob_fn)(void *arg, const struct store_blob *blob);
 struct err store_each_blob(struct store *store, store_blob_fn visit, void *arg) MUST_USE;
 
+/* --- a copy --- */
+struct store_copied {
+    uint64_t files, bytes; /* blobs */
+};
+/* Writes a copy of the store, as it is at one moment while the call runs, into the folder `path`,
+ * which it makes; it can be opened in the place of the store. Blobs and tables are shared where the
+ * file system allows. Slow. Texts of errors live in the arena. */
+struct err store_backup(struct store *store, struct arena *arena, struct slice path,
+                        struct store_copied *sum_out) MUST_USE;
+/* Copies one file beside a store, if it is there, to a file that is not. */
+struct err store_copy_file(struct arena *arena, const char *from, const char *to) MUST_USE;
+
 /* --- figures --- */
 struct store_stats {
     uint64_t writes, flushes, disk_bytes, pending;

@@ -29,6 +29,8 @@ struct store {
 /* Makes or checks the data folder `path` and takes its lock. Texts of errors are the arena's. */
 struct err folder_open(struct arena *arena, const char *path, bool read_only,
                        int *lock_fd_out) MUST_USE;
+/* Writes what says that the folder is a store. */
+struct err folder_mark(struct arena *arena, const char *path) MUST_USE;
 void folder_close(int lock_fd);
 struct err folder_make(const char *path) MUST_USE;
 struct err folder_sync(const char *path) MUST_USE;

@@ -43,6 +43,7 @@ static const struct {
     {{"appservices/retry", 17}, admin_appservices_retry},
     {{"search/show", 11}, admin_search_show},
     {{"search/rebuild", 14}, admin_search_rebuild},
+    {{"backup", 6}, admin_backup},
     {{"stats", 5}, admin_stats},
     {{"compact", 7}, admin_compact},
 };

@@ -67,5 +67,6 @@ struct err admin_appservices_list(struct admin_call *call) MUST_USE;
 struct err admin_appservices_retry(struct admin_call *call) MUST_USE;
 struct err admin_search_show(struct admin_call *call) MUST_USE;
 struct err admin_search_rebuild(struct admin_call *call) MUST_USE;
+struct err admin_backup(struct admin_call *call) MUST_USE;
 struct err admin_stats(struct admin_call *call) MUST_USE;
 struct err admin_compact(struct admin_call *call) MUST_USE;

@@ -12,13 +12,26 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-enum { PARAMS_MAX = 5, PASSWORD_BYTES_MAX = 512, REPORT_BYTES_MAX = 1 << 20 };
+enum {
+    PARAMS_MAX = 5,
+    PASSWORD_BYTES_MAX = 512,
+    PATH_BYTES_MAX = 4096,
+    REPORT_BYTES_MAX = 1 << 20
+};
 
 /* What may stand behind a command: words in their order, then options. */
 struct param {
     const char *name; /* of the option, with its dashes; of a word, as the help shows it */
     const char *key;  /* of the argument */
-    enum { PARAM_NONE, PARAM_WORD, PARAM_TEXT, PARAM_INT, PARAM_FLAG, PARAM_PASSWORD } kind;
+    enum {
+        PARAM_NONE,
+        PARAM_WORD,
+        PARAM_PATH,
+        PARAM_TEXT,
+        PARAM_INT,
+        PARAM_FLAG,
+        PARAM_PASSWORD
+    } kind;
 };
 
 struct command {
@@ -201,6 +214,14 @@ static const struct command commands[] = {
      NULL,
      {{0}},
      "A server that runs does it beside its work, one that does not run at its next start.\n"},
+    {"backup",
+     "copy everything into a new folder",
+     "backup",
+     NULL,
+     {{"FOLDER", "path", PARAM_PATH}},
+     "The server may run; it writes the copy itself, as its user, and FOLDER must not exist. The\n"
+     "copy takes the place of data_dir. On the file system of data_dir it shares the files with\n"
+     "it: bring it to another disk.\n"},
     {"rotate-key",
      "make a new key to sign with",
      "rotate_key",
@@ -257,6 +278,12 @@ void ctl_error(const char *format, ...)
     va_end(args);
 }
 
+/* Words stand by their place, options by their names. */
+static bool is_word(const struct param *param)
+{
+    return param->kind == PARAM_WORD || param->kind == PARAM_PATH;
+}
+
 static void print_words(FILE *out, const struct command *command)
 {
     for (size_t i = 0; i < PARAMS_MAX && command->params[i].kind; i++) {
@@ -265,7 +292,7 @@ static void print_words(FILE *out, const struct command *command)
                             : param->kind == PARAM_PASSWORD ? " FILE"
                             : param->kind == PARAM_INT      ? " N"
                                                             : " TEXT";
-        if (param->kind == PARAM_WORD) {
+        if (is_word(param)) {
             fprintf(out, " %s", param->name);
         } else {
             fprintf(out, " [%s%s]", param->name, value);
@@ -366,11 +393,20 @@ static bool read_password(struct ctl *ctl, const char *path, struct slice *passw
 static const struct param *find_option(const struct command *command, const char *word)
 {
     for (size_t i = 0; i < PARAMS_MAX && command->params[i].kind; i++) {
-        if (command->params[i].kind != PARAM_WORD && strcmp(command->params[i].name, word) == 0) {
+        if (!is_word(&command->params[i]) && strcmp(command->params[i].name, word) == 0) {
             return &command->params[i];
         }
     }
     return NULL;
+}
+
+static struct slice absolute(struct arena *arena, const char *path)
+{
+    char here[PATH_BYTES_MAX];
+    if (path[0] == '/' || !getcwd(here, sizeof here)) {
+        return slice_of(path);
+    }
+    return arena_printf(arena, "%s/%s", here, path);
 }
 
 static bool set_option(struct ctl *ctl, struct json *args, const struct param *param,
@@ -396,6 +432,9 @@ static bool set_option(struct ctl *ctl, struct json *args, const struct param *p
         }
         json_set(ctl->arena, args, key, json_string(password));
         return true;
+    case PARAM_PATH: /* the server has a working folder of its own */
+        json_set(ctl->arena, args, key, json_string(absolute(ctl->arena, value)));
+        return true;
     case PARAM_NONE:
     case PARAM_WORD:
     case PARAM_TEXT:
@@ -407,7 +446,7 @@ static bool set_option(struct ctl *ctl, struct json *args, const struct param *p
 
 static const struct param *next_word(const struct command *command, size_t *at)
 {
-    while (*at < PARAMS_MAX && command->params[*at].kind == PARAM_WORD) {
+    while (*at < PARAMS_MAX && is_word(&command->params[*at])) {
         return &command->params[(*at)++];
     }
     return NULL;
