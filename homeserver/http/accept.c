@@ -104,6 +104,7 @@ void http_connection_free(struct http_connection *connection)
 {
     struct http_loop *home = connection->home;
     http_wheel_cancel(&home->wheel, &connection->deadline);
+    http_park_unwatch(connection);
     http_exchange_drop_job(connection);
     http_tls_move_owner(&connection->pipe, NULL);
     mem_free(connection->piece);

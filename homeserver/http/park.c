@@ -27,11 +27,23 @@ struct http_parked *http_park(struct ctx *ctx, const struct http_request *reques
     return parked;
 }
 
+/* Once for all requests of the connection: who polls in a busy room is parked for an instant, a
+ * hundred times a minute. A peer hangs up but once, so it is told but once. */
 static void watch_hangup(struct http_connection *connection)
 {
-    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.ptr = connection};
-    int added = epoll_ctl(connection->home->hangup_fd, EPOLL_CTL_ADD, connection->fd, &event);
-    connection->parked.watched = added == 0;
+    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = connection};
+    if (!connection->watched) {
+        int added = epoll_ctl(connection->home->hangup_fd, EPOLL_CTL_ADD, connection->fd, &event);
+        connection->watched = added == 0;
+    }
+}
+
+void http_park_unwatch(struct http_connection *connection)
+{
+    if (connection->watched) {
+        epoll_ctl(connection->home->hangup_fd, EPOLL_CTL_DEL, connection->fd, NULL);
+        connection->watched = false;
+    }
 }
 
 static void run_resume(void *arg)
@@ -58,10 +70,6 @@ static void resume_if_quiet(struct http_connection *connection)
     struct http_parked *parked = &connection->parked;
     if (!parked->unparked || parked->expiring || connection->phase != HTTP_PHASE_PARKED) {
         return;
-    }
-    if (parked->watched) {
-        epoll_ctl(connection->home->hangup_fd, EPOLL_CTL_DEL, connection->fd, NULL);
-        parked->watched = false;
     }
     http_wheel_cancel(&connection->home->wheel, &connection->deadline);
     if (!connection->job) {
@@ -130,8 +138,9 @@ void http_park_start(struct http_connection *connection)
         return;
     }
     watch_hangup(connection);
+    bool at_once = home->draining || connection->hung_up;
     http_wheel_set(&home->wheel, &connection->deadline,
-                   home->draining ? 0 : loop_mono_ms(home->loop) + parked->timeout_ms);
+                   at_once ? 0 : loop_mono_ms(home->loop) + parked->timeout_ms);
 }
 
 static void on_expired_done(void *arg)
@@ -178,6 +187,7 @@ static void on_hangups(void *arg, unsigned events)
     (void)events;
     for (int i = 0; i < count; i++) {
         struct http_connection *connection = seen[i].data.ptr;
+        connection->hung_up = true;
         if (connection->phase == HTTP_PHASE_PARKED) {
             http_park_expire(connection);
         }

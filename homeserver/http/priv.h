@@ -67,7 +67,6 @@ struct http_parked {
     bool unparked;       /* the winner has reported */
     bool expiring;       /* `expired` is queued or running: the answer waits for its return */
     bool expiry_started; /* it runs once */
-    bool watched;        /* in the hang-up epoll */
 };
 
 /* What a connection is counted as. */
@@ -105,6 +104,8 @@ struct http_connection {
     bool close_after;
     bool begun; /* stream hooks: begin was called */
     bool is_admin;
+    bool watched;  /* for hanging up: from the first time that it is parked */
+    bool hung_up;  /* seen while it was watched */
     bool upgraded; /* the descriptor and the place are the WebSocket's */
     uint8_t address_len;
     char address[HTTP_ADDRESS_BYTES]; /* of the peer */
@@ -211,6 +212,8 @@ void http_front_cut(struct http_connection *connection, struct err err);
 /* --- park.c --- */
 void http_park_start(struct http_connection *connection); /* after the job that parked */
 void http_park_expire(struct http_connection *connection);
+/* Before the descriptor is closed or another's. */
+void http_park_unwatch(struct http_connection *connection);
 struct err http_park_init(struct http_loop *home) MUST_USE;
 void http_park_deinit(struct http_loop *home);
 

@@ -500,6 +500,7 @@ void http_ws_open(struct http_connection *connection, int fd, struct slice early
         return;
     }
     connection->upgraded = true;
+    http_park_unwatch(connection);
     http_tls_move_owner(&connection->pipe, &ws->pipe);
     ws->place = connection->place;
     setsockopt(ws->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
