@@ -117,12 +117,13 @@ static struct err load_keys(struct app *app)
     return OK;
 }
 
-/* Threads that run at once: those of the configuration, or two for each core. Beside them stand
+/* Threads that run at once: those of the configuration, or one for each core and one for a job that
+ * waits for the disk; more only take turns. Beside them stand
  * threads for password checks, which pause while they compute or wait. */
 static struct workers *new_workers(const struct conf *conf)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    size_t awake = (size_t)(cores > 0 ? cores : 1) * 2;
+    size_t awake = (size_t)(cores > 0 ? cores : 1) + 1;
     awake = conf->threads_workers ? (size_t)conf->threads_workers : awake;
     size_t waiting = (size_t)conf->limits_password_checks + HS_PASSWORD_WAITING_MAX;
     struct workers *workers = workers_new("worker", awake + waiting, WORK_QUEUE_MAX);
