@@ -14,16 +14,18 @@ class Connection:
         self.reader = self.writer = None
 
     async def request(self, method, path, token=None, body=None):
-        """(status, parsed body); Lost when there was no whole answer."""
+        """(status, parsed body, or bytes when it is no JSON); Lost without a whole answer."""
         try:
             if self.writer is None:
                 self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port)
-            payload = b"" if body is None else json.dumps(body).encode()
+            raw = isinstance(body, bytes)
+            payload = body if raw else b"" if body is None else json.dumps(body).encode()
             head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n"
             if token:
                 head += f"Authorization: Bearer {token}\r\n"
             if body is not None:
-                head += f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n"
+                head += f"Content-Type: application/{'octet-stream' if raw else 'json'}\r\n"
+                head += f"Content-Length: {len(payload)}\r\n"
             self.writer.write(head.encode() + b"\r\n" + payload)
             return await self.read_answer()
         except (OSError, asyncio.IncompleteReadError, ValueError) as error:
@@ -43,7 +45,8 @@ class Connection:
             body = await self.reader.readexactly(int(headers["content-length"]))
         if headers.get("connection") == "close":
             self.close()
-        return int(lines[0].split()[1]), json.loads(body)
+        is_json = headers.get("content-type", "application/json").startswith("application/json")
+        return int(lines[0].split()[1]), json.loads(body) if is_json else body
 
     def close(self):
         if self.writer is not None:
