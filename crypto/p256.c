@@ -88,17 +88,34 @@ bool p256_from_secret(const unsigned char secret[P256_SECRET_BYTES], struct p256
     return fine;
 }
 
-/* The library's own generator would load its providers, which takes 2 MB and a millisecond. A
- * number outside the group comes once in four milliards. (FIPS 186-5, A.2.2.) */
-struct err p256_make(struct p256_key *key_out)
+static bool is_in_group(const unsigned char secret[P256_SECRET_BYTES])
 {
-    unsigned char bytes[P256_SECRET_BYTES];
+    static const unsigned char zero[P256_SECRET_BYTES] = {0};
+    static const unsigned char order[P256_SECRET_BYTES] = {
+        0xFF, 0xFF, 0xFF, 0xFF, 0x00, 0x00, 0x00, 0x00, 0xFF, 0xFF, 0xFF,
+        0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xBC, 0xE6, 0xFA, 0xAD, 0xA7, 0x17,
+        0x9E, 0x84, 0xF3, 0xB9, 0xCA, 0xC2, 0xFC, 0x63, 0x25, 0x51};
+    return memcmp(secret, zero, sizeof zero) != 0 && memcmp(secret, order, sizeof order) < 0;
+}
+
+/* The library's own generator would load its providers, which takes 2 MB and a millisecond. A
+ * number outside the group comes once in four milliards (FIPS 186-5, A.2.2). */
+static struct err make_secret(unsigned char secret_out[P256_SECRET_BYTES])
+{
     bool fine = false;
     for (int tries = 0; tries < MAKE_TRIES && !fine; tries++) {
-        fine = getrandom(bytes, sizeof bytes, 0) == (ssize_t)sizeof bytes &&
-               p256_from_secret(bytes, key_out);
+        fine = getrandom(secret_out, P256_SECRET_BYTES, 0) == P256_SECRET_BYTES &&
+               is_in_group(secret_out);
     }
-    OPENSSL_cleanse(bytes, sizeof bytes);
+    return fine ? OK : err_make(ERR_INTERNAL, "a P-256 key cannot be made");
+}
+
+struct err p256_make(struct p256_key *key_out)
+{
+    unsigned char secret[P256_SECRET_BYTES];
+    TRY(make_secret(secret));
+    bool fine = p256_from_secret(secret, key_out);
+    OPENSSL_cleanse(secret, sizeof secret);
     return fine ? OK : err_make(ERR_INTERNAL, "a P-256 key cannot be made");
 }
 
@@ -187,15 +204,13 @@ bool p256_check(const unsigned char public_key[P256_PUBLIC_BYTES], struct slice 
 
 /* --- the file --- */
 
-static struct err read_key(int fd, struct p256_key *key_out)
+static struct err read_key(int fd, unsigned char secret_out[P256_SECRET_BYTES])
 {
     char text[FILE_BYTES_MAX];
-    unsigned char secret[P256_SECRET_BYTES];
     ssize_t size = read(fd, text, sizeof text);
     struct slice line = {text, size > 0 ? (size_t)size : 0};
-    bool fine = base64_decode_exact(slice_trim(line), secret, sizeof secret) &&
-                p256_from_secret(secret, key_out);
-    OPENSSL_cleanse(secret, sizeof secret);
+    bool fine = base64_decode_exact(slice_trim(line), secret_out, P256_SECRET_BYTES) &&
+                is_in_group(secret_out);
     OPENSSL_cleanse(text, sizeof text);
     return fine ? OK
                 : err_make(ERR_CORRUPT, "the web push key file is malformed; restore it from a "
@@ -203,12 +218,12 @@ static struct err read_key(int fd, struct p256_key *key_out)
 }
 
 /* The file appears whole or not at all, and never over another. */
-static struct err write_key(struct arena *arena, struct slice path, const struct p256_key *key)
+static struct err write_key(struct arena *arena, struct slice path,
+                            const unsigned char secret[P256_SECRET_BYTES])
 {
     char *draft = arena_cstr(arena, arena_concat(arena, path, LIT(".new")));
     char text[BASE64_LEN(P256_SECRET_BYTES) + 1];
-    base64_encode_into(text, (struct slice){(const char *)key->secret, P256_SECRET_BYTES},
-                       BASE64_URL);
+    base64_encode_into(text, (struct slice){(const char *)secret, P256_SECRET_BYTES}, BASE64_URL);
     text[sizeof text - 1] = '\n';
     int fd = open(draft, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     bool fine = fd >= 0 && write(fd, text, sizeof text) == (ssize_t)sizeof text && fsync(fd) == 0;
@@ -221,25 +236,26 @@ static struct err write_key(struct arena *arena, struct slice path, const struct
     return fine ? OK : err_make(ERR_IO, "the web push key file cannot be written");
 }
 
-static struct err load_or_make(struct arena *arena, struct slice path, struct p256_key *key_out)
+static struct err load_or_make(struct arena *arena, struct slice path,
+                               unsigned char secret_out[P256_SECRET_BYTES])
 {
     int fd = open(arena_cstr(arena, path), O_RDONLY | O_CLOEXEC);
     if (fd >= 0) {
-        struct err err = read_key(fd, key_out);
+        struct err err = read_key(fd, secret_out);
         close(fd);
         return err;
     }
     if (errno != ENOENT) {
         return err_make(ERR_IO, "the web push key file cannot be opened");
     }
-    TRY(p256_make(key_out));
-    return write_key(arena, path, key_out);
+    TRY(make_secret(secret_out));
+    return write_key(arena, path, secret_out);
 }
 
-struct err p256_load(struct slice path, struct p256_key *key_out)
+struct err p256_load(struct slice path, unsigned char secret_out[P256_SECRET_BYTES])
 {
     struct arena *arena = arena_new();
-    struct err err = load_or_make(arena, path, key_out);
+    struct err err = load_or_make(arena, path, secret_out);
     arena_free(&arena);
     return err;
 }

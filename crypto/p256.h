@@ -30,5 +30,6 @@ bool p256_check(const unsigned char public_key[P256_PUBLIC_BYTES], struct slice 
                 const unsigned char signature[P256_SIGNATURE_BYTES]);
 
 /* The key of a file: its secret number in base64, on a line of its own; made when there is no file.
- * ERR_IO, ERR_CORRUPT. */
-struct err p256_load(struct slice path, struct p256_key *key_out) MUST_USE;
+ * ERR_IO, ERR_CORRUPT. The secret alone is told, for p256_from_secret: most runs of a server have
+ * no use for more, and computing it loads much of the library. */
+struct err p256_load(struct slice path, unsigned char secret_out[P256_SECRET_BYTES]) MUST_USE;

@@ -36,6 +36,7 @@
 #include "homeserver/sync/sync.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 enum { ROOMS_CACHED_MAX = 10000, WORK_QUEUE_MAX = 100000, WAITERS = 128 };
@@ -49,7 +50,7 @@ struct app {
     struct http_server *server;
     struct fed *fed;
     struct as *as;
-    struct p256_key vapid;
+    unsigned char vapid_secret[P256_SECRET_BYTES];
     struct http_route_table tables[CS_TABLES_MAX + SS_TABLES_MAX];
     struct http_route_table admin_tables[1];
     size_t table_count;
@@ -254,8 +255,14 @@ static struct err build_push(struct app *app)
     if (!app->options.conf->push_enabled) {
         return OK;
     }
-    TRY(on_disk ? p256_load(data_path(app, "vapid.key"), &app->vapid) : p256_make(&app->vapid));
-    app->hs.push = push_new(&app->hs, &(struct push_config){.vapid = &app->vapid});
+    if (on_disk) {
+        TRY(p256_load(data_path(app, "vapid.key"), app->vapid_secret));
+    } else {
+        struct p256_key once;
+        TRY(p256_make(&once));
+        memcpy(app->vapid_secret, once.secret, sizeof app->vapid_secret);
+    }
+    app->hs.push = push_new(&app->hs, &(struct push_config){.vapid_secret = app->vapid_secret});
     return OK;
 }
 

@@ -168,11 +168,12 @@ static struct err seal_web(struct push *push, struct ctx *ctx, const struct push
     struct slice text = letter->notice ? push_write_web(ctx->arena, letter->notice, letter->data,
                                                         WEBPUSH_TEXT_BYTES_MAX)
                                        : activation_text(ctx, letter->pusher);
-    if (!push->vapid ||
+    const struct p256_key *vapid = push_vapid(push);
+    if (!vapid ||
         !webpush_parse_subscriber(letter->pusher->pushkey, letter->data->auth, &subscriber)) {
         return err_make(ERR_CORRUPT, "the pusher's keys are no keys of web push");
     }
-    TRY(webpush_authorize(ctx->arena, push->vapid, &claims, &authorization));
+    TRY(webpush_authorize(ctx->arena, vapid, &claims, &authorization));
     TRY(webpush_encrypt(ctx->arena, &subscriber, text, &body));
     size_t count = web_headers(push, letter->notice, authorization, headers);
     int ttl_s = !letter->notice                ? TTL_ACK_S

@@ -26,7 +26,7 @@ struct push *push_new(struct hs *hs, const struct push_config *config)
     struct push *push = mem_alloc(sizeof *push);
     push->hs = hs;
     push->port = config->port.fetch ? config->port : (struct push_port){fetch, hs};
-    push->vapid = config->vapid;
+    push->vapid_secret = config->vapid_secret;
     push->replay_upto = positions_newest(hs->positions);
     push->targets = map_new();
     push->gateways = map_new();
@@ -100,13 +100,25 @@ void push_settle(struct push *push)
     pthread_mutex_unlock(&push->lock);
 }
 
-bool push_vapid_public(const struct push *push, unsigned char public_out[P256_PUBLIC_BYTES])
+const struct p256_key *push_vapid(struct push *push)
 {
-    if (!push || !push->vapid) {
-        return false;
+    if (!push || !push->vapid_secret) {
+        return NULL;
     }
-    memcpy(public_out, push->vapid->public_key, P256_PUBLIC_BYTES);
-    return true;
+    pthread_mutex_lock(&push->lock);
+    push->has_vapid = push->has_vapid || p256_from_secret(push->vapid_secret, &push->vapid);
+    bool has_vapid = push->has_vapid;
+    pthread_mutex_unlock(&push->lock);
+    return has_vapid ? &push->vapid : NULL;
+}
+
+bool push_vapid_public(struct push *push, unsigned char public_out[P256_PUBLIC_BYTES])
+{
+    const struct p256_key *key = push_vapid(push);
+    if (key) {
+        memcpy(public_out, key->public_key, P256_PUBLIC_BYTES);
+    }
+    return key != NULL;
 }
 
 struct err push_activation(struct push *push, struct ctx *ctx, uint64_t user,

@@ -30,8 +30,8 @@ struct push_port {
 };
 
 struct push_config {
-    struct push_port port;        /* fetch NULL: hs->fetcher */
-    const struct p256_key *vapid; /* borrowed; NULL: nothing is sent by web push */
+    struct push_port port;             /* fetch NULL: hs->fetcher */
+    const unsigned char *vapid_secret; /* P256_SECRET_BYTES; NULL: nothing is sent by web push */
 };
 
 /* Listens to the stream of changes: before the first position is reserved. */
@@ -48,7 +48,7 @@ void push_free(struct push **push);
 void push_settle(struct push *push);
 
 /* The public key of the server's web push, uncompressed; false: it has none. */
-bool push_vapid_public(const struct push *push, unsigned char public_out[P256_PUBLIC_BYTES]);
+bool push_vapid_public(struct push *push, unsigned char public_out[P256_PUBLIC_BYTES]);
 /* Sends the token that activates a pusher, which was set just now. push may be NULL. */
 struct err push_activation(struct push *push, struct ctx *ctx, uint64_t user,
                            const struct pusher *pusher) MUST_USE;

@@ -45,7 +45,9 @@ struct push_gateway {
 struct push {
     struct hs *hs;
     struct push_port port;
-    const struct p256_key *vapid;
+    const unsigned char *vapid_secret; /* NULL = none */
+    struct p256_key vapid;             /* see push_vapid; constant once it is there */
+    bool has_vapid;                    /* under the lock */
     struct hs_tail *tail;
     uint64_t replay_upto; /* changes up to here may have been handled by a run before */
 
@@ -74,6 +76,9 @@ void push_wish(struct push *push, struct ctx *ctx, const struct push_wish *wish,
 /* Gives ready targets to the waiting pool; when it has to be called again at the latest (wall ms;
  * 0 = no need). */
 int64_t push_pump(struct push *push);
+/* The key of web push, computed by the first who asks; NULL: there is none. Lives as long as push.
+ */
+const struct p256_key *push_vapid(struct push *push);
 /* How a job ended. */
 enum push_end {
     PUSH_DONE,           /* nothing is left */

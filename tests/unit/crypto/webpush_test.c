@@ -175,17 +175,46 @@ static void our_token_says_for_whom_and_how_long(void **state)
 static void the_key_of_a_file_stays(void **state)
 {
     (void)state;
-    struct p256_key first, second;
+    unsigned char first[P256_SECRET_BYTES];
+    unsigned char second[P256_SECRET_BYTES];
+    struct p256_key key;
     char path[] = "/tmp/myelin-vapid-XXXXXX";
     int fd = mkstemp(path);
     assert_true(fd >= 0);
     close(fd);
-    assert_int_equal(p256_load(slice_of(path), &first).code, ERR_CORRUPT); /* it is empty */
+    assert_int_equal(p256_load(slice_of(path), first).code, ERR_CORRUPT); /* it is empty */
     unlink(path);
-    assert_int_equal(p256_load(slice_of(path), &first).code, 0);
-    assert_int_equal(p256_load(slice_of(path), &second).code, 0);
-    assert_memory_equal(&first, &second, sizeof first);
+    assert_int_equal(p256_load(slice_of(path), first).code, 0);
+    assert_int_equal(p256_load(slice_of(path), second).code, 0);
+    assert_memory_equal(first, second, sizeof first);
+    assert_true(p256_from_secret(first, &key));
     unlink(path);
+}
+
+/* 0, the order of the group and what is above it are no keys; the number below it is one. */
+static void a_number_outside_the_group_is_no_key(void **state)
+{
+    static const struct {
+        const char *line;
+        uint32_t code;
+    } cases[] = {
+        {"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", ERR_CORRUPT},
+        {"_____wAAAAD__________7zm-q2nF56E87nKwvxjJVE", ERR_CORRUPT},
+        {"__________________________________________8", ERR_CORRUPT},
+        {"_____wAAAAD__________7zm-q2nF56E87nKwvxjJVA", 0},
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        char path[] = "/tmp/myelin-vapid-XXXXXX";
+        unsigned char secret[P256_SECRET_BYTES];
+        struct p256_key key;
+        int fd = mkstemp(path);
+        assert_int_equal(write(fd, cases[i].line, strlen(cases[i].line)), strlen(cases[i].line));
+        close(fd);
+        assert_int_equal(p256_load(slice_of(path), secret).code, cases[i].code);
+        assert_true(cases[i].code != 0 || p256_from_secret(secret, &key));
+        unlink(path);
+    }
 }
 
 int main(void)
@@ -204,6 +233,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(our_token_says_for_whom_and_how_long, open_arena,
                                         close_arena),
         cmocka_unit_test_setup_teardown(the_key_of_a_file_stays, open_arena, close_arena),
+        cmocka_unit_test(a_number_outside_the_group_is_no_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -539,6 +539,25 @@ static void a_queue_that_grows_too_long_loses_its_oldest(void **state)
     assert_true(items.count > PUSH_QUEUE_MAX / 2);
 }
 
+static void the_key_of_web_push_is_computed_for_who_asks(void **state)
+{
+    static const unsigned char secret[P256_SECRET_BYTES] = {7};
+    unsigned char told[P256_PUBLIC_BYTES];
+    struct p256_key key;
+    struct push_config config = {.port = {.fetch = fetch}, .vapid_secret = secret};
+    (void)state;
+    assert_false(push_vapid_public(NULL, told));
+    assert_false(push_vapid_public(push, told));
+    house_settle(&h);
+    struct push *other = push_new(&h.hs, &config);
+    assert_true(p256_from_secret(secret, &key));
+    for (int i = 0; i < 2; i++) {
+        assert_true(push_vapid_public(other, told));
+        assert_memory_equal(told, key.public_key, sizeof told);
+    }
+    push_free(&other);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -583,6 +602,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_invite_that_is_not_shown_is_not_pushed, open_house,
                                         close_house),
         cmocka_unit_test_setup_teardown(a_queue_that_grows_too_long_loses_its_oldest, open_house,
+                                        close_house),
+        cmocka_unit_test_setup_teardown(the_key_of_web_push_is_computed_for_who_asks, open_house,
                                         close_house),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
