@@ -36,6 +36,8 @@ struct err hs_receipts_of_user(struct hs *hs, struct ctx *ctx, struct room *room
 /* Typing: set by a member for timeout_ms (0 = stopped); stale entries expire by themselves and wake
  * sync. */
 void hs_typing_set(struct hs *hs, uint64_t room, uint64_t user, int64_t timeout_ms);
+/* Of somebody who may not have been typing. */
+void hs_typing_stop(struct hs *hs, uint64_t room, uint64_t user);
 /* User ids typing now, and the position of the last change (0 = never). */
 size_t hs_typing_get(struct hs *hs, struct ctx *ctx, uint64_t room, struct slice **user_ids_out,
                      uint64_t *pos_out);

@@ -2,6 +2,7 @@
 
 #include "homeserver/room/visibility.h"
 #include "homeserver/service/appservices.h"
+#include "homeserver/service/ephemeral.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/invite_filter.h"
 #include "homeserver/service/notices.h"
@@ -213,6 +214,19 @@ struct err hs_invite_prepare(struct hs *hs, struct ctx *ctx, struct slice user_i
                                          : OK;
 }
 
+/* Whoever is out of the room does not type in it. What is not found here ends by itself soon. */
+static void stop_typing(struct changing *c)
+{
+    uint64_t user = 0;
+    bool found = false;
+    bool is_out =
+        c->change->membership == MEMBERSHIP_LEAVE || c->change->membership == MEMBERSHIP_BAN;
+    struct err err = is_out ? hs_user_find(c->hs, c->ctx, c->change->target, &user, &found) : OK;
+    if (err.code == 0 && found) {
+        hs_typing_stop(c->hs, c->room->number, user);
+    }
+}
+
 struct err hs_member_set(struct hs *hs, struct ctx *ctx, struct room *room,
                          const struct actor *actor, const struct member_change *change,
                          struct hs_sent *sent_out)
@@ -227,6 +241,7 @@ struct err hs_member_set(struct hs *hs, struct ctx *ctx, struct room *room,
         }
     }
     TRY(propose(&changing, sent_out));
+    stop_typing(&changing);
     /* Also for who was in the room already: the first attempt may have stopped right here. */
     return change->membership == MEMBERSHIP_JOIN ? hs_succession_carry(hs, ctx, room, actor) : OK;
 }

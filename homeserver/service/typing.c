@@ -118,6 +118,17 @@ void hs_typing_set(struct hs *hs, uint64_t room, uint64_t user, int64_t timeout_
     pthread_mutex_unlock(&ephemeral->lock);
 }
 
+void hs_typing_stop(struct hs *hs, uint64_t room, uint64_t user)
+{
+    struct hs_ephemeral *ephemeral = hs->ephemeral;
+    pthread_mutex_lock(&ephemeral->lock);
+    struct typing_room *entry = map_get_ptr(ephemeral->typing, map_key_u64(&room));
+    if (entry && set_typist(entry, user, 0)) {
+        publish(ephemeral, entry);
+    }
+    pthread_mutex_unlock(&ephemeral->lock);
+}
+
 size_t hs_typing_get(struct hs *hs, struct ctx *ctx, uint64_t room, struct slice **user_ids_out,
                      uint64_t *pos_out)
 {
