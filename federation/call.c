@@ -173,7 +173,8 @@ static struct err follow(struct fed *fed, struct ctx *ctx, const struct fed_outg
     return fed->net.fetch(fed->net.arg, ctx, &request, reply);
 }
 
-void fed_call_read(struct ctx *ctx, const struct http_fetch_reply *reply, struct fed_answer *answer)
+void fed_call_read(struct ctx *ctx, uint32_t flags, const struct http_fetch_reply *reply,
+                   struct fed_answer *answer)
 {
     *answer = (struct fed_answer){
         .status = reply->status,
@@ -183,7 +184,9 @@ void fed_call_read(struct ctx *ctx, const struct http_fetch_reply *reply, struct
         .disposition = http_fetch_header(reply, LIT("Content-Disposition")),
     };
     if (reply->status / 100 == 2 && reply->body.len) {
-        struct err err = json_parse(ctx->arena, reply->body, &answer->json);
+        struct err err = flags & FED_CALL_DEEP
+                             ? json_parse_deep(ctx->arena, reply->body, &answer->json)
+                             : json_parse(ctx->arena, reply->body, &answer->json);
         if (err.code || answer->json.type != JSON_OBJECT) {
             answer->json = (struct json){0};
         }
@@ -230,7 +233,7 @@ struct err fed_call(struct fed *fed, struct ctx *ctx, const struct fed_call *cal
     fed_call_note(fed, ctx, &out, err, &reply);
     TRY(err);
     TRY(follow(fed, ctx, &out, &reply));
-    fed_call_read(ctx, &reply, answer_out);
+    fed_call_read(ctx, call->flags, &reply, answer_out);
     return OK;
 }
 

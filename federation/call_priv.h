@@ -25,5 +25,5 @@ bool fed_call_may_go_on(struct err err);
 /* What the end of the request says about the server. */
 void fed_call_note(struct fed *fed, struct ctx *ctx, const struct fed_outgoing *out, struct err err,
                    const struct http_fetch_reply *reply);
-void fed_call_read(struct ctx *ctx, const struct http_fetch_reply *reply,
+void fed_call_read(struct ctx *ctx, uint32_t flags, const struct http_fetch_reply *reply,
                    struct fed_answer *answer_out);

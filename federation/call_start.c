@@ -31,7 +31,7 @@ static void conclude(struct fed_sending *sending, struct err err,
     struct fed_answer answer = {0};
     struct arena *arena = sending->ctx.arena;
     if (err.code == 0) {
-        fed_call_read(&sending->ctx, reply, &answer);
+        fed_call_read(&sending->ctx, 0, reply, &answer);
     }
     sending->done.fn(sending->done.arg, &sending->ctx, err, &answer);
     ctx_finish(&sending->ctx);

@@ -299,6 +299,9 @@ struct err fed_edu_receive(struct fed *fed, struct ctx *ctx, struct slice origin
     if (!type.ptr || !in.content) {
         return err_make(ERR_M_BAD_JSON, "an EDU needs edu_type and content");
     }
+    if (json_depth(in.content) > FED_DEPTH_MAX) {
+        return err_make(ERR_M_BAD_JSON, "the EDU nests too deeply");
+    }
     for (size_t i = 0; i < COUNT_OF(handlers); i++) {
         if (slice_eq(handlers[i].type, type)) {
             return handlers[i].fn(&in);

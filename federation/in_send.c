@@ -186,7 +186,7 @@ static struct err run_parked(struct parked_transaction *one, struct ctx *ctx,
                              struct http_reply *reply)
 {
     struct json body;
-    TRY(json_parse(ctx->arena, one->body, &body));
+    TRY(json_parse_deep(ctx->arena, one->body, &body));
     struct transaction txn = {
         .hs = one->hs, .ctx = ctx, .origin = one->origin, .txn_id = one->txn_id, .body = &body};
     return answer(&txn, reply);
@@ -331,6 +331,7 @@ static struct err send_transaction(void *app, struct ctx *ctx, const struct http
 
 static const struct http_route routes[] = {
     {HTTP_PUT, "/_matrix/federation/v1/send/{txnId}", HTTP_AUTH_SERVER, HTTP_RATE_FEDERATION,
-     HTTP_BODY_JSON, HTTP_LANE_NONE, SEND_BODY_BYTES, send_transaction, "Transactions", NULL, 0},
+     HTTP_BODY_JSON, HTTP_LANE_NONE, SEND_BODY_BYTES, send_transaction, "Transactions", NULL,
+     HTTP_DEEP_JSON},
 };
 const struct http_route_table ss_send_routes = {routes, COUNT_OF(routes)};

@@ -179,7 +179,7 @@ static struct err read_items(struct batch *batch, const struct items *items)
         struct slice text = json_split_value(slice_from(items->all, (size_t)(item->place >> 1)));
         struct json pdu;
         batch->parts[batch->pdus.count] = item->place & 1 ? JOIN_ANSWER_STATE : JOIN_ANSWER_AUTH;
-        if (json_parse(batch->ctx.arena, text, &pdu).code == 0) {
+        if (json_parse_deep(batch->ctx.arena, text, &pdu).code == 0) {
             json_push(batch->ctx.arena, &batch->pdus, pdu);
         }
         if (batch->pdus.count == EVENTS_AT_ONCE) {

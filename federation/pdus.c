@@ -2,6 +2,7 @@
  * Spec: server-server, "Validating hashes and signatures on received events". */
 #include "federation/keys_priv.h"
 #include "homeserver/base/map.h"
+#include "homeserver/room/redact.h"
 
 enum { SIGNATURES_MAX = 16 }; /* of one server on one event */
 
@@ -149,6 +150,15 @@ static struct err parse_one(struct ctx *ctx, const struct fed_pdus *pdus, const 
 {
     if (tree->type != JSON_OBJECT) {
         return err_public(ERR_M_BAD_JSON, "An event must be a JSON object.");
+    }
+    /* What nests too deeply for those who read it here (clients too) is worth its redacted form. */
+    if (json_depth(tree) > FED_DEPTH_MAX) {
+        struct json *flat = arena_alloc(ctx->arena, sizeof *flat);
+        *flat = redact_event(ctx->arena, pdus->rules, tree);
+        tree = flat;
+    }
+    if (json_depth(tree) > FED_DEPTH_MAX) {
+        return err_public(ERR_M_BAD_JSON, "The event nests too deeply.");
     }
     TRY(event_parse_tree(ctx->arena, pdus->rules, tree, event));
     return check_room(pdus, event);

@@ -23,8 +23,8 @@ struct builder {
     struct json_member *stack; /* key is unused for array items */
     size_t count;
     size_t cap;
-    struct frame frames[JSON_DEPTH_MAX];
-    size_t depth;
+    size_t depth, depth_max;
+    struct frame frames[JSON_DEEP_MAX]; /* set as far as `depth` */
 };
 
 static bool fail(struct parser *p, const char *fault)
@@ -360,8 +360,8 @@ static void push_child(struct parser *p, struct builder *b, struct slice key)
 
 static bool open_frame(struct parser *p, struct builder *b)
 {
-    if (b->depth == JSON_DEPTH_MAX) {
-        return fail(p, "at most 100 levels");
+    if (b->depth == b->depth_max) {
+        return fail(p, "fewer levels");
     }
     b->frames[b->depth++] =
         (struct frame){.is_object = *p->at == '{', .open = p->at, .first = b->count};
@@ -454,10 +454,16 @@ static bool read_step(struct parser *p, struct builder *b, struct json *root, bo
     return begin_child(p, b);
 }
 
-struct err json_parse(struct arena *arena, struct slice text, struct json *value_out)
+static struct err parse(struct arena *arena, struct slice text, size_t depth_max,
+                        struct json *value_out)
 {
     struct parser p = {arena, text.ptr, text.ptr, text.ptr + text.len, NULL};
-    struct builder b = {.depth = 0};
+    struct builder b;
+    b.stack = NULL;
+    b.count = 0;
+    b.cap = 0;
+    b.depth = 0;
+    b.depth_max = depth_max;
     bool done = false;
     while (!done) {
         if (!read_step(&p, &b, value_out, &done)) {
@@ -473,6 +479,16 @@ struct err json_parse(struct arena *arena, struct slice text, struct json *value
                            (size_t)(p.at - p.start), p.fault);
     }
     return OK;
+}
+
+struct err json_parse(struct arena *arena, struct slice text, struct json *value_out)
+{
+    return parse(arena, text, JSON_DEPTH_MAX, value_out);
+}
+
+struct err json_parse_deep(struct arena *arena, struct slice text, struct json *value_out)
+{
+    return parse(arena, text, JSON_DEEP_MAX, value_out);
 }
 
 const struct json *json_get(const struct json *object, struct slice key)

@@ -5,7 +5,7 @@
 #pragma once
 #include "homeserver/base/buf.h"
 
-enum { JSON_DEPTH_MAX = 100 };
+enum { JSON_DEPTH_MAX = 100, JSON_DEEP_MAX = 1000 };
 #define JSON_INT_MAX INT64_C(9007199254740991) /* 2^53 - 1 */
 
 enum json_type {
@@ -41,6 +41,12 @@ struct json_member {
 /* Parses one value; the tree borrows from `text` and lives in `arena`.
  * ERR_SYNTAX with a public text that names the byte offset. */
 struct err json_parse(struct arena *arena, struct slice text, struct json *value_out) MUST_USE;
+/* The same to JSON_DEEP_MAX levels, for texts that hold things of many makers: one that nests too
+ * deeply must not take the others with it. What is kept or handed on has to be looked at first:
+ * json_parse would not read it again. */
+struct err json_parse_deep(struct arena *arena, struct slice text, struct json *value_out) MUST_USE;
+/* Levels of arrays and objects; 0 for what is neither. */
+size_t json_depth(const struct json *value);
 
 /* Lookups return NULL when the key is absent or the value is not of the type. NULL object is fine.
  */

@@ -141,7 +141,7 @@ static const struct json *next_child(struct buf *out, struct step *top)
 
 void json_write_canonical(struct buf *out, const struct json *value)
 {
-    struct step stack[JSON_DEPTH_MAX + 8];
+    struct step stack[JSON_DEEP_MAX + 8];
     size_t depth = 0;
     while (value || depth) {
         if (value && (value->type == JSON_OBJECT || value->type == JSON_ARRAY)) {
@@ -167,9 +167,35 @@ struct slice json_canonical(struct arena *arena, const struct json *value)
     return buf_slice(&out);
 }
 
+size_t json_depth(const struct json *value)
+{
+    struct step stack[JSON_DEEP_MAX + 8];
+    size_t depth = 0;
+    size_t deepest = 0;
+    while (value) {
+        if (value->type == JSON_OBJECT || value->type == JSON_ARRAY) {
+            ASSERT(depth < COUNT_OF(stack));
+            stack[depth++] = (struct step){value, 0};
+            deepest = depth > deepest ? depth : deepest;
+        }
+        value = NULL;
+        while (depth && !value) {
+            struct step *top = &stack[depth - 1];
+            if (top->next == top->value->count) {
+                depth--;
+                continue;
+            }
+            uint32_t at = top->next++;
+            value = top->value->type == JSON_OBJECT ? &top->value->members[at].value
+                                                    : &top->value->items[at];
+        }
+    }
+    return deepest;
+}
+
 struct err json_check_canonical(const struct json *value)
 {
-    struct step stack[JSON_DEPTH_MAX + 8];
+    struct step stack[JSON_DEEP_MAX + 8];
     size_t depth = 0;
     while (value) {
         if (value->type == JSON_NUMBER) {
@@ -239,7 +265,7 @@ static bool next_pair(struct pair *top, const struct json **a_out, const struct 
 
 bool json_eq(const struct json *a, const struct json *b)
 {
-    struct pair stack[JSON_DEPTH_MAX + 8];
+    struct pair stack[JSON_DEEP_MAX + 8];
     size_t depth = 0;
     while (a) {
         if (a->type != b->type || !scalars_eq(a, b)) {

@@ -264,7 +264,9 @@ static struct err parse_body(struct http_job *job, const struct http_route *rout
         job->request.json = json_object();
         return OK;
     }
-    struct err err = json_parse(job->ctx.arena, body, &job->request.json);
+    struct err err = route->flags & HTTP_DEEP_JSON
+                         ? json_parse_deep(job->ctx.arena, body, &job->request.json)
+                         : json_parse(job->ctx.arena, body, &job->request.json);
     if (err.code) {
         return (struct err){err.text, ERR_M_NOT_JSON, err.is_public};
     }

@@ -152,6 +152,7 @@ enum http_route_flag {
     /* Mostly answered from memory in microseconds: the handler runs on the loop first
      * (ctx->on_loop), and after ERR_WAITS once more on a worker. Not for routes with a lane. */
     HTTP_LOOP_FIRST = 32,
+    HTTP_DEEP_JSON = 64, /* the body is read with json_parse_deep */
 };
 
 struct http_route_table {

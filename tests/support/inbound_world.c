@@ -456,7 +456,7 @@ struct json inbound_send_text(struct inbound_world *w, const char *const *pdus, 
     struct json answer;
     for (size_t i = 0; i < count; i++) {
         struct json pdu;
-        must(json_parse(arena, slice_of(pdus[i]), &pdu));
+        must(json_parse_deep(arena, slice_of(pdus[i]), &pdu));
         json_push(arena, &list, pdu);
     }
     struct http_request request =

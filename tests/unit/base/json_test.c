@@ -97,6 +97,41 @@ static void numbers_outside_canonical_json_keep_their_spelling(void **state)
     arena_free(&arena);
 }
 
+static struct slice nested(struct arena *arena, size_t levels)
+{
+    struct buf text;
+    buf_init_arena(&text, arena, 10000);
+    for (size_t i = 0; i < levels; i++) {
+        buf_add(&text, i % 2 ? LIT("{\"a\":") : LIT("["));
+    }
+    buf_add(&text, LIT("1"));
+    for (size_t i = levels; i > 0; i--) {
+        buf_add_byte(&text, (i - 1) % 2 ? '}' : ']');
+    }
+    return buf_slice(&text);
+}
+
+static void texts_of_many_makers_may_nest_deeper(void **state)
+{
+    struct arena *arena = arena_new();
+    struct json value;
+    (void)state;
+    struct slice text = nested(arena, JSON_DEEP_MAX);
+    assert_int_equal(json_parse(arena, text, &value).code, ERR_SYNTAX);
+    assert_int_equal(json_parse_deep(arena, text, &value).code, ERR_OK);
+    assert_int_equal(json_depth(&value), JSON_DEEP_MAX);
+    assert_true(slice_eq(json_canonical(arena, &value), text));
+    assert_int_equal(json_check_canonical(&value).code, ERR_OK);
+    assert_true(json_eq(&value, &value));
+    assert_int_equal(json_parse_deep(arena, nested(arena, JSON_DEEP_MAX + 1), &value).code,
+                     ERR_SYNTAX);
+    assert_int_equal(json_parse(arena, LIT("[1,{\"a\":[]},[[]]]"), &value).code, ERR_OK);
+    assert_int_equal(json_depth(&value), 3);
+    assert_int_equal(json_parse(arena, LIT("7"), &value).code, ERR_OK);
+    assert_int_equal(json_depth(&value), 0);
+    arena_free(&arena);
+}
+
 static void depth_is_limited_to_100(void **state)
 {
     (void)state;
@@ -188,6 +223,7 @@ int main(void)
         cmocka_unit_test(malformed_text_is_refused),
         cmocka_unit_test(numbers_outside_canonical_json_keep_their_spelling),
         cmocka_unit_test(depth_is_limited_to_100),
+        cmocka_unit_test(texts_of_many_makers_may_nest_deeper),
         cmocka_unit_test(members_are_found_set_and_removed),
         cmocka_unit_test(a_parsed_array_grows),
         cmocka_unit_test(raw_is_the_text_of_the_value),

@@ -88,6 +88,39 @@ static void one_bad_event_does_not_harm_the_rest(void **state)
     assert_true(inbound_has(w, second));
 }
 
+/* Other servers let their users nest what they like, and send it with what others said. */
+static void what_nests_deeply_is_taken_redacted(void **state)
+{
+    enum { LEVELS = 300 };
+    struct arena *arena = w->house.ctx.arena;
+    struct stored_event stored;
+    struct event deep;
+    bool found = false;
+    const char *pdus[2];
+    (void)state;
+    size_t first = inbound_say(w, NULL, 0);
+    struct json tree = *event_tree(arena, peer_get(&w->theirs, first));
+    struct json content = json_object();
+    for (int i = 0; i < LEVELS; i++) {
+        struct json outer = json_object();
+        json_set(arena, &outer, LIT("a"), content);
+        content = outer;
+    }
+    json_set(arena, &tree, LIT("content"), content);
+    json_remove(&tree, LIT("hashes"));
+    json_remove(&tree, LIT("signatures"));
+    assert_int_equal(event_seal(arena, w->theirs.rules, &tree, &w->remote.signer, &deep).code, 0);
+    pdus[0] = arena_cstr(arena, deep.json);
+    pdus[1] = arena_cstr(arena, peer_get(&w->theirs, first)->json);
+    struct json results = inbound_send_text(w, pdus, 2);
+    assert_null(inbound_error(&results, deep.id.s).ptr);
+    assert_true(inbound_has(w, first));
+    assert_int_equal(
+        hs_event_find(&w->house.hs, &w->house.ctx, w->room, deep.id.s, &stored, &found).code, 0);
+    assert_true(found);
+    assert_int_equal(stored.event.content->count, 0);
+}
+
 static void the_same_transaction_has_the_same_answer(void **state)
 {
     (void)state;
@@ -277,6 +310,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WITH_WORLD(events_in_order_are_taken),
         WITH_WORLD(one_bad_event_does_not_harm_the_rest),
+        WITH_WORLD(what_nests_deeply_is_taken_redacted),
         WITH_WORLD(the_same_transaction_has_the_same_answer),
         WITH_WORLD(an_event_sent_twice_is_taken_once),
         WITH_WORLD(transactions_have_limits),
