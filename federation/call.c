@@ -184,8 +184,8 @@ void fed_call_read(struct ctx *ctx, uint32_t flags, const struct http_fetch_repl
         .disposition = http_fetch_header(reply, LIT("Content-Disposition")),
     };
     if (reply->status / 100 == 2 && reply->body.len) {
-        struct err err = flags & FED_CALL_DEEP
-                             ? json_parse_deep(ctx->arena, reply->body, &answer->json)
+        struct err err = flags & FED_CALL_LIST
+                             ? json_parse_list(ctx->arena, reply->body, &answer->json)
                              : json_parse(ctx->arena, reply->body, &answer->json);
         if (err.code || answer->json.type != JSON_OBJECT) {
             answer->json = (struct json){0};

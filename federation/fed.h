@@ -15,8 +15,6 @@ void fed_stop(struct fed *fed);
 void fed_free(struct fed **fed);
 
 /* --- requests to other servers: destination.c, call.c --- */
-/* Levels of an event or EDU: with those around it in answers and bodies json_parse reads it. */
-enum { FED_DEPTH_MAX = 90 };
 enum { FED_SMALL_ANSWER = 1 << 18 }; /* bytes: room for one event, or words about fifty */
 struct fed_call {
     struct slice destination;   /* server name */
@@ -35,7 +33,7 @@ struct fed_call {
 enum fed_call_flag {
     FED_CALL_UNSIGNED = 1, /* no X-Matrix: keys, well-known */
     FED_CALL_ANYWAY = 2,   /* also to a server in back-off; its answer resets it */
-    FED_CALL_DEEP = 4,     /* the answer is read with json_parse_deep: for lists of events */
+    FED_CALL_LIST = 4,     /* the answer is read with json_parse_list: events, or ids of a state */
 };
 struct fed_answer {
     int status;

@@ -299,7 +299,7 @@ struct err fed_edu_receive(struct fed *fed, struct ctx *ctx, struct slice origin
     if (!type.ptr || !in.content) {
         return err_make(ERR_M_BAD_JSON, "an EDU needs edu_type and content");
     }
-    if (json_depth(in.content) > FED_DEPTH_MAX) {
+    if (json_depth(in.content) > LIMIT_EVENT_LEVELS) {
         return err_make(ERR_M_BAD_JSON, "the EDU nests too deeply");
     }
     for (size_t i = 0; i < COUNT_OF(handlers); i++) {

@@ -152,12 +152,12 @@ static struct err parse_one(struct ctx *ctx, const struct fed_pdus *pdus, const 
         return err_public(ERR_M_BAD_JSON, "An event must be a JSON object.");
     }
     /* What nests too deeply for those who read it here (clients too) is worth its redacted form. */
-    if (json_depth(tree) > FED_DEPTH_MAX) {
+    if (json_depth(tree) > LIMIT_EVENT_LEVELS) {
         struct json *flat = arena_alloc(ctx->arena, sizeof *flat);
         *flat = redact_event(ctx->arena, pdus->rules, tree);
         tree = flat;
     }
-    if (json_depth(tree) > FED_DEPTH_MAX) {
+    if (json_depth(tree) > LIMIT_EVENT_LEVELS) {
         return err_public(ERR_M_BAD_JSON, "The event nests too deeply.");
     }
     TRY(event_parse_tree(ctx->arena, pdus->rules, tree, event));

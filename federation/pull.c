@@ -12,7 +12,7 @@ enum {
 static struct err call(const struct pull *pull, struct fed_call *request, struct json *answer_out)
 {
     request->destination = pull->server;
-    request->flags |= FED_CALL_DEEP | (pull->is_alive ? FED_CALL_ANYWAY : 0u);
+    request->flags |= FED_CALL_LIST | (pull->is_alive ? FED_CALL_ANYWAY : 0u);
     request->timeout_ms = pull->timeout_ms ? pull->timeout_ms : TIMEOUT_MS;
     struct fed_answer answer;
     TRY(fed_call(pull->fed, pull->ctx, request, &answer));
@@ -251,7 +251,7 @@ struct err pull_state(const struct pull *pull, struct event_id id, struct pulled
         .body_bytes_max = STATE_BYTES_MAX,
         .timeout_ms = 3 * TIMEOUT_MS};
     request.destination = pull->server;
-    request.flags = FED_CALL_DEEP;
+    request.flags = FED_CALL_LIST;
     TRY(fed_call_json(pull->fed, ctx, &request, &answer));
     const struct json *lists[] = {json_get_array(&answer, LIT("auth_chain")),
                                   json_get_array(&answer, LIT("pdus"))};

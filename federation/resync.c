@@ -267,7 +267,7 @@ static struct err fetch_event(struct state_sought *s, struct slice event_id)
                             .path = fed_path(ctx, "/_matrix/federation/v1/event/%s", &event_id, 1),
                             .body_bytes_max = FED_SMALL_ANSWER,
                             .timeout_ms = IDS_TIMEOUT_MS,
-                            .flags = FED_CALL_ANYWAY | FED_CALL_DEEP};
+                            .flags = FED_CALL_ANYWAY | FED_CALL_LIST};
     TRY(fed_call_json(s->r->fed, ctx, &call, &answer));
     const struct json *pdus = json_get_array(&answer, LIT("pdus"));
     if (!pdus || pdus->count != 1) {

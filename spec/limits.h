@@ -6,6 +6,7 @@ enum {
     LIMIT_ID_BYTES = 255,      /* user, room, event ids and aliases, sigil and domain included */
     LIMIT_TYPE = 255,          /* event type; bytes, before version 11 code points */
     LIMIT_STATE_KEY = 255,     /* the same */
+    LIMIT_EVENT_LEVELS = 90,   /* our own: with what is around it in answers json_parse reads it */
     LIMIT_PREV_EVENTS = 20,
     LIMIT_AUTH_EVENTS = 10,
     LIMIT_PDUS = 50,         /* per transaction */

@@ -19,11 +19,19 @@ struct frame {
     size_t first; /* index of its first child in the scratch stack */
 };
 
+struct limits {
+    size_t depth, values;
+};
+static const struct limits usual = {JSON_DEPTH_MAX, JSON_VALUES_MAX};
+static const struct limits deep = {JSON_DEEP_MAX, JSON_VALUES_MAX};
+static const struct limits list = {JSON_DEEP_MAX, JSON_LIST_VALUES_MAX};
+
 struct builder {
     struct json_member *stack; /* key is unused for array items */
     size_t count;
     size_t cap;
-    size_t depth, depth_max;
+    size_t depth, values;
+    const struct limits *limits;
     struct frame frames[JSON_DEEP_MAX]; /* set as far as `depth` */
 };
 
@@ -360,7 +368,7 @@ static void push_child(struct parser *p, struct builder *b, struct slice key)
 
 static bool open_frame(struct parser *p, struct builder *b)
 {
-    if (b->depth == b->depth_max) {
+    if (b->depth == b->limits->depth) {
         return fail(p, "fewer levels");
     }
     b->frames[b->depth++] =
@@ -430,6 +438,9 @@ static bool after_value(struct parser *p, struct builder *b, struct json value, 
 static bool read_step(struct parser *p, struct builder *b, struct json *root, bool *done_out)
 {
     struct json value;
+    if (b->values++ == b->limits->values) {
+        return fail(p, "fewer values");
+    }
     skip_space(p);
     if (p->at == p->end) {
         return fail(p, "a value");
@@ -454,7 +465,7 @@ static bool read_step(struct parser *p, struct builder *b, struct json *root, bo
     return begin_child(p, b);
 }
 
-static struct err parse(struct arena *arena, struct slice text, size_t depth_max,
+static struct err parse(struct arena *arena, struct slice text, const struct limits *limits,
                         struct json *value_out)
 {
     struct parser p = {arena, text.ptr, text.ptr, text.ptr + text.len, NULL};
@@ -463,7 +474,8 @@ static struct err parse(struct arena *arena, struct slice text, size_t depth_max
     b.count = 0;
     b.cap = 0;
     b.depth = 0;
-    b.depth_max = depth_max;
+    b.values = 0;
+    b.limits = limits;
     bool done = false;
     while (!done) {
         if (!read_step(&p, &b, value_out, &done)) {
@@ -483,12 +495,17 @@ static struct err parse(struct arena *arena, struct slice text, size_t depth_max
 
 struct err json_parse(struct arena *arena, struct slice text, struct json *value_out)
 {
-    return parse(arena, text, JSON_DEPTH_MAX, value_out);
+    return parse(arena, text, &usual, value_out);
 }
 
 struct err json_parse_deep(struct arena *arena, struct slice text, struct json *value_out)
 {
-    return parse(arena, text, JSON_DEEP_MAX, value_out);
+    return parse(arena, text, &deep, value_out);
+}
+
+struct err json_parse_list(struct arena *arena, struct slice text, struct json *value_out)
+{
+    return parse(arena, text, &list, value_out);
 }
 
 const struct json *json_get(const struct json *object, struct slice key)

@@ -5,7 +5,14 @@
 #pragma once
 #include "homeserver/base/buf.h"
 
-enum { JSON_DEPTH_MAX = 100, JSON_DEEP_MAX = 1000 };
+enum {
+    JSON_DEPTH_MAX = 100,
+    JSON_DEEP_MAX = 1000,
+    /* Of one text. A value takes two bytes there and up to 200 here: without a bound the size of a
+     * text would say nothing of the memory that reading it takes. */
+    JSON_VALUES_MAX = 1 << 20,
+    JSON_LIST_VALUES_MAX = 1 << 22, /* of a text that json_parse_list reads */
+};
 #define JSON_INT_MAX INT64_C(9007199254740991) /* 2^53 - 1 */
 
 enum json_type {
@@ -45,6 +52,8 @@ struct err json_parse(struct arena *arena, struct slice text, struct json *value
  * deeply must not take the others with it. What is kept or handed on has to be looked at first:
  * json_parse would not read it again. */
 struct err json_parse_deep(struct arena *arena, struct slice text, struct json *value_out) MUST_USE;
+/* The same for the longest texts there are: states of rooms. */
+struct err json_parse_list(struct arena *arena, struct slice text, struct json *value_out) MUST_USE;
 /* Levels of arrays and objects; 0 for what is neither. */
 size_t json_depth(const struct json *value);
 

@@ -142,6 +142,9 @@ static struct err seal(struct composing *c, struct slice room_id, struct event *
         return c->lookup_err;
     }
     struct json tree = event_draft_tree(c->ctx->arena, &parts);
+    if (json_depth(&tree) > LIMIT_EVENT_LEVELS) {
+        return err_public(ERR_M_BAD_JSON, "The content of an event may nest 89 levels deep.");
+    }
     return event_seal(c->ctx->arena, c->room->rules, &tree, &c->hs->signer, event_out);
 }
 

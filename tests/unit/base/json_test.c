@@ -132,6 +132,35 @@ static void texts_of_many_makers_may_nest_deeper(void **state)
     arena_free(&arena);
 }
 
+/* An array and what stands in it. */
+static struct slice many(struct arena *arena, size_t values)
+{
+    struct buf text;
+    buf_init_arena(&text, arena, SIZE_MAX / 2);
+    buf_add(&text, LIT("[1"));
+    for (size_t i = 2; i < values; i++) {
+        buf_add(&text, LIT(",1"));
+    }
+    buf_add_byte(&text, ']');
+    return buf_slice(&text);
+}
+
+/* Two bytes of text are up to 200 of memory. */
+static void the_values_of_a_text_are_counted(void **state)
+{
+    struct arena *arena = arena_new();
+    struct json value;
+    (void)state;
+    assert_int_equal(json_parse(arena, many(arena, JSON_VALUES_MAX), &value).code, ERR_OK);
+    struct slice more = many(arena, JSON_VALUES_MAX + 1);
+    assert_int_equal(json_parse(arena, more, &value).code, ERR_SYNTAX);
+    assert_int_equal(json_parse_deep(arena, more, &value).code, ERR_SYNTAX);
+    assert_int_equal(json_parse_list(arena, more, &value).code, ERR_OK);
+    assert_int_equal(json_parse_list(arena, many(arena, JSON_LIST_VALUES_MAX + 1), &value).code,
+                     ERR_SYNTAX);
+    arena_free(&arena);
+}
+
 static void depth_is_limited_to_100(void **state)
 {
     (void)state;
@@ -224,6 +253,7 @@ int main(void)
         cmocka_unit_test(numbers_outside_canonical_json_keep_their_spelling),
         cmocka_unit_test(depth_is_limited_to_100),
         cmocka_unit_test(texts_of_many_makers_may_nest_deeper),
+        cmocka_unit_test(the_values_of_a_text_are_counted),
         cmocka_unit_test(members_are_found_set_and_removed),
         cmocka_unit_test(a_parsed_array_grows),
         cmocka_unit_test(raw_is_the_text_of_the_value),

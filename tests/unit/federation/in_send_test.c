@@ -88,10 +88,36 @@ static void one_bad_event_does_not_harm_the_rest(void **state)
     assert_true(inbound_has(w, second));
 }
 
+static struct json nested(int levels)
+{
+    struct json content = json_object();
+    for (int i = 1; i < levels; i++) {
+        struct json outer = json_object();
+        json_set(w->house.ctx.arena, &outer, LIT("a"), content);
+        content = outer;
+    }
+    return content;
+}
+
+static uint32_t say_nested(int levels)
+{
+    struct json content = nested(levels);
+    struct hs_sent sent;
+    struct send_request request = {
+        .actor = &w->alice.actor, .type = LIT("m.room.message"), .content = &content};
+    return hs_send_message(&w->house.hs, &w->house.ctx, w->room, &request, &sent).code;
+}
+
+static void what_users_send_nests_as_others_can_read_it(void **state)
+{
+    (void)state;
+    assert_int_equal(say_nested(LIMIT_EVENT_LEVELS - 1), 0);
+    assert_int_equal(say_nested(LIMIT_EVENT_LEVELS), ERR_M_BAD_JSON);
+}
+
 /* Other servers let their users nest what they like, and send it with what others said. */
 static void what_nests_deeply_is_taken_redacted(void **state)
 {
-    enum { LEVELS = 300 };
     struct arena *arena = w->house.ctx.arena;
     struct stored_event stored;
     struct event deep;
@@ -100,13 +126,7 @@ static void what_nests_deeply_is_taken_redacted(void **state)
     (void)state;
     size_t first = inbound_say(w, NULL, 0);
     struct json tree = *event_tree(arena, peer_get(&w->theirs, first));
-    struct json content = json_object();
-    for (int i = 0; i < LEVELS; i++) {
-        struct json outer = json_object();
-        json_set(arena, &outer, LIT("a"), content);
-        content = outer;
-    }
-    json_set(arena, &tree, LIT("content"), content);
+    json_set(arena, &tree, LIT("content"), nested(300));
     json_remove(&tree, LIT("hashes"));
     json_remove(&tree, LIT("signatures"));
     assert_int_equal(event_seal(arena, w->theirs.rules, &tree, &w->remote.signer, &deep).code, 0);
@@ -311,6 +331,7 @@ int main(void)
         WITH_WORLD(events_in_order_are_taken),
         WITH_WORLD(one_bad_event_does_not_harm_the_rest),
         WITH_WORLD(what_nests_deeply_is_taken_redacted),
+        WITH_WORLD(what_users_send_nests_as_others_can_read_it),
         WITH_WORLD(the_same_transaction_has_the_same_answer),
         WITH_WORLD(an_event_sent_twice_is_taken_once),
         WITH_WORLD(transactions_have_limits),
