@@ -334,12 +334,18 @@ static struct err offer_member(struct picking *p, struct slice user_id)
     return found ? offer_found(p, &event) : OK;
 }
 
-/* The sender of an event of a partial room, whose state may lack it: the event cites it. */
+/* Where the room's graph forks, the timeline may begin on a branch that does not know the sender of
+ * a later event: the state before that one does. In a partial room it may lack it, too: the event
+ * cites it. */
 static struct err offer_sender(struct picking *p, const struct stored_event *event)
 {
     struct stored_event member;
     bool found = false;
     TRY(find_member(p, event->event.sender.s, &member, &found));
+    if (!found) {
+        TRY(hs_state_event(p->job->hs, p->job->room_ctx, p->room->room, event->state_before,
+                           LIT("m.room.member"), event->event.sender.s, &member, &found));
+    }
     bool partial = hs_room_is_partial(p->room->room);
     for (size_t i = 0; partial && !found && i < event->event.auth_event_count; i++) {
         TRY(hs_event_find(p->job->hs, p->job->room_ctx, p->room->room,

@@ -12,11 +12,16 @@ static struct away a;
 static struct guest bob;
 
 static bool by_need; /* members are lazy-loaded */
+static size_t limit; /* of the timeline; 0 = the usual one */
 
 static struct json sync_of(const struct guest *guest, const struct json *before)
 {
     struct sync_filter filter = sync_filter_all();
     filter.room_state.lazy_load_members = by_need;
+    if (limit) {
+        filter.room_timeline.limit = limit;
+        filter.room_timeline.limit_given = true;
+    }
     struct sync_request request = {.user = guest->actor.user,
                                    .user_id = guest->actor.user_id,
                                    .device_id = guest->device_id,
@@ -60,6 +65,7 @@ static int close_house(void **state)
 {
     (void)state;
     by_need = false;
+    limit = 0;
     away_close(&a);
     return 0;
 }
@@ -213,6 +219,40 @@ static void an_invite_from_elsewhere_comes_and_goes(void **state)
     peer_room_close(&other);
 }
 
+/* So many that members are not looked through. */
+static size_t fill_room(void)
+{
+    struct slice name = {0};
+    for (int i = 0; i < 100; i++) {
+        name = peer_user(a.h.conf_arena, &a.far, arena_printf(a.h.conf_arena, "m%d", i).ptr);
+        struct peer_draft draft = {.peer = &a.far, .sender = name};
+        away_take(&a, peer_member(&a.r, &draft, name, "join"));
+    }
+    return a.r.count - 1;
+}
+
+/* The timeline begins on a branch that does not know of cid, who speaks later on. */
+static void who_speaks_is_shown_whatever_branch_comes_first(void **state)
+{
+    (void)state;
+    size_t base = fill_room();
+    struct slice cid = peer_user(a.h.conf_arena, &a.far, "cid");
+    struct peer_draft by_cid = {.peer = &a.far, .sender = cid, .prev = &base, .prev_count = 1};
+    size_t entered = peer_member(&a.r, &by_cid, cid, "join");
+    size_t ends[] = {entered, away_say(&a, &a.by_rob, &base, 1)};
+    size_t said = away_say(&a, &by_cid, ends, 2);
+    assert_int_equal(away_take(&a, ends[0]).result, INTAKE_ACCEPTED);
+    assert_int_equal(away_take(&a, ends[1]).result, INTAKE_ACCEPTED);
+    assert_int_equal(away_take(&a, said).result, INTAKE_ACCEPTED);
+    by_need = true;
+    limit = 2;
+    struct json answer = sync_of(&a.ann, NULL);
+    const struct json *room = room_of(&answer, "join", a.r.room_id);
+    assert_null(event_in(room, "timeline", "m.room.member", cid));
+    assert_non_null(event_in(room, "timeline", "m.room.message", (struct slice){0}));
+    assert_non_null(event_in(room, "state", "m.room.member", cid));
+}
+
 int main(void)
 {
 #define WHOLE(name) cmocka_unit_test_setup_teardown(name, open_whole, close_house)
@@ -223,6 +263,7 @@ int main(void)
         WHOLE(a_gap_makes_a_limited_timeline),
         WHOLE(events_that_failed_are_not_shown),
         WHOLE(an_invite_from_elsewhere_comes_and_goes),
+        WHOLE(who_speaks_is_shown_whatever_branch_comes_first),
         PARTIAL(the_rest_of_the_state_comes_when_it_is_here),
         PARTIAL(a_sender_of_a_partial_room_is_shown_as_the_event_cites_it),
     };
