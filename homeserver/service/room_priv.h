@@ -158,8 +158,8 @@ struct hs_rooms {
     struct room *warm_oldest, *warm_newest; /* rooms_idle.c */
     size_t warm_count;
     uint64_t tick;
-    int64_t tended_mono_ms; /* of the thread that tends */
-    uint64_t tended_tick;   /* then */
+    int64_t tended_mono_ms;         /* of the thread that tends */
+    uint64_t tended_tick;           /* then */
     uint64_t next_number;           /* 0 = not read yet */
     _Atomic int64_t create_date_ms; /* latest that an equal room was moved to (compose.c) */
 };
