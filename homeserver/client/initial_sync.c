@@ -3,7 +3,6 @@
 #include "homeserver/client/rooms_priv.h"
 #include "homeserver/client/sync_priv.h"
 #include "homeserver/service/directory.h"
-#include "homeserver/service/intake.h"
 #include "homeserver/service/invite_filter.h"
 #include "homeserver/service/prefs.h"
 #include "homeserver/sync/sync.h"
