@@ -1,6 +1,5 @@
 /* What a policy server answers when it is asked to sign a message of this server: what is no
  * signature that holds does not get it sent. The world is made once. */
-#include "homeserver/base/mem.h"
 #include "homeserver/service/sending.h"
 #include "tests/support/inbound_world.h"
 
@@ -18,8 +17,7 @@ static bool answers(struct inbound_world *w, struct arena *arena, struct slice p
 
 static struct inbound_world *new_world(void)
 {
-    struct inbound_world *w = mem_alloc(sizeof *w);
-    inbound_open(w, "11");
+    struct inbound_world *w = inbound_new("11");
     size_t policy = inbound_make(w, "m.room.policy", "",
                                  "{\"via\":\"remote:8448\",\"public_keys\":{\"ed25519\":"
                                  "\"6yhHGKhCiXTSEN2ksjV7kX/N6rBQZ3Xb+M7LlC6NS+s\"}}");

@@ -3,6 +3,7 @@
 #include "crypto/base64.h"
 #include "federation/routes.h"
 #include "federation/staged.h"
+#include "homeserver/base/mem.h"
 #include "homeserver/base/stats.h"
 #include "homeserver/http/router.h"
 #include "homeserver/service/intake.h"
@@ -319,9 +320,9 @@ static void begin_job(struct inbound_world *w)
     must(hs_room_get_by_id(&w->house.hs, &w->house.ctx, w->theirs.room_id, &w->room));
 }
 
-void inbound_open(struct inbound_world *w, const char *version)
+struct inbound_world *inbound_new(const char *version)
 {
-    *w = (struct inbound_world){0};
+    struct inbound_world *w = mem_alloc(sizeof *w);
     pthread_mutex_init(&w->mutex, NULL);
     house_open(&w->house);
     w->house.hs.waiters = workers_new("waiter", 4, 1000);
@@ -339,10 +340,12 @@ void inbound_open(struct inbound_world *w, const char *version)
     w->theirs.ts = w->house.wall_ms;
     join(w);
     begin_job(w);
+    return w;
 }
 
-void inbound_close(struct inbound_world *w)
+void inbound_free(struct inbound_world **world)
 {
+    struct inbound_world *w = *world;
     fed_stop(w->fed);
     workers_free(&w->house.hs.waiters);
     ctx_finish(&w->house.ctx);
@@ -352,6 +355,8 @@ void inbound_close(struct inbound_world *w)
     peer_room_close(&w->theirs);
     house_close(&w->house);
     pthread_mutex_destroy(&w->mutex);
+    mem_free(w);
+    *world = NULL;
 }
 
 size_t inbound_make(struct inbound_world *w, const char *type, const char *state_key,

@@ -33,8 +33,8 @@ struct inbound_world {
     unsigned txn;
 };
 
-void inbound_open(struct inbound_world *w, const char *version);
-void inbound_close(struct inbound_world *w);
+struct inbound_world *inbound_new(const char *version);
+void inbound_free(struct inbound_world **w);
 /* The other server makes an event; its index. prev NULL: the event before. */
 size_t inbound_make(struct inbound_world *w, const char *type, const char *state_key,
                     const char *content);

@@ -101,7 +101,7 @@ static void put_media(struct house *house, const struct guest *guest)
         store_update_new(ctx, hs_media_pending_object(ctx, guest->actor.user))};
     store_put(updates[1], hs_media_record_key(), hs_media_encode(ctx, &announced));
     store_put(updates[2], hs_media_record_key(), hs_media_encode(ctx, &uploaded));
-    store_put(updates[3], house_announced, hs_media_encode_pending(ctx, announced.expires_ms));
+    store_put(updates[3], house_announced, hs_media_encode_number(ctx, announced.expires_ms));
     must(store_write(house->hs.store, ctx, updates, COUNT_OF(updates)));
     must(store_blob_begin(house->hs.store, &writer));
     must(store_blob_append(writer, LIT("hi")));

@@ -8,18 +8,11 @@
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/to_device.h"
-#include "tests/support/bridge.h"
+#include "tests/support/bridge_fixture.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
-#include <cmocka.h>
-
-static struct house h;
-static struct bridge fax;
 static struct guest ann, ghost;
 static struct room *room;
 static int said;
@@ -27,8 +20,7 @@ static int said;
 static void furnish(const char *more)
 {
     said = 0;
-    house_open(&h);
-    bridge_open(&fax, &h, more);
+    open_bridge(more);
     ann = house_guest(&h, "ann");
     ghost = bridge_ghost(&fax, "fax_one");
     room = house_room(&h, &ann, "{\"preset\":\"public_chat\"}");
@@ -47,14 +39,6 @@ static int open_full(void **state)
 {
     (void)state;
     furnish("receive_ephemeral: true\norg.matrix.msc3202: true\n");
-    return 0;
-}
-
-static int close_all(void **state)
-{
-    (void)state;
-    bridge_close(&fax);
-    house_close(&h);
     return 0;
 }
 

@@ -1,32 +1,14 @@
 /* Names that only an application service knows, and one that does not answer.
  * Spec: application-service, "Querying". */
 #include "homeserver/service/directory.h"
-#include "tests/support/bridge.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-
-#include <cmocka.h>
-
-static struct house h;
-static struct bridge fax;
+#include "tests/support/bridge_fixture.h"
 
 static int open_all(void **state)
 {
     (void)state;
-    house_open(&h);
-    bridge_open(&fax, &h, "");
+    open_bridge("");
     h.ctx.may_wait = true;
     fax.calls = 0;
-    return 0;
-}
-
-static int close_all(void **state)
-{
-    (void)state;
-    bridge_close(&fax);
-    house_close(&h);
     return 0;
 }
 

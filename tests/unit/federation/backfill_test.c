@@ -1,36 +1,12 @@
 /* A client reads back to where the history here ends, or to a gap in its middle. */
-#include "homeserver/base/mem.h"
 #include "homeserver/service/check.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/remote.h"
-#include "tests/support/inbound_world.h"
+#include "tests/support/inbound_fixture.h"
 
 #include <inttypes.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <cmocka.h>
-
-static struct inbound_world *w;
-
-static int open_world(void **state)
-{
-    (void)state;
-    w = mem_alloc(sizeof *w);
-    inbound_open(w, "11");
-    return 0;
-}
-
-static int close_world(void **state)
-{
-    (void)state;
-    inbound_close(w);
-    mem_free(w);
-    return 0;
-}
-
-#define WITH_WORLD(test) cmocka_unit_test_setup_teardown(test, open_world, close_world)
 
 static int64_t lowest_edge(int64_t below)
 {

@@ -2,48 +2,11 @@
  * about other servers, and ask whether this one would fall for the same. */
 #include "federation/receipt.h"
 #include "federation/staged.h"
-#include "homeserver/base/mem.h"
 #include "homeserver/service/intake.h"
-#include "tests/support/inbound_world.h"
+#include "tests/support/inbound_fixture.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <cmocka.h>
-
-static struct inbound_world *w;
-
-static void open_version(const char *version)
-{
-    w = mem_alloc(sizeof *w);
-    inbound_open(w, version);
-}
-
-static int open_world(void **state)
-{
-    (void)state;
-    open_version("11");
-    return 0;
-}
-
-static int open_first_version(void **state)
-{
-    (void)state;
-    open_version("1");
-    return 0;
-}
-
-static int close_world(void **state)
-{
-    (void)state;
-    inbound_close(w);
-    mem_free(w);
-    return 0;
-}
-
-#define WITH_WORLD(test) cmocka_unit_test_setup_teardown(test, open_world, close_world)
-#define WITH_FIRST(test) cmocka_unit_test_setup_teardown(test, open_first_version, close_world)
 
 static struct json tree_of(size_t event)
 {
@@ -361,8 +324,8 @@ int main(void)
         WITH_WORLD(numbers_out_of_range_stay_outside),
         WITH_WORLD(events_of_the_wrong_form_are_dropped),
         WITH_WORLD(a_flood_of_forks_is_brought_back_to_a_few),
-        WITH_FIRST(an_id_cannot_be_used_twice),
-        WITH_FIRST(a_cycle_comes_to_an_end),
+        WITH_VERSION(an_id_cannot_be_used_twice, 1),
+        WITH_VERSION(a_cycle_comes_to_an_end, 1),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,33 +1,9 @@
 /* What other servers get of a room's history. */
-#include "homeserver/base/mem.h"
 #include "federation/inbound.h"
-#include "tests/support/inbound_world.h"
+#include "tests/support/inbound_fixture.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <cmocka.h>
-
-static struct inbound_world *w;
-
-static int open_world(void **state)
-{
-    (void)state;
-    w = mem_alloc(sizeof *w);
-    inbound_open(w, "11");
-    return 0;
-}
-
-static int close_world(void **state)
-{
-    (void)state;
-    inbound_close(w);
-    mem_free(w);
-    return 0;
-}
-
-#define WITH_WORLD(test) cmocka_unit_test_setup_teardown(test, open_world, close_world)
 
 static const char *target(const char *format, struct slice a, struct slice b)
 {

@@ -1,37 +1,10 @@
 /* Transactions of another server, and the step that refuses each bad event. */
 #include "federation/receipt.h"
-#include "homeserver/base/mem.h"
 #include "homeserver/base/stats.h"
-#include "tests/support/inbound_world.h"
+#include "tests/support/inbound_fixture.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <cmocka.h>
-
-static struct inbound_world *w;
-
-static int open_world(void **state)
-{
-    (void)state;
-    w = mem_alloc(sizeof *w);
-    inbound_open(w, "10");
-    return 0;
-}
-
-static int close_world(void **state)
-{
-    (void)state;
-    inbound_close(w);
-    mem_free(w);
-    return 0;
-}
-
-static struct slice id_of(size_t at)
-{
-    return peer_get(&w->theirs, at)->id.s;
-}
 
 static uint64_t counted(enum receipt_step step)
 {
@@ -323,26 +296,24 @@ static void a_room_of_others_is_refused(void **state)
     peer_room_close(&elsewhere);
 }
 
-#define WITH_WORLD(test) cmocka_unit_test_setup_teardown(test, open_world, close_world)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        WITH_WORLD(events_in_order_are_taken),
-        WITH_WORLD(one_bad_event_does_not_harm_the_rest),
-        WITH_WORLD(what_nests_deeply_is_taken_redacted),
-        WITH_WORLD(what_users_send_nests_as_others_can_read_it),
-        WITH_WORLD(the_same_transaction_has_the_same_answer),
-        WITH_WORLD(an_event_sent_twice_is_taken_once),
-        WITH_WORLD(transactions_have_limits),
-        WITH_WORLD(a_server_that_the_room_keeps_out_is_refused),
-        WITH_WORLD(an_event_without_its_signature_is_refused),
-        WITH_WORLD(an_event_in_our_name_is_refused),
-        WITH_WORLD(an_event_with_another_content_is_taken_redacted),
-        WITH_WORLD(the_rules_refuse_by_the_state_before),
-        WITH_WORLD(an_event_too_large_is_refused),
-        WITH_WORLD(an_event_that_cites_hundreds_is_refused),
-        WITH_WORLD(a_room_of_others_is_refused),
+        WITH_VERSION(events_in_order_are_taken, 10),
+        WITH_VERSION(one_bad_event_does_not_harm_the_rest, 10),
+        WITH_VERSION(what_nests_deeply_is_taken_redacted, 10),
+        WITH_VERSION(what_users_send_nests_as_others_can_read_it, 10),
+        WITH_VERSION(the_same_transaction_has_the_same_answer, 10),
+        WITH_VERSION(an_event_sent_twice_is_taken_once, 10),
+        WITH_VERSION(transactions_have_limits, 10),
+        WITH_VERSION(a_server_that_the_room_keeps_out_is_refused, 10),
+        WITH_VERSION(an_event_without_its_signature_is_refused, 10),
+        WITH_VERSION(an_event_in_our_name_is_refused, 10),
+        WITH_VERSION(an_event_with_another_content_is_taken_redacted, 10),
+        WITH_VERSION(the_rules_refuse_by_the_state_before, 10),
+        WITH_VERSION(an_event_too_large_is_refused, 10),
+        WITH_VERSION(an_event_that_cites_hundreds_is_refused, 10),
+        WITH_VERSION(a_room_of_others_is_refused, 10),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

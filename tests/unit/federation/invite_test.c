@@ -3,56 +3,29 @@
 #include "homeserver/service/entering.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/prefs.h"
-#include "tests/support/street.h"
+#include "tests/support/street_fixture.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-#include <cmocka.h>
-
-static struct street street;
-static struct guest alice, bob;
-static struct room *room; /* of A */
-static struct slice room_id;
 static struct json body; /* of the last answer */
-
-static void open_with(const char *request)
-{
-    street_open(&street);
-    alice = house_guest(&street.houses[0], "alice");
-    bob = house_guest(&street.houses[1], "bob");
-    room = house_room(&street.houses[0], &alice, request);
-    room_id = hs_room_info(room).room_id;
-}
 
 static int open_street(void **state)
 {
     (void)state;
-    open_with("{\"preset\":\"private_chat\",\"name\":\"Cabin\"}");
-    return 0;
+    return open_with("{\"preset\":\"private_chat\",\"name\":\"Cabin\"}");
 }
 
 static int open_old(void **state)
 {
     (void)state;
-    open_with("{\"preset\":\"private_chat\",\"room_version\":\"1\"}");
-    return 0;
+    return open_with("{\"preset\":\"private_chat\",\"room_version\":\"1\"}");
 }
 
 static int open_stripped(void **state)
 {
     (void)state;
-    open_with("{\"preset\":\"private_chat\",\"room_version\":\"10\"}");
-    return 0;
-}
-
-static int close_street(void **state)
-{
-    (void)state;
-    street_close(&street);
-    return 0;
+    return open_with("{\"preset\":\"private_chat\",\"room_version\":\"10\"}");
 }
 
 static struct arena *arena(void)
@@ -93,15 +66,7 @@ static struct event make(const struct making *making)
 
 static int put(const char *format, struct slice id, const struct json *content)
 {
-    struct slice parts[] = {room_id, id};
-    struct slice text;
-    struct street_request request = {.from = 0, .to = 1, .method = "PUT", .content = content};
-    request.target = fed_path(&street.houses[0].ctx, format, parts, 2);
-    int status = street_ask(&street, &request, &text);
-    if (json_parse(arena(), text, &body).code) {
-        body = json_object();
-    }
-    return status;
+    return ask_about(&(struct about){0, 1, "PUT", format, id, content}, &body);
 }
 
 static const char v2[] = "/_matrix/federation/v2/invite/%s/%s";

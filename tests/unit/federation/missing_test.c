@@ -1,40 +1,11 @@
 /* Events whose past is not here: what is asked for, what is believed, and what is not. */
 #include "federation/staged.h"
-#include "homeserver/base/mem.h"
-#include "tests/support/inbound_world.h"
+#include "tests/support/inbound_fixture.h"
 
 #include <pthread.h>
 #include <sched.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <cmocka.h>
-
-static struct inbound_world *w;
-
-static int open_world(void **state)
-{
-    (void)state;
-    w = mem_alloc(sizeof *w);
-    inbound_open(w, "11");
-    return 0;
-}
-
-static int close_world(void **state)
-{
-    (void)state;
-    inbound_close(w);
-    mem_free(w);
-    return 0;
-}
-
-#define WITH_WORLD(test) cmocka_unit_test_setup_teardown(test, open_world, close_world)
-
-static struct slice id_of(size_t at)
-{
-    return peer_get(&w->theirs, at)->id.s;
-}
 
 static void say_many(size_t *events, size_t count)
 {

@@ -1,6 +1,5 @@
 /* Rooms with a policy server: "remote:8448", which signs what it recommends. */
 #include "crypto/base64.h"
-#include "homeserver/base/mem.h"
 #include "homeserver/service/intake.h"
 #include "homeserver/service/profiles.h"
 #include "homeserver/service/users.h"
@@ -19,8 +18,7 @@ static int open_world(void **state)
 {
     unsigned char seed[ED25519_SEED_BYTES] = {42};
     (void)state;
-    w = mem_alloc(sizeof *w);
-    inbound_open(w, "11");
+    w = inbound_new("11");
     policy_key = ed25519_from_seed(seed);
     struct ed25519_public key = ed25519_public_of(&policy_key);
     struct slice text =
@@ -40,8 +38,7 @@ static int open_world(void **state)
 static int close_world(void **state)
 {
     (void)state;
-    inbound_close(w);
-    mem_free(w);
+    inbound_free(&w);
     return 0;
 }
 

@@ -2,50 +2,24 @@
 #include "homeserver/service/check.h"
 #include "homeserver/service/entering.h"
 #include "homeserver/service/intake.h"
-#include "tests/support/street.h"
+#include "tests/support/street_fixture.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-#include <cmocka.h>
-
-static struct street street;
-static struct guest alice, bob;
-static struct room *room; /* of A */
-static struct slice room_id;
 static struct json body; /* of the last answer */
-
-static void open_with(const char *request)
-{
-    street_open(&street);
-    alice = house_guest(&street.houses[0], "alice");
-    bob = house_guest(&street.houses[1], "bob");
-    room = house_room(&street.houses[0], &alice, request);
-    room_id = hs_room_info(room).room_id;
-}
 
 static int open_street(void **state)
 {
     (void)state;
-    open_with("{\"preset\":\"public_chat\"}");
-    return 0;
+    return open_with("{\"preset\":\"public_chat\"}");
 }
 
 static int open_knock(void **state)
 {
     (void)state;
-    open_with("{\"preset\":\"private_chat\",\"name\":\"Door\",\"initial_state\":[{\"type\":"
-              "\"m.room.join_rules\",\"content\":{\"join_rule\":\"knock\"}}]}");
-    return 0;
-}
-
-static int close_street(void **state)
-{
-    (void)state;
-    street_close(&street);
-    return 0;
+    return open_with("{\"preset\":\"private_chat\",\"name\":\"Door\",\"initial_state\":[{\"type\":"
+                     "\"m.room.join_rules\",\"content\":{\"join_rule\":\"knock\"}}]}");
 }
 
 static struct arena *arena(void)
@@ -57,15 +31,7 @@ static struct arena *arena(void)
 static int ask(const char *method, const char *format, struct slice second,
                const struct json *content)
 {
-    struct slice parts[] = {room_id, second};
-    struct slice text;
-    struct street_request request = {.from = 1, .to = 0, .method = method, .content = content};
-    request.target = fed_path(&street.houses[1].ctx, format, parts, 2);
-    int status = street_ask(&street, &request, &text);
-    if (json_parse(arena(), text, &body).code) {
-        body = json_object();
-    }
-    return status;
+    return ask_about(&(struct about){1, 0, method, format, second, content}, &body);
 }
 
 static void assert_answer(int status, int wanted, const char *errcode)

@@ -3,29 +3,12 @@
 
 #include "homeserver/service/requester.h"
 #include "homeserver/service/users.h"
-#include "tests/support/bridge.h"
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
-
-static struct house h;
-static struct bridge fax;
+#include "tests/support/bridge_fixture.h"
 
 static int open_all(void **state)
 {
     (void)state;
-    house_open(&h);
-    bridge_open(&fax, &h, "");
-    return 0;
-}
-
-static int close_all(void **state)
-{
-    (void)state;
-    bridge_close(&fax);
-    house_close(&h);
+    open_bridge("");
     return 0;
 }
 

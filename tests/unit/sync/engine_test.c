@@ -3,7 +3,7 @@
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/signals.h"
 #include "homeserver/service/to_device.h"
-#include "tests/support/house.h"
+#include "tests/support/couple.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,29 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
-
-struct fixture {
-    struct house house;
-    struct guest alice, bob;
-};
-
-static int setup(void **state)
-{
-    struct fixture *f = calloc(1, sizeof *f);
-    house_open(&f->house);
-    f->alice = house_guest(&f->house, "alice");
-    f->bob = house_guest(&f->house, "bob");
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-    house_close(&f->house);
-    free(f);
-    return 0;
-}
 
 struct asking {
     const char *since; /* NULL = initial */

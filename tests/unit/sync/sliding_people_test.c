@@ -2,7 +2,7 @@
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/profiles.h"
 #include "homeserver/sync/sliding.h"
-#include "tests/support/house.h"
+#include "tests/support/sliding_asking.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -59,38 +59,12 @@ static int teardown(void **state)
     return 0;
 }
 
-struct asked {
-    struct json body;
-    struct slice pos;
-    bool news;
-};
-
 static struct asked ask(struct fixture *f, const char *text, const struct asked *before)
 {
-    struct house *house = &f->house;
-    struct sliding_request request;
-    struct sliding_answer answer;
     struct asked asked;
-    struct json json;
-    struct buf body;
-    house_settle(house);
-    assert_int_equal(json_parse(house->ctx.arena, slice_of(text), &json).code, 0);
-    assert_int_equal(
-        sync_sliding_parse(house->ctx.arena, &json, f->alice.actor.user_id, &request).code, 0);
-    struct sliding_asking asking = {.user = f->alice.actor.user,
-                                    .user_id = f->alice.actor.user_id,
-                                    .device_id = f->alice.device_id,
-                                    .request = &request,
-                                    .pos = before ? before->pos : (struct slice){0}};
-    buf_init_arena(&body, house->ctx.arena, 1 << 26);
-    struct err err = sync_sliding_respond(house->hs.sync, &house->ctx, &asking, &body, &answer);
+    struct slice pos = before ? before->pos : (struct slice){0};
+    struct err err = sliding_ask(&f->house, &f->alice, text, pos, &asked);
     assert_int_equal(err.code, 0);
-    if (getenv("SHOW")) {
-        printf("%.*s\n\n", (int)buf_slice(&body).len, buf_slice(&body).ptr);
-    }
-    assert_int_equal(json_parse(house->ctx.arena, buf_slice(&body), &asked.body).code, 0);
-    asked.pos = json_get_string(&asked.body, LIT("pos"));
-    asked.news = answer.news;
     return asked;
 }
 
@@ -98,7 +72,7 @@ static struct asked ask(struct fixture *f, const char *text, const struct asked 
 static const char *extension(struct fixture *f, const struct asked *asked, const char *name)
 {
     struct arena *arena = f->house.ctx.arena;
-    const struct json *found = json_get(json_get(&asked->body, LIT("extensions")), slice_of(name));
+    const struct json *found = asked_extension(asked, name);
     return found ? arena_cstr(arena, json_canonical(arena, found)) : "";
 }
 
@@ -116,7 +90,7 @@ static void profiles_of_a_room_come_with_it_once(void **state)
                         "\"m.tz\":\"Europe/Paris\"}}}}");
     struct asked next = ask(f, PROFILES(), &asked);
     assert_string_equal(profiles(f, &next), "");
-    assert_false(next.news);
+    assert_false(next.answer.news);
     struct asked again = ask(f, PROFILES(), NULL);
     assert_string_equal(profiles(f, &again), profiles(f, &asked));
 }
@@ -131,7 +105,7 @@ static void a_changed_profile_is_told_of(void **state)
     set_name(f, &f->carol, "m.tz", "Asia/Tokyo"); /* shares no room */
     set_name(f, &f->alice, "m.tz", "Asia/Tokyo");
     struct asked next = ask(f, PROFILES(), &asked);
-    assert_true(next.news);
+    assert_true(next.answer.news);
     assert_string_equal(profiles(f, &next),
                         "{\"users\":{\"@alice:test\":{\"updated\":{\"m.tz\":\"Asia/Tokyo\"}},"
                         "\"@bob:test\":{\"removed\":[\"m.tz\"],"
@@ -209,7 +183,7 @@ static void presence_comes_with_its_extension(void **state)
     assert_string_equal(extension(f, &next, "presence"), "");
     hs_presence_set(&f->house.hs, f->bob.actor.user, PRESENCE_UNAVAILABLE, (struct slice){0});
     struct asked later = ask(f, request, &next);
-    assert_true(later.news);
+    assert_true(later.answer.news);
     assert_non_null(strstr(extension(f, &later, "presence"), "\"presence\":\"unavailable\""));
     house_member(&f->house, f->room, &f->carol, &f->carol, MEMBERSHIP_JOIN);
     struct asked came = ask(f, request, &later);

@@ -5,7 +5,8 @@
 #include "homeserver/service/ephemeral.h"
 #include "homeserver/service/prefs.h"
 #include "homeserver/service/to_device.h"
-#include "tests/support/house.h"
+#include "tests/support/couple.h"
+#include "tests/support/sliding_asking.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,62 +21,12 @@
     "{\"lists\":{\"all\":{\"ranges\":[[0,99]],\"timeline_limit\":5,"                               \
     "\"required_state\":[[\"m.room.topic\",\"\"]]}}}"
 
-struct fixture {
-    struct house house;
-    struct guest alice, bob;
-};
-
-static int setup(void **state)
-{
-    struct fixture *f = calloc(1, sizeof *f);
-    house_open(&f->house);
-    f->alice = house_guest(&f->house, "alice");
-    f->bob = house_guest(&f->house, "bob");
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-    house_close(&f->house);
-    free(f);
-    return 0;
-}
-
 /* --- asking --- */
-
-struct asked {
-    struct json body;
-    struct slice pos;
-    struct sliding_answer answer;
-};
 
 static struct err ask(struct fixture *f, const struct guest *guest, const char *request_text,
                       struct slice pos, struct asked *out)
 {
-    struct house *house = &f->house;
-    struct sliding_request request;
-    struct json json;
-    struct buf body;
-    house_settle(house);
-    struct slice text = slice_of(request_text);
-    assert_int_equal(json_parse(house->ctx.arena, text, &json).code, 0);
-    TRY(sync_sliding_parse(house->ctx.arena, &json, guest->actor.user_id, &request));
-    struct sliding_asking asking = {.user = guest->actor.user,
-                                    .user_id = guest->actor.user_id,
-                                    .device_id = guest->device_id,
-                                    .request = &request,
-                                    .pos = pos};
-    buf_init_arena(&body, house->ctx.arena, 1 << 26);
-    TRY(sync_sliding_respond(house->hs.sync, &house->ctx, &asking, &body, &out->answer));
-    struct slice written = buf_slice(&body);
-    if (getenv("SHOW")) {
-        printf("%.*s\n\n", (int)written.len, written.ptr);
-    }
-    assert_int_equal(json_parse(house->ctx.arena, written, &out->body).code, 0);
-    out->pos = json_get_string(&out->body, LIT("pos"));
-    return OK;
+    return sliding_ask(&f->house, guest, request_text, pos, out);
 }
 
 static struct asked first(struct fixture *f, const struct guest *guest, const char *request)
@@ -96,11 +47,6 @@ static struct asked then(struct fixture *f, const struct guest *guest, const cha
 static const struct json *room_of(const struct asked *asked, const struct room *room)
 {
     return json_get(json_get(&asked->body, LIT("rooms")), hs_room_info(room).room_id);
-}
-
-static const struct json *extension(const struct asked *asked, const char *name)
-{
-    return json_get(json_get(&asked->body, LIT("extensions")), slice_of(name));
 }
 
 static size_t room_count(const struct asked *asked)
@@ -593,16 +539,16 @@ static void account_data_comes_with_its_extension(void **state)
     put_data(f, NULL, "org.example.a", LIT("{\"a\":1}"));
     put_data(f, room, "org.example.r", LIT("{\"r\":1}"));
     struct asked asked = first(f, &f->alice, EXTENSIONS);
-    const struct json *data = extension(&asked, "account_data");
+    const struct json *data = asked_extension(&asked, "account_data");
     assert_int_equal(json_get_array(data, LIT("global"))->count, 2); /* and m.push_rules */
     const struct json *rooms = json_get(data, LIT("rooms"));
     assert_int_equal(json_get(rooms, hs_room_info(room).room_id)->count, 1);
     struct asked idle = then(f, &f->alice, EXTENSIONS, &asked);
-    assert_null(extension(&idle, "account_data"));
+    assert_null(asked_extension(&idle, "account_data"));
     put_data(f, room, "org.example.r", LIT("{\"r\":2}"));
     struct asked next = then(f, &f->alice, EXTENSIONS, &idle);
     assert_true(next.answer.news);
-    data = extension(&next, "account_data");
+    data = asked_extension(&next, "account_data");
     assert_null(json_get(data, LIT("global")));
     assert_int_equal(json_get(json_get(data, LIT("rooms")), hs_room_info(room).room_id)->count, 1);
 }
@@ -623,18 +569,18 @@ static void receipts_and_typing_come_with_their_extensions(void **state)
     hs_typing_set(&f->house.hs, hs_room_info(room).number, f->bob.actor.user, 10000);
     struct asked asked = first(f, &f->alice, EXTENSIONS);
     struct slice room_id = hs_room_info(room).room_id;
-    const struct json *rooms = json_get(extension(&asked, "receipts"), LIT("rooms"));
+    const struct json *rooms = json_get(asked_extension(&asked, "receipts"), LIT("rooms"));
     const struct json *content = json_get(json_get(rooms, room_id), LIT("content"));
     assert_non_null(json_get(content, event_id));
-    rooms = json_get(extension(&asked, "typing"), LIT("rooms"));
+    rooms = json_get(asked_extension(&asked, "typing"), LIT("rooms"));
     content = json_get(json_get(rooms, room_id), LIT("content"));
     assert_int_equal(json_get_array(content, LIT("user_ids"))->count, 1);
     hs_typing_set(&f->house.hs, hs_room_info(room).number, f->bob.actor.user, 0);
     struct asked next = then(f, &f->alice, EXTENSIONS, &asked);
-    rooms = json_get(extension(&next, "typing"), LIT("rooms"));
+    rooms = json_get(asked_extension(&next, "typing"), LIT("rooms"));
     content = json_get(json_get(rooms, room_id), LIT("content"));
     assert_int_equal(json_get_array(content, LIT("user_ids"))->count, 0);
-    assert_null(extension(&next, "receipts"));
+    assert_null(asked_extension(&next, "receipts"));
 }
 
 #define KEYS "{\"extensions\":{\"e2ee\":{\"enabled\":true},\"to_device\":{\"enabled\":true%s}}}"
@@ -653,12 +599,12 @@ static void who_types_is_told_of_when_the_room_is_in_view_again(void **state)
                                        (int)id.len, id.ptr));
     hs_typing_set(&f->house.hs, hs_room_info(room).number, f->bob.actor.user, 30000);
     struct asked asked = first(f, &f->alice, view);
-    assert_non_null(extension(&asked, "typing"));
+    assert_non_null(asked_extension(&asked, "typing"));
     asked = then(f, &f->alice, view, &asked);
-    assert_null(extension(&asked, "typing"));
+    assert_null(asked_extension(&asked, "typing"));
     asked = then(f, &f->alice, none, &asked);
     asked = then(f, &f->alice, view, &asked);
-    assert_non_null(extension(&asked, "typing"));
+    assert_non_null(asked_extension(&asked, "typing"));
 }
 
 static const char *keys_request(struct fixture *f, struct slice since)
@@ -687,18 +633,18 @@ static void to_device_messages_stay_until_their_token_returns(void **state)
     send_to_bob(f);
     struct slice none = {0};
     struct asked asked = first(f, &f->bob, keys_request(f, none));
-    const struct json *inbox = extension(&asked, "to_device");
+    const struct json *inbox = asked_extension(&asked, "to_device");
     assert_int_equal(json_get_array(inbox, LIT("events"))->count, 1);
     struct asked again = then(f, &f->bob, keys_request(f, none), &asked);
-    assert_int_equal(json_get_array(extension(&again, "to_device"), LIT("events"))->count, 1);
+    assert_int_equal(json_get_array(asked_extension(&again, "to_device"), LIT("events"))->count, 1);
     assert_true(again.answer.news);
     struct slice since = json_get_string(inbox, LIT("next_batch"));
     struct asked next = then(f, &f->bob, keys_request(f, since), &again);
-    assert_int_equal(json_get_array(extension(&next, "to_device"), LIT("events"))->count, 0);
+    assert_int_equal(json_get_array(asked_extension(&next, "to_device"), LIT("events"))->count, 0);
     assert_false(next.answer.news);
-    assert_non_null(json_get(extension(&next, "e2ee"), LIT("device_one_time_keys_count")));
+    assert_non_null(json_get(asked_extension(&next, "e2ee"), LIT("device_one_time_keys_count")));
     struct asked back = then(f, &f->bob, keys_request(f, none), &next);
-    assert_int_equal(json_get_array(extension(&back, "to_device"), LIT("events"))->count, 0);
+    assert_int_equal(json_get_array(asked_extension(&back, "to_device"), LIT("events"))->count, 0);
 }
 
 static void device_lists_tell_of_those_who_come_and_go(void **state)
@@ -707,15 +653,15 @@ static void device_lists_tell_of_those_who_come_and_go(void **state)
     struct room *room = house_room(&f->house, &f->alice, PUBLIC);
     struct slice none = {0};
     struct asked asked = first(f, &f->alice, keys_request(f, none));
-    assert_null(json_get(extension(&asked, "e2ee"), LIT("device_lists")));
+    assert_null(json_get(asked_extension(&asked, "e2ee"), LIT("device_lists")));
     house_member(&f->house, room, &f->bob, &f->bob, MEMBERSHIP_JOIN);
     struct asked came = then(f, &f->alice, keys_request(f, none), &asked);
     assert_true(came.answer.news);
-    const struct json *lists = json_get(extension(&came, "e2ee"), LIT("device_lists"));
+    const struct json *lists = json_get(asked_extension(&came, "e2ee"), LIT("device_lists"));
     assert_int_equal(json_get_array(lists, LIT("changed"))->count, 1);
     house_member(&f->house, room, &f->bob, &f->bob, MEMBERSHIP_LEAVE);
     struct asked went = then(f, &f->alice, keys_request(f, none), &came);
-    lists = json_get(extension(&went, "e2ee"), LIT("device_lists"));
+    lists = json_get(asked_extension(&went, "e2ee"), LIT("device_lists"));
     assert_int_equal(json_get_array(lists, LIT("left"))->count, 1);
     assert_int_equal(json_get_array(lists, LIT("changed"))->count, 0);
 }
