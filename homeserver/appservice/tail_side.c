@@ -293,13 +293,7 @@ static struct err take_typing(struct as *as, struct ctx *ctx, const struct chang
     buf_init_arena(&text, ctx->arena, SMALL_JSON_BYTES_MAX);
     struct json_out out = json_out_to(&text);
     write_type(&out, LIT("m.typing"), hs_room_info(room).room_id);
-    json_out_key_object(&out, LIT("content"));
-    json_out_key_array(&out, LIT("user_ids"));
-    for (size_t i = 0; i < count; i++) {
-        json_out_string(&out, user_ids[i]);
-    }
-    json_out_array_end(&out);
-    json_out_object_end(&out);
+    hs_typing_write(user_ids, count, &out);
     json_out_object_end(&out);
     pass(as, set, arena_printf(ctx->arena, "typing %llu", (unsigned long long)change->room), &text);
     return OK;

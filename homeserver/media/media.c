@@ -125,7 +125,7 @@ struct err media_announce(struct hs *hs, struct ctx *ctx, uint64_t user, struct 
                                 .created_ms = now_ms,
                                 .expires_ms = now_ms + hs->conf->media_pending_life};
     store_put(made.pending, media_out->media_id,
-              hs_media_encode_pending(ctx, media_out->expires_ms));
+              hs_media_encode_number(ctx, media_out->expires_ms));
     struct store_update *record = store_update_new(ctx, hs_media_object(media_out->media_id));
     store_put(record, hs_media_record_key(), hs_media_encode(ctx, media_out));
     made.updates[made.count++] = record;

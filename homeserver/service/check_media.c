@@ -65,7 +65,7 @@ static struct err count_file(struct media_check *check, const struct media *medi
                         (struct check_place){CHECK_MEDIA_USAGE,
                                              hs_media_usage_object(&c->page, media->uploader),
                                              media->media_id},
-                        hs_media_encode_bytes(&c->page, media->bytes));
+                        hs_media_encode_number(&c->page, media->bytes));
 }
 
 /* One whose original is gone goes, too. */
@@ -109,7 +109,7 @@ static struct err check_record(struct media_check *check, struct slice media_id)
         return OK;
     }
     return check_row_is(c, place_of(hs_media_pending_object(&c->page, media.uploader), media_id),
-                        hs_media_encode_pending(&c->page, media.expires_ms));
+                        hs_media_encode_number(&c->page, media.expires_ms));
 }
 
 static struct err visit_pending(struct checker *c, void *arg, const struct store_row *row)

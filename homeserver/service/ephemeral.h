@@ -5,6 +5,8 @@
 #pragma once
 #include "homeserver/service/rooms.h"
 
+struct json_out;
+
 struct hs_ephemeral *hs_ephemeral_new(struct hs *hs);
 void hs_ephemeral_free(struct hs_ephemeral **ephemeral);
 
@@ -41,6 +43,8 @@ void hs_typing_stop(struct hs *hs, uint64_t room, uint64_t user);
 /* User ids typing now, and the position of the last change (0 = never). */
 size_t hs_typing_get(struct hs *hs, struct ctx *ctx, uint64_t room, struct slice **user_ids_out,
                      uint64_t *pos_out);
+/* Writes them as the `content` of an m.typing event, a member of the object that is open. */
+void hs_typing_write(const struct slice *user_ids, size_t count, struct json_out *out);
 
 enum presence { PRESENCE_OFFLINE, PRESENCE_UNAVAILABLE, PRESENCE_ONLINE };
 struct presence_state {

@@ -58,11 +58,11 @@ struct slice hs_media_record_key(void)
     return LIT("r");
 }
 
-struct slice hs_media_encode_pending(struct ctx *ctx, int64_t expires_ms)
+struct slice hs_media_encode_number(struct ctx *ctx, int64_t number)
 {
     struct buf out;
     buf_init_arena(&out, ctx->arena, 64);
-    pack_i64(&out, expires_ms);
+    pack_i64(&out, number);
     return buf_slice(&out);
 }
 

@@ -28,5 +28,5 @@ struct slice hs_media_encode(struct ctx *ctx, const struct media *media);
 /* Borrows from the row. */
 struct err hs_media_decode(struct slice row, struct slice media_id,
                            struct media *media_out) MUST_USE;
-/* The row of an announcement. */
-struct slice hs_media_encode_pending(struct ctx *ctx, int64_t expires_ms);
+/* A row of one number: when an announcement expires, how many bytes a file has. */
+struct slice hs_media_encode_number(struct ctx *ctx, int64_t number);

@@ -25,14 +25,6 @@ struct slice hs_media_usage_sum_key(void)
     return LIT("=");
 }
 
-struct slice hs_media_encode_bytes(struct ctx *ctx, int64_t bytes)
-{
-    struct buf out;
-    buf_init_arena(&out, ctx->arena, 64);
-    pack_i64(&out, bytes);
-    return buf_slice(&out);
-}
-
 struct slice hs_media_encode_usage(struct ctx *ctx, const struct media_usage *usage)
 {
     struct buf out;
@@ -108,7 +100,7 @@ struct err hs_media_usage_add(struct hs *hs, struct ctx *ctx, const struct media
     TRY(begin_change(hs, ctx, media, update_out, usage_out));
     usage_out->bytes += media->bytes;
     usage_out->files++;
-    store_put(*update_out, media->media_id, hs_media_encode_bytes(ctx, media->bytes));
+    store_put(*update_out, media->media_id, hs_media_encode_number(ctx, media->bytes));
     store_put(*update_out, hs_media_usage_sum_key(), hs_media_encode_usage(ctx, usage_out));
     return OK;
 }

@@ -27,5 +27,4 @@ struct err hs_media_usage_start(struct hs *hs, struct ctx *ctx) MUST_USE;
 struct store_object hs_media_usage_object(struct ctx *ctx, uint64_t user);
 bool hs_media_is_usage_object(struct slice id, uint64_t *user_out);
 struct slice hs_media_usage_sum_key(void);
-struct slice hs_media_encode_bytes(struct ctx *ctx, int64_t bytes);
 struct slice hs_media_encode_usage(struct ctx *ctx, const struct media_usage *usage);

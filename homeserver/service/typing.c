@@ -1,3 +1,4 @@
+#include "homeserver/base/json_out.h"
 #include "homeserver/base/mem.h"
 #include "homeserver/service/ephemeral_priv.h"
 #include "homeserver/service/users.h"
@@ -150,4 +151,15 @@ size_t hs_typing_get(struct hs *hs, struct ctx *ctx, uint64_t room, struct slice
         known += err.code == 0 ? 1 : 0;
     }
     return known;
+}
+
+void hs_typing_write(const struct slice *user_ids, size_t count, struct json_out *out)
+{
+    json_out_key_object(out, LIT("content"));
+    json_out_key_array(out, LIT("user_ids"));
+    for (size_t i = 0; i < count; i++) {
+        json_out_string(out, user_ids[i]);
+    }
+    json_out_array_end(out);
+    json_out_object_end(out);
 }

@@ -122,13 +122,7 @@ static void write_typing(struct sync_job *job, struct sync_room *room, struct js
     *news_out = true;
     json_out_object(out);
     json_out_key_string(out, LIT("type"), LIT("m.typing"));
-    json_out_key_object(out, LIT("content"));
-    json_out_key_array(out, LIT("user_ids"));
-    for (size_t i = 0; i < count; i++) {
-        json_out_string(out, user_ids[i]);
-    }
-    json_out_array_end(out);
-    json_out_object_end(out);
+    hs_typing_write(user_ids, count, out);
     json_out_object_end(out);
 }
 

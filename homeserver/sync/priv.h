@@ -110,6 +110,8 @@ struct sync_room {
     bool members_changed;
 };
 
+/* First event number after the stay that began at entry.joined_number; 0 = there was none. */
+int64_t sync_stay_end(const struct sync_room *room);
 /* Fills the timeline part. */
 struct err sync_room_timeline(struct sync_job *job, struct sync_room *room) MUST_USE;
 /* Fills state; notes who came and went in job->arrived and job->gone. */

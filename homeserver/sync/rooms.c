@@ -330,8 +330,7 @@ static bool may_have_news(struct sync_job *job, const struct sync_room *room)
     return false;
 }
 
-/* First event number after the stay that began at entry.joined_number. */
-static int64_t stay_end(const struct sync_room *room)
+int64_t sync_stay_end(const struct sync_room *room)
 {
     const struct user_room *entry = &room->entry;
     if (entry->joined_number <= 0) {
@@ -359,7 +358,7 @@ static struct err write_room(struct sync_job *job, const struct category *catego
         return OK;
     }
     job->viewer.joined_from = entry->joined_number > 0 ? entry->joined_number : 0;
-    job->viewer.joined_until = stay_end(room);
+    job->viewer.joined_until = sync_stay_end(room);
     if (room->standing == SYNC_JOINED && !may_have_news(job, room)) {
         return OK;
     }

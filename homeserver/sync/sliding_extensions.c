@@ -246,13 +246,7 @@ static struct err write_room_typing(struct sliding_job *job, size_t at, struct j
     TRY(room_id_of(job, at, &room, &room_id));
     json_out_key_object(out, room_id);
     json_out_key_string(out, LIT("type"), LIT("m.typing"));
-    json_out_key_object(out, LIT("content"));
-    json_out_key_array(out, LIT("user_ids"));
-    for (size_t i = 0; i < count; i++) {
-        json_out_string(out, user_ids[i]);
-    }
-    json_out_array_end(out);
-    json_out_object_end(out);
+    hs_typing_write(user_ids, count, out);
     json_out_object_end(out);
     return OK;
 }

@@ -43,19 +43,6 @@ static enum sync_standing standing_of(const struct sync_job *job, const struct u
     return SYNC_NOT_SHOWN;
 }
 
-/* First event number after the stay that began at entry.joined_number. */
-static int64_t stay_end(const struct sync_room *room)
-{
-    const struct user_room *entry = &room->entry;
-    if (entry->joined_number <= 0) {
-        return 0;
-    }
-    if (room->standing == SYNC_JOINED) {
-        return entry->membership == MEMBERSHIP_JOIN ? INT64_MAX : entry->left_number;
-    }
-    return room->standing == SYNC_LEFT ? entry->left_number : 0;
-}
-
 static struct slice membership_of_room(const struct sync_room *room)
 {
     return room->standing == SYNC_JOINED ? LIT("join") : membership_word(room->entry.membership);
@@ -434,7 +421,7 @@ static struct err write_shown(struct writing *w)
     size_t changes = w->job->change_count;
     json_out_key_object(w->out, w->room.info.room_id);
     base->viewer.joined_from = w->room.entry.joined_number > 0 ? w->room.entry.joined_number : 0;
-    base->viewer.joined_until = stay_end(&w->room);
+    base->viewer.joined_until = sync_stay_end(&w->room);
     TRY(stay ? write_stay(w) : write_stripped(w));
     json_out_object_end(w->out);
     if (w->news) {
