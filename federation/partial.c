@@ -89,14 +89,6 @@ void fed_partial_begin(struct fed *fed, uint64_t room, struct slice server)
     pthread_mutex_unlock(&fed->partial->mutex);
 }
 
-size_t fed_partial_count(struct fed *fed)
-{
-    pthread_mutex_lock(&fed->partial->mutex);
-    size_t count = map_count(fed->partial->rooms);
-    pthread_mutex_unlock(&fed->partial->mutex);
-    return count;
-}
-
 /* --- the thread --- */
 
 /* With the mutex held: the room that is due first. */

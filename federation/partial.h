@@ -16,5 +16,3 @@ void fed_partial_free(struct fed_partial **partial);
 void fed_partial_begin(struct fed *fed, uint64_t room, struct slice server);
 /* Of hs->remote. */
 struct err fed_partial_await(struct hs *hs, struct ctx *ctx, struct room *room) MUST_USE;
-/* Rooms that wait or are at work, for the operator. */
-size_t fed_partial_count(struct fed *fed);

@@ -172,24 +172,6 @@ struct err ids_parse_room(struct slice s, struct room_id *room_out)
     return OK;
 }
 
-struct err ids_parse_event(struct slice s, struct event_id *event_out)
-{
-    if (!ids_is_event(s)) {
-        return invalid("not a valid event id: it starts with '$'");
-    }
-    *event_out = (struct event_id){s};
-    return OK;
-}
-
-struct err ids_parse_alias(struct slice s, struct room_alias *alias_out)
-{
-    if (!ids_is_alias(s)) {
-        return invalid("not a valid room alias: use #name:server");
-    }
-    *alias_out = (struct room_alias){s};
-    return OK;
-}
-
 struct user_id ids_trust_user(struct slice s)
 {
     return (struct user_id){s};
@@ -249,11 +231,6 @@ static struct slice localpart_of(struct slice id)
 struct slice ids_user_localpart(struct user_id user)
 {
     return localpart_of(user.s);
-}
-
-struct slice ids_alias_localpart(struct room_alias alias)
-{
-    return localpart_of(alias.s);
 }
 
 static struct slice join_id(struct arena *arena, char sigil, struct slice localpart,

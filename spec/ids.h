@@ -32,10 +32,6 @@ struct err ids_parse_new_user(struct slice s, struct user_id *user_out) MUST_USE
 /* '!' and either an opaque part with a domain (versions 1 to 11) or 43 URL-safe base64 characters.
  */
 struct err ids_parse_room(struct slice s, struct room_id *room_out) MUST_USE;
-/* '$' and anything up to 255 bytes. */
-struct err ids_parse_event(struct slice s, struct event_id *event_out) MUST_USE;
-/* '#', a localpart without NUL, ':' and a valid server name. */
-struct err ids_parse_alias(struct slice s, struct room_alias *alias_out) MUST_USE;
 
 /* The same grammars as plain questions, for hot paths. */
 bool ids_is_server_name(struct slice s);
@@ -60,7 +56,6 @@ struct server_name ids_event_domain(struct event_id event);
 struct server_name ids_alias_domain(struct room_alias alias);
 /* What stands between the sigil and the first ':'. */
 struct slice ids_user_localpart(struct user_id user);
-struct slice ids_alias_localpart(struct room_alias alias);
 /* "@localpart:server" in the arena; the localpart is not checked. */
 struct arena;
 struct user_id ids_make_user(struct arena *arena, struct slice localpart,

@@ -32,11 +32,6 @@ void log_free(struct log **log)
     *log = NULL;
 }
 
-void log_set_level(struct log *log, enum log_level level)
-{
-    atomic_store(&log->level, (int)level);
-}
-
 bool log_wants(const struct log *log, enum log_level level)
 {
     return log && (int)level <= atomic_load_explicit(&log->level, memory_order_relaxed);
@@ -116,15 +111,4 @@ void log_line(struct log *log, enum log_level level, const char *event,
     ssize_t written = write(log->fd, line.ptr, line.len); /* a full disk must not stop the server */
     (void)written;
     buf_deinit(&line);
-}
-
-bool log_parse_level(struct slice name, enum log_level *level_out)
-{
-    for (size_t i = 0; i < COUNT_OF(level_names); i++) {
-        if (slice_eq(name, slice_of(level_names[i]))) {
-            *level_out = (enum log_level)i;
-            return true;
-        }
-    }
-    return false;
 }

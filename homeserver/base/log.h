@@ -17,13 +17,10 @@ struct log;
 /* Logs to file descriptor `fd` (not closed). */
 struct log *log_new(enum log_level level, int fd);
 void log_free(struct log **log);
-void log_set_level(struct log *log, enum log_level level);
 bool log_wants(const struct log *log, enum log_level level);
 /* Writes one line. `log` may be NULL (nothing is written). */
 void log_line(struct log *log, enum log_level level, const char *event,
               const struct log_fields *fields);
-/* "error", "warn", "info", "debug"; false when `name` is none of them. */
-bool log_parse_level(struct slice name, enum log_level *level_out);
 
 #define log_error(log, event, ...)                                                                 \
     log_line((log), LOG_LEVEL_ERROR, (event), &(struct log_fields){__VA_ARGS__})

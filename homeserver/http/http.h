@@ -197,7 +197,5 @@ void http_ws_send(struct http_ws *ws, struct slice text);
 /* The same, but the frame leaves only when the writes of ctx (ctx->write_ticket) are durable; for
  * results. Frames sent meanwhile may overtake it. The gate of ctx opens when the frame has left. */
 void http_ws_send_durable(struct http_ws *ws, struct ctx *ctx, struct slice text);
-/* Bytes queued and not yet taken by the socket. */
-size_t http_ws_pending_bytes(struct http_ws *ws);
 /* Closes with a code after what is queued; any thread; ws is gone after on_close returned. */
 void http_ws_close(struct http_ws *ws, uint16_t code, struct slice reason);

@@ -52,7 +52,6 @@ struct http_ws {
     struct loop_task flush_task, read_task, gone_task;
     int64_t heard_ms, sent_ms, closing_ms;
     struct http_ws_reader *reader_owned; /* NULL between messages, which is most of the time */
-    _Atomic size_t pending_bytes;
     _Atomic unsigned references;
     int fd;
     bool close_received, close_written;
@@ -271,7 +270,6 @@ static void take_written(struct http_ws *ws, size_t written)
 {
     struct chunks gone = {0};
     bool awaited = false;
-    atomic_fetch_sub(&ws->pending_bytes, written);
     pthread_mutex_lock(&ws->mutex);
     while (written) {
         struct chunk *chunk = ws->out.first;
@@ -342,7 +340,6 @@ static void queue_chunk(struct http_ws *ws, struct chunk *chunk, enum queue_mode
     bool post = !drop && !ws->flush_posted;
     if (!drop) {
         push(&ws->out, chunk);
-        atomic_fetch_add(&ws->pending_bytes, chunk->len);
         ws->closing = mode == QUEUE_CLOSE;
     }
     ws->flush_posted |= post;
@@ -627,11 +624,6 @@ void http_ws_send_durable(struct http_ws *ws, struct ctx *ctx, struct slice text
     chunk->ws = ws;
     atomic_fetch_add(&ws->references, 1);
     config->when_durable(config->store, ctx->write_ticket, on_durable, chunk);
-}
-
-size_t http_ws_pending_bytes(struct http_ws *ws)
-{
-    return atomic_load(&ws->pending_bytes);
 }
 
 void http_ws_close(struct http_ws *ws, uint16_t code, struct slice reason)

@@ -17,11 +17,6 @@ enum history_visibility visibility_parse(struct slice word)
     return HISTORY_SHARED;
 }
 
-struct slice visibility_word(enum history_visibility visibility)
-{
-    return words[visibility];
-}
-
 enum history_visibility visibility_of(const struct event *event)
 {
     if (!event) {

@@ -10,7 +10,6 @@ enum history_visibility {
 };
 
 enum history_visibility visibility_parse(struct slice word);
-struct slice visibility_word(enum history_visibility visibility);
 /* Of an m.room.history_visibility event; SHARED for NULL. */
 enum history_visibility visibility_of(const struct event *event);
 

@@ -276,14 +276,6 @@ void sync_sliding_put_back(struct sliding_conns *conns, struct sliding_conn *con
     pthread_mutex_unlock(&conns->lock);
 }
 
-size_t sync_sliding_conn_count(struct sliding_conns *conns)
-{
-    pthread_mutex_lock(&conns->lock);
-    size_t count = map_count(conns->by_key);
-    pthread_mutex_unlock(&conns->lock);
-    return count;
-}
-
 /* --- what was told --- */
 
 static int by_room(const void *a, const void *b)

@@ -86,7 +86,6 @@ struct err sync_sliding_take(struct sliding_conns *conns, const struct ctx *ctx,
 /* A new one, in place of the one that was there. */
 struct sliding_conn *sync_sliding_begin(struct sliding_conns *conns, const struct sliding_key *key);
 void sync_sliding_put_back(struct sliding_conns *conns, struct sliding_conn *conn);
-size_t sync_sliding_conn_count(struct sliding_conns *conns);
 
 /* --- with a connection taken --- */
 /* The client has the answer `seq`: it is what was told from now on. False: never given out, or

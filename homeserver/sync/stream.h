@@ -15,7 +15,6 @@ struct sync_streams;
 struct sync_streams *sync_streams_new(struct sync *sync);
 /* Streams must be closed. */
 void sync_streams_free(struct sync_streams **streams);
-size_t sync_streams_count(struct sync_streams *streams);
 
 /* Takes the connection over. `token` is the access token of the header, or empty. */
 struct err sync_stream_open(struct sync *sync, struct ctx *ctx, const struct http_request *request,

@@ -47,14 +47,6 @@ void streams_remove(struct sync_streams *streams, struct stream *stream)
     pthread_mutex_unlock(&streams->lock);
 }
 
-size_t sync_streams_count(struct sync_streams *streams)
-{
-    pthread_mutex_lock(&streams->lock);
-    size_t count = streams->count;
-    pthread_mutex_unlock(&streams->lock);
-    return count;
-}
-
 /* --- deadlines --- */
 
 static bool is_late(struct stream *stream, int64_t mono_ms)

@@ -58,18 +58,3 @@ struct err keys_sign(struct arena *arena, struct json *object, const struct keys
     json_set(arena, object, LIT("signatures"), all);
     return OK;
 }
-
-struct err keys_base64_decode(struct arena *arena, struct slice text, struct slice *bytes_out)
-{
-    while (text.len > 0 && text.ptr[text.len - 1] == '=') {
-        text.len--;
-    }
-    size_t len = 0;
-    unsigned char *bytes = arena_alloc(arena, text.len + 1);
-    if (sodium_base642bin(bytes, text.len + 1, text.ptr, text.len, NULL, &len, NULL,
-                          sodium_base64_VARIANT_ORIGINAL_NO_PADDING) != 0) {
-        return err_public(ERR_SYNTAX, "no base64");
-    }
-    *bytes_out = (struct slice){(const char *)bytes, len};
-    return OK;
-}

@@ -20,8 +20,5 @@ struct slice keys_random(struct arena *arena);
 /* Adds the signature to `signatures` of the object. Spec: appendices, "Signing JSON". */
 struct err keys_sign(struct arena *arena, struct json *object,
                      const struct keys_signer *signer) MUST_USE;
-/* Bytes of standard base64 text, padded or not. */
-struct err keys_base64_decode(struct arena *arena, struct slice text,
-                              struct slice *bytes_out) MUST_USE;
 /* Lower-case hexadecimal digits of `count` random bytes. */
 struct slice keys_random_hex(struct arena *arena, size_t count);
