@@ -46,3 +46,26 @@ static inline struct slice id_of(size_t at)
 {
     return peer_get(&w->theirs, at)->id.s;
 }
+
+/* What the other server may say where it is asked for missing events: all that came behind the
+ * join, but for the newest. False when it is asked for something else. */
+static inline bool lie_with_all(struct inbound_world *world, struct arena *arena, struct slice path,
+                                struct json *list_out)
+{
+    *list_out = json_array();
+    if (!slice_contains(path, LIT("/get_missing_events/"))) {
+        return false;
+    }
+    for (size_t i = world->joined + 1; i + 1 < world->theirs.count; i++) {
+        json_push(arena, list_out, *event_tree(arena, peer_get(&world->theirs, i)));
+    }
+    return true;
+}
+
+/* {"<name>": list} */
+static inline struct slice as_body(struct arena *arena, const char *name, struct json list)
+{
+    struct json object = json_object();
+    json_set(arena, &object, slice_of(name), list);
+    return json_canonical(arena, &object);
+}

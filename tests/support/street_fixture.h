@@ -12,6 +12,7 @@ static struct street street;
 static struct guest alice, bob;
 static struct room *room; /* of A */
 static struct slice room_id;
+static struct json body; /* of the last answer */
 
 /* `request` is the body of createRoom. */
 static inline int open_with(const char *request)
@@ -31,7 +32,8 @@ static inline int close_street(void **state)
     return 0;
 }
 
-/* A request of house `from` at `to` about the room and something else; the status. */
+/* A request of house `from` at `to` about the room and something else; the status. Its answer is
+ * in `body`. */
 struct about {
     size_t from, to;
     const char *method, *format; /* of the path; the room comes first */
@@ -39,7 +41,7 @@ struct about {
     const struct json *content;
 };
 
-static inline int ask_about(const struct about *about, struct json *body_out)
+static inline int ask_about(const struct about *about)
 {
     struct slice parts[] = {room_id, about->second};
     struct slice text;
@@ -50,8 +52,21 @@ static inline int ask_about(const struct about *about, struct json *body_out)
                                      .target = fed_path(ctx, about->format, parts, 2),
                                      .content = about->content};
     int status = street_ask(&street, &request, &text);
-    if (json_parse(ctx->arena, text, body_out).code) {
-        *body_out = json_object();
+    if (json_parse(ctx->arena, text, &body).code) {
+        body = json_object();
     }
     return status;
+}
+
+/* errcode "" where it is none. */
+static inline void assert_answer(int status, int wanted, const char *errcode)
+{
+    struct slice got = json_get_string(&body, LIT("errcode"));
+    struct slice text = json_get_string(&body, LIT("error"));
+    bool same = status == wanted && slice_eq(got, slice_of(errcode));
+    if (!same) {
+        print_error("%d %.*s: %.*s, not %d %s\n", status, (int)got.len, got.ptr, (int)text.len,
+                    text.ptr, wanted, errcode);
+    }
+    assert_true(same);
 }

@@ -160,16 +160,11 @@ static void later_attempts_are_few_and_end(void **state)
 static bool flood(struct inbound_world *world, struct arena *arena, struct slice path,
                   struct slice *body)
 {
-    if (!slice_contains(path, LIT("/get_missing_events/"))) {
+    struct json list;
+    if (!lie_with_all(world, arena, path, &list)) {
         return false;
     }
-    struct json list = json_array();
-    struct json object = json_object();
-    for (size_t i = world->joined + 1; i + 1 < world->theirs.count; i++) {
-        json_push(arena, &list, *event_tree(arena, peer_get(&world->theirs, i)));
-    }
-    json_set(arena, &object, LIT("events"), list);
-    *body = json_canonical(arena, &object);
+    *body = as_body(arena, "events", list);
     return true;
 }
 
@@ -197,10 +192,8 @@ static bool other_event(struct inbound_world *world, struct arena *arena, struct
         return false;
     }
     struct json list = json_array();
-    struct json object = json_object();
     json_push(arena, &list, *event_tree(arena, peer_get(&world->theirs, world->joined)));
-    json_set(arena, &object, LIT("pdus"), list);
-    *body = json_canonical(arena, &object);
+    *body = as_body(arena, "pdus", list);
     return true;
 }
 

@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static struct json body; /* of the last answer */
-
 static int open_street(void **state)
 {
     (void)state;
@@ -31,19 +29,7 @@ static struct arena *arena(void)
 static int ask(const char *method, const char *format, struct slice second,
                const struct json *content)
 {
-    return ask_about(&(struct about){1, 0, method, format, second, content}, &body);
-}
-
-static void assert_answer(int status, int wanted, const char *errcode)
-{
-    struct slice got = json_get_string(&body, LIT("errcode"));
-    struct slice text = json_get_string(&body, LIT("error"));
-    bool same = status == wanted && slice_eq(got, slice_of(errcode));
-    if (!same) {
-        print_error("%d %.*s: %.*s, not %d %s\n", status, (int)got.len, got.ptr, (int)text.len,
-                    text.ptr, wanted, errcode);
-    }
-    assert_true(same);
+    return ask_about(&(struct about){1, 0, method, format, second, content});
 }
 
 /* --- make_* --- */
