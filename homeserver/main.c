@@ -41,6 +41,7 @@ static const char usage[] =
 struct options {
     const char *config;
     const char *server_name;
+    const char *unknown; /* WRONG: the word, or NULL: there is no --config FILE */
     enum { RUN, CHECK, EXAMPLE, HELP, VERSION, WRONG } action;
 };
 
@@ -61,6 +62,7 @@ static struct options parse_options(int argc, char **argv)
             options.action = VERSION;
         } else {
             options.action = WRONG;
+            options.unknown = argv[i];
             return options;
         }
     }
@@ -243,6 +245,17 @@ static int run(const struct options *options)
     return status;
 }
 
+static int refuse_usage(const struct options *options)
+{
+    if (options->unknown) {
+        fprintf(stderr, "myelin: what is %s?\n\n", options->unknown);
+    } else {
+        fputs("myelin: --config FILE is needed\n\n", stderr);
+    }
+    fputs(usage, stderr);
+    return EXIT_USAGE;
+}
+
 int main(int argc, char **argv)
 {
     struct options options = parse_options(argc, argv);
@@ -260,8 +273,7 @@ int main(int argc, char **argv)
         puts("myelin " MYELIN_VERSION);
         return 0;
     case WRONG:
-        fputs(usage, stderr);
-        return EXIT_USAGE;
+        return refuse_usage(&options);
     }
     return EXIT_USAGE;
 }

@@ -58,6 +58,8 @@ try_configuration() {
     expect "a configuration that is not there" refused absent "absent.yaml: the file cannot be opened: No such file"
     configure registration "$plain" "app_service_config_files: [$op/nobody.yaml]"
     expect "a registration that is not there" refused registration "nobody.yaml: the file cannot be opened: No such file"
+    expect "a wrong option is named" prints "myelin: what is --bogus?" "$build/myelin" --bogus
+    expect "a wrong command is named" prints "there is no command users foo" "$build/myelinctl" users foo
     expect "myelinctl names the configuration that it does not find" \
         prints "nothing.yaml: the file cannot be opened" "$build/myelinctl" --config "$op/nothing.yaml" users list
 }

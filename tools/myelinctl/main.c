@@ -612,6 +612,10 @@ int main(int argc, char **argv)
     }
     int first = read_globals(&ctl, argc, argv);
     const struct command *command = first < 0 ? NULL : find_command(argv + first, &used);
+    if (!command && first >= 0) {
+        const char *second = argv[first + 1] ? argv[first + 1] : "";
+        ctl_error("there is no command %s%s%s", argv[first], *second ? " " : "", second);
+    }
     if (!command && first >= 0 && strlen(argv[first]) > 3) {
         fprintf(stderr, "usage: myelinctl COMMAND [WORDS] [OPTIONS], COMMAND being one of\n");
         print_commands(stderr, argv[first]);
