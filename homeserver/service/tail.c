@@ -273,6 +273,7 @@ static void mark_if_due(struct hs_tail *tail)
                (tail->since_mark > 0 && now_mono_ms(tail->hs->now) - tail->marked_ms >= MARK_MS);
     if (due) {
         complain(tail, "mark", write_mark(tail, false));
+        tail->marked_ms = now_mono_ms(tail->hs->now); /* a failed one is tried again in a while */
         next_job(tail);
     }
 }

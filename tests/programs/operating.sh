@@ -91,4 +91,29 @@ try_backup() {
     umount "$op/small"
 }
 
+full_disk_is_told_of() { # reading goes on; the log says that writing does not
+    local i
+    token=$(sign_in ann "$password")
+    dd if=/dev/zero of="$op/disk/rest" bs=1k count=20000 2>/dev/null
+    for i in $(seq 200); do
+        as "$token" "client/v3/user/@ann:mistakes.example/account_data/a.$i" -X PUT -d '{"a":1}' || break
+    done >/dev/null
+    curl -sf "$base/client/versions" >/dev/null || { echo "it does not answer any more"; return 1; }
+    grep -q event=store_stopped "$op/disk.log" || { echo "the log does not tell"; return 1; }
+    sleep 3
+    [ "$(grep -c . "$op/disk.log")" -lt 100 ] || { echo "the log is flooded"; tail -n 5 "$op/disk.log"; return 1; }
+}
+
+try_full_disk() {
+    [ "$(id -u)" = 0 ] && mkdir "$op/disk" || return
+    mount -t tmpfs -o size=6m none "$op/disk" 2>/dev/null || return
+    data_dir=disk/data configure disk "listen: [{host: 127.0.0.1, port: $port}]" "admin: {port: $admin_port}"
+    expect "a server on a small disk" serve disk
+    password=$(ctl disk --json users create ann | member password)
+    expect "a disk that fills while it serves is told of" full_disk_is_told_of
+    expect "and it stops in order" end
+    umount "$op/disk"
+}
+
 try_backup
+try_full_disk
