@@ -99,7 +99,8 @@ static void flush(struct commit *commit)
     struct err err = commit->kv->ops->flush_fn(commit->kv);
     atomic_fetch_add(&commit->flush_count, 1);
     if (err.code != 0) {
-        log_error(commit->log, "store_stopped", .err = slice_of(err.text));
+        log_error(commit->log, "store_stopped", .err = slice_of(err.text),
+                  .note = LIT("no further writes until a restart"));
         atomic_store(&commit->failed, true);
     } else {
         atomic_store(&commit->durable, target);

@@ -542,6 +542,11 @@ void store_tend(struct store *store, int64_t now_mono_ms)
     }
 }
 
+struct err store_check_writes(struct store *store)
+{
+    return commit_check(store->commit);
+}
+
 struct err store_compact(struct store *store, enum store_kind kind)
 {
     const char from = (char)kind;

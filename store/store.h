@@ -157,6 +157,9 @@ struct err store_backup(struct store *store, struct arena *arena, struct slice p
 /* Copies one file beside a store, if it is there, to a file that is not. */
 struct err store_copy_file(struct arena *arena, const char *from, const char *to) MUST_USE;
 
+/* ERR_IO once the log could not be flushed: every write is refused until a restart. */
+struct err store_check_writes(struct store *store) MUST_USE;
+
 /* --- figures --- */
 struct store_stats {
     uint64_t writes, flushes, disk_bytes, pending;

@@ -126,7 +126,7 @@ static struct err get_metrics(void *app, struct ctx *ctx, const struct http_requ
     return buf_check(&reply->body);
 }
 
-/* Healthy: a worker runs this and the store answers. */
+/* Healthy: a worker runs this, the store answers and takes writes. */
 static struct err get_health(void *app, struct ctx *ctx, const struct http_request *request,
                              struct http_reply *reply)
 {
@@ -137,6 +137,10 @@ static struct err get_health(void *app, struct ctx *ctx, const struct http_reque
     (void)request;
     TRY(store_get(hs->store, ctx, (struct store_object){.kind = STORE_META}, LIT("schema"), &value,
                   &found));
+    if (store_check_writes(hs->store).code != 0) {
+        return err_public(ERR_UNAVAILABLE, "The store takes no writes since the disk refused its "
+                                           "log: make room and restart the server.");
+    }
     json_out_object(&out);
     json_out_key_string(&out, LIT("status"), LIT("ok"));
     json_out_key_string(&out, LIT("version"), LIT(MYELIN_VERSION));

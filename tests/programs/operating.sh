@@ -99,6 +99,7 @@ full_disk_is_told_of() { # reading goes on; the log says that writing does not
         as "$token" "client/v3/user/@ann:mistakes.example/account_data/a.$i" -X PUT -d '{"a":1}' || break
     done >/dev/null
     curl -sf "$base/client/versions" >/dev/null || { echo "it does not answer any more"; return 1; }
+    [ "$(curl -s -o "$op/health" -w '%{http_code}' "http://127.0.0.1:$admin_port/health")" = 503 ] || { cat "$op/health"; return 1; }
     grep -q event=store_stopped "$op/disk.log" || { echo "the log does not tell"; return 1; }
     sleep 3
     [ "$(grep -c . "$op/disk.log")" -lt 100 ] || { echo "the log is flooded"; tail -n 5 "$op/disk.log"; return 1; }
