@@ -596,6 +596,22 @@ static int run_command(struct ctl *ctl, const struct command *command, char **wo
     return command->op ? run_op(ctl, command, &args) : command->run(ctl);
 }
 
+/* `words`: what stands in place of a command; NULL = an option before it is wrong. */
+static int refuse_usage(char **words)
+{
+    if (words) {
+        ctl_error("there is no command %s%s%s", words[0], words[1] ? " " : "",
+                  words[1] ? words[1] : "");
+    }
+    if (words && strlen(words[0]) > 3) {
+        fprintf(stderr, "usage: myelinctl COMMAND [WORDS] [OPTIONS], COMMAND being one of\n");
+        print_commands(stderr, words[0]);
+    } else {
+        print_usage(stderr);
+    }
+    return CTL_USAGE;
+}
+
 int main(int argc, char **argv)
 {
     struct ctl ctl = {.config_path = "myelin.yaml"};
@@ -612,18 +628,8 @@ int main(int argc, char **argv)
     }
     int first = read_globals(&ctl, argc, argv);
     const struct command *command = first < 0 ? NULL : find_command(argv + first, &used);
-    if (!command && first >= 0) {
-        const char *second = argv[first + 1] ? argv[first + 1] : "";
-        ctl_error("there is no command %s%s%s", argv[first], *second ? " " : "", second);
-    }
-    if (!command && first >= 0 && strlen(argv[first]) > 3) {
-        fprintf(stderr, "usage: myelinctl COMMAND [WORDS] [OPTIONS], COMMAND being one of\n");
-        print_commands(stderr, argv[first]);
-        return CTL_USAGE;
-    }
     if (!command) {
-        print_usage(stderr);
-        return CTL_USAGE;
+        return refuse_usage(first < 0 ? NULL : argv + first);
     }
     ctl.arena = arena_new();
     int status = run_command(&ctl, command, argv + first + used);
