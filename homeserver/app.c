@@ -119,8 +119,8 @@ static struct err load_keys(struct app *app)
 }
 
 /* Threads that run at once: those of the configuration, or one for each core and one for a job that
- * waits for the disk; more only take turns. Beside them stand
- * threads for password checks, which pause while they compute or wait. */
+ * waits for the disk; more only take turns. Beside them stand threads for password checks, which
+ * pause while they compute or wait. */
 static struct workers *new_workers(const struct conf *conf)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
