@@ -232,13 +232,6 @@ static bool raise_wanted(struct commit *commit, uint64_t ticket)
     return false;
 }
 
-void commit_want(struct commit *commit, uint64_t ticket)
-{
-    if (raise_wanted(commit, ticket)) {
-        signal_thread(commit);
-    }
-}
-
 void commit_when(struct commit *commit, uint64_t ticket, store_durable_fn fn, void *arg)
 {
     bool now = false;

@@ -13,7 +13,6 @@ uint64_t commit_next_ticket(struct commit *commit);
 /* ERR_IO once a flush has failed: nothing more is written. */
 struct err commit_check(struct commit *commit) MUST_USE;
 void commit_when(struct commit *commit, uint64_t ticket, store_durable_fn fn, void *arg);
-void commit_want(struct commit *commit, uint64_t ticket);
 void commit_listen(struct commit *commit, store_durable_fn fn, void *arg);
 uint64_t commit_durable(struct commit *commit);
 uint64_t commit_newest(struct commit *commit);

@@ -468,11 +468,6 @@ void store_when_durable(struct store *store, uint64_t ticket, store_durable_fn f
     commit_when(store->commit, ticket, fn, arg);
 }
 
-void store_want_durable(struct store *store, uint64_t ticket)
-{
-    commit_want(store->commit, ticket);
-}
-
 uint64_t store_durable_ticket(struct store *store)
 {
     return commit_durable(store->commit);

@@ -112,8 +112,6 @@ struct err store_write(struct store *store, struct ctx *ctx, struct store_update
  * all writes up to ticket are durable; err is ERR_IO when they never will be. fn must be quick. */
 typedef void (*store_durable_fn)(void *arg, struct err err);
 void store_when_durable(struct store *store, uint64_t ticket, store_durable_fn fn, void *arg);
-/* Asks for a flush that covers the ticket, without a callback. */
-void store_want_durable(struct store *store, uint64_t ticket);
 /* Every write up to and including this ticket is durable. */
 uint64_t store_durable_ticket(struct store *store);
 /* fn(arg, err) runs on the commit thread after each flush (err: the flush failed, and nothing more
