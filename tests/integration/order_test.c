@@ -81,23 +81,6 @@ static void send_text(int fd, size_t who, const char *text)
     harness_write(fd, (struct slice){request, (size_t)len});
 }
 
-static void ask_sync(int fd, const char *since, int timeout_ms)
-{
-    char request[1024];
-    int len = snprintf(request, sizeof request,
-                       "GET /_matrix/client/v3/sync?timeout=%d%s%s HTTP/1.1\r\n"
-                       "Host: a\r\nAuthorization: Bearer %s\r\n\r\n",
-                       timeout_ms, since[0] ? "&since=" : "", since, tokens[0]);
-    harness_write(fd, (struct slice){request, (size_t)len});
-}
-
-static void take_since(const struct harness_reply *answer, char since[64])
-{
-    const char *at = strstr(answer->body, "\"next_batch\":\"");
-    assert_non_null(at);
-    snprintf(since, 64, "%.*s", (int)strcspn(at + 14, "\""), at + 14);
-}
-
 /* Others who talk all the time. */
 static void *talk(void *arg)
 {
@@ -132,9 +115,9 @@ static int count_early(bool parked, int timeout_ms)
     char since[64] = "";
     int sync_fd = harness_connect(&front, 0);
     int send_fd = harness_connect(&front, 0);
-    ask_sync(sync_fd, since, 0);
+    front_ask_sync(sync_fd, tokens[0], since, 0);
     assert_true(harness_read(sync_fd, &replies[0]));
-    take_since(&replies[0], since);
+    front_take_since(&replies[0], since);
     for (int i = 0; i < ROUNDS; i++) {
         char text[32];
         bool answered = false;
@@ -143,7 +126,7 @@ static int count_early(bool parked, int timeout_ms)
         if (!parked) {
             send_text(send_fd, 0, text);
         }
-        ask_sync(sync_fd, since, timeout_ms);
+        front_ask_sync(sync_fd, tokens[0], since, timeout_ms);
         if (parked) {
             usleep(200);
             send_text(send_fd, 0, text);
@@ -152,10 +135,10 @@ static int count_early(bool parked, int timeout_ms)
             assert_true(is_readable(sync_fd, 10000));
             answered = answered || is_readable(send_fd, 0);
             assert_true(harness_read(sync_fd, &replies[0]));
-            take_since(&replies[0], since);
+            front_take_since(&replies[0], since);
             seen = strstr(replies[0].body, text) != NULL;
             if (!seen) {
-                ask_sync(sync_fd, since, timeout_ms);
+                front_ask_sync(sync_fd, tokens[0], since, timeout_ms);
             }
         }
         assert_true(seen);

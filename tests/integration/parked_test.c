@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { QUIET_MS = 1000 }; /* who is not answered by then waits */
+
 static struct house house;
 static struct harness front;
 static struct harness_reply reply;
@@ -50,16 +52,6 @@ static int stop(void **state)
     return 0;
 }
 
-static void ask(int fd, const char *since, int timeout_ms)
-{
-    char request[1024];
-    int len = snprintf(request, sizeof request,
-                       "GET /_matrix/client/v3/sync?timeout=%d%s%s HTTP/1.1\r\n"
-                       "Host: a\r\nAuthorization: Bearer %s\r\n\r\n",
-                       timeout_ms, since[0] ? "&since=" : "", since, token);
-    harness_write(fd, (struct slice){request, (size_t)len});
-}
-
 static bool is_readable(int fd, int timeout_ms)
 {
     struct pollfd wait = {.fd = fd, .events = POLLIN};
@@ -73,14 +65,12 @@ static int park(void)
     int fd = harness_connect(&front, 0);
     bool waits = false;
     for (int tries = 0; !waits && tries < 20; tries++) {
-        ask(fd, since, tries == 0 ? 0 : 20000);
-        waits = tries > 0 && !is_readable(fd, 200);
+        front_ask_sync(fd, token, since, tries == 0 ? 0 : 20000);
+        waits = tries > 0 && !is_readable(fd, QUIET_MS);
         if (!waits) {
             assert_true(harness_read(fd, &reply));
             assert_int_equal(reply.status, 200);
-            const char *at = strstr(reply.body, "\"next_batch\":\"");
-            assert_non_null(at);
-            snprintf(since, sizeof since, "%.*s", (int)strcspn(at + 14, "\""), at + 14);
+            front_take_since(&reply, since);
         }
     }
     assert_true(waits);
